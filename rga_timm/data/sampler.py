@@ -1,0 +1,166 @@
+"""P×K batches: P identities with K images each, what triplet losses mine their triplets from.
+
+Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class IdentityBatchSampler(Sampler[list[int]]):
+    """Batches of ``num_identities`` different identities with ``num_instances`` images each.
+
+    The batches of an epoch depend on ``seed`` and the epoch alone. With several ranks, all of them
+    plan the same global batches, and each takes its share of the identities of every batch: rank
+    after rank they are the batch that one process would have.
+
+    An identity with fewer than K images gives each of them once and then repeats some. Within a
+    batch, one with at least K gives K different ones.
+
+    Args:
+        labels: (n,) the identity of each image of the data set.
+        num_identities: P, over all ranks.
+        num_instances: K.
+        seed: Of everything random; at least 0.
+        rank: This process.
+        world_size: How many processes share a batch.
+        epoch_images: What makes an epoch. ``"identity"``: K images of each identity, the paper's.
+            ``"all"``: every image, so that an identity with more images comes up more often.
+        drop_last: Batches are always full. Where identities are left over at the end of an epoch,
+            False fills up with identities that have been seen already, True leaves as many out.
+
+    Raises:
+        ValueError: The numbers do not fit each other or the data set.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | np.ndarray,
+        num_identities: int = 16,
+        num_instances: int = 4,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch_images: Literal["identity", "all"] = "identity",
+        drop_last: bool = False,
+    ) -> None:
+        identities = np.unique(np.asarray(labels))
+        _check(len(identities), num_identities, num_instances, seed, rank, world_size)
+        if epoch_images not in ("identity", "all"):
+            raise ValueError(f"epoch_images is 'identity' or 'all', not {epoch_images!r}")
+        self.num_identities = num_identities
+        self.num_instances = num_instances
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._images = [np.flatnonzero(np.asarray(labels) == identity) for identity in identities]
+        # From here on, an identity's images come in groups of K; an epoch is a number of groups
+        # for each identity, and a batch is made of groups of P different identities.
+        sizes = np.array([len(images) for images in self._images])
+        self._groups = (
+            np.ones_like(sizes) if epoch_images == "identity" else -(-sizes // num_instances)
+        )
+        self._num_batches = _count_batches(self._groups, num_identities, drop_last)
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch of this rank."""
+        return self.num_identities // self.world_size * self.num_instances
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # Planned here and not at the first next(): a set_epoch in between must not have a say.
+        return iter(self._plan())
+
+    def _plan(self) -> list[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        B, P, K = self._num_batches, self.num_identities, self.num_instances
+        groups = self._fit_groups(rng)  # (identities,), B * P in all, none above B
+
+        # Deal the identities out like cards, all groups of one after another: card j goes to
+        # batch j mod B. No identity has more than B cards, so no batch gets one twice.
+        order = rng.permutation(len(groups))
+        batches = np.repeat(order, groups[order]).reshape(P, B).T  # (B, P)
+        batches = rng.permuted(rng.permutation(batches), axis=1)
+
+        hands = {
+            identity: iter(_draw_groups(self._images[identity], int(groups[identity]), K, rng))
+            for identity in order.tolist()
+        }
+        share = P // self.world_size
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        plan = []
+        for batch in batches.tolist():
+            # Every rank draws for all identities, or it would lose track of what comes next.
+            drawn = [next(hands[identity]) for identity in batch]
+            plan.append(np.concatenate(drawn[mine]).tolist())
+        return plan
+
+    def _fit_groups(self, rng: np.random.Generator) -> np.ndarray:
+        """How many groups each identity has in this epoch, so that they fill the batches."""
+        groups = np.minimum(self._groups, self._num_batches)  # once a batch at most
+        surplus = int(groups.sum()) - self._num_batches * self.num_identities
+        if surplus > 0:
+            return groups - rng.multivariate_hypergeometric(groups, surplus)
+        room = self._num_batches - groups
+        return groups + rng.multivariate_hypergeometric(room, -surplus)
+
+
+def _count_batches(groups: np.ndarray, P: int, drop_last: bool) -> int:
+    """How many batches of P different identities ``groups`` (identities,) come to."""
+    if not drop_last:  # an identity needs a batch for each of its groups
+        return max(-(-int(groups.sum()) // P), int(groups.max()))
+    batches = int(groups.sum()) // P
+    while int(np.minimum(groups, batches).sum()) < batches * P:
+        batches -= 1
+    return batches
+
+
+def _draw_groups(
+    images: np.ndarray, count: int, K: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """``count`` times K of ``images``; all of them come once before one comes a second time.
+
+    Where a round of all images ends within a group, the group is completed from the next round by
+    images that are not in it yet.
+    """
+    groups = []
+    deck = rng.permutation(images)
+    for _ in range(count):
+        if len(deck) < K:
+            fresh = rng.permutation(images)
+            deck = np.concatenate([deck, fresh[~np.isin(fresh, deck)]])
+        if len(deck) < K:  # there are not K different ones
+            deck = np.concatenate([deck, rng.choice(images, K - len(deck))])
+        groups.append(deck[:K])
+        deck = deck[K:]
+    return groups
+
+
+def _check(identities: int, P: int, K: int, seed: int, rank: int, world_size: int) -> None:
+    if P < 1 or K < 1:
+        raise ValueError(f"a batch is made of at least 1 identity and 1 image, not P={P}, K={K}")
+    if identities < P:
+        raise ValueError(
+            f"a batch of {P} identities cannot be made of {identities}: lower num_identities"
+        )
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not one of the {world_size} ranks from 0")
+    if P % world_size:
+        raise ValueError(
+            f"{P} identities a batch cannot be shared by {world_size} ranks: "
+            "make num_identities a multiple of world_size"
+        )
+    if seed < 0:
+        raise ValueError(f"the seed is at least 0, not {seed}")

@@ -1,0 +1,23 @@
+"""Evaluate re-identification models: embed images, rank, CMC / mAP / mINP, re-ranking, reports.
+
+Works on any timm model, and on any features: nothing here knows how they were made.
+"""
+
+from rga_timm.evaluation.embed import Embeddings, embed
+from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
+from rga_timm.evaluation.report import AP_CONVENTIONS, Protocol, Report, format_table
+from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+
+__all__ = [
+    "AP_CONVENTIONS",
+    "METRICS",
+    "Embeddings",
+    "Protocol",
+    "ReidResult",
+    "Report",
+    "Reranking",
+    "embed",
+    "evaluate",
+    "format_table",
+    "k_reciprocal_rerank",
+]

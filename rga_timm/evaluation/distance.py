@@ -1,0 +1,86 @@
+"""Distances that do not depend on how they were computed, and the order in which they rank.
+
+A matrix product rounds differently for another tile shape, BLAS or device. Two equal images in the
+gallery could then come out 1e-7 apart, and a ranking would change with the size of a tile. So
+distances are summed in float64, whatever the features' precision, and rounded once to float32:
+what the sum's rounding did vanishes (but for the one distance in some 10^8 that lies on the edge
+between two floats), and equal things tie.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Nearer than float32's spacing at the vectors' own length: the same vector. Without it the
+# cancellation in |a|² + |b|² - 2ab would rank exact copies by noise, near 0 where floats are dense.
+_SAME = float(torch.finfo(torch.float32).eps) ** 2
+
+
+def compute_device(device: torch.device | str) -> torch.device:
+    """The device asked for, or the CPU if it has no float64 (Apple's MPS)."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+class SquaredEuclidean:
+    """Squared Euclidean distances to a fixed set of vectors.
+
+    Args:
+        vectors: (B, D) float64.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+        self.squared_lengths = self._squared_lengths(vectors)
+
+    def __call__(self, others: Tensor) -> Tensor:
+        """Distances from (A, D) float64: (A, B) float32, never negative, 0 from copies."""
+        distances = self._squared_lengths(others)[:, None] + self.squared_lengths
+        floor = distances * _SAME
+        distances.addmm_(others, self.vectors.T, alpha=-2)
+        return distances.where(distances > floor, 0.0).float()
+
+    @staticmethod
+    def _squared_lengths(vectors: Tensor) -> Tensor:
+        return torch.einsum("nd,nd->n", vectors, vectors)  # without a copy of the vectors
+
+
+class Cosine(SquaredEuclidean):
+    """1 - cos, in 0 ... 2, of any vectors to a fixed set; `vectors` as in `SquaredEuclidean`."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__(unit_vectors(vectors))
+
+    def __call__(self, others: Tensor) -> Tensor:
+        """Distances from (A, D) float64: (A, B) float32, 0 from copies of any length."""
+        return super().__call__(unit_vectors(others)) / 2  # |a - b|² = 2 - 2 cos; halving is exact
+
+    @staticmethod
+    def _squared_lengths(vectors: Tensor) -> Tensor:
+        return vectors.new_ones(len(vectors))  # of zero vectors too: their cosine is 0
+
+
+def unit_vectors(features: Tensor) -> Tensor:
+    """(n, D) float64 rows of length 1. A zero row stays zero."""
+    return F.normalize(features.double(), dim=1, eps=torch.finfo(torch.float64).tiny)
+
+
+def order_keys(distances: Tensor) -> Tensor:
+    """Integers that order the columns of each row as a stable sort of the distances would.
+
+    The bits of a float32, read as an integer, grow with the float; the column's index in the lower
+    half breaks ties. All keys of a row differ, so counting smaller keys gives *the* rank, and a
+    partial sort need not be stable.
+
+    Args:
+        distances: (T, G) float32.
+
+    Returns:
+        (T, G) int64. The column of a key is `key & 0xFFFFFFFF`.
+    """
+    bits = (distances + 0.0).view(torch.int32)  # -0.0 + 0.0 = 0.0: they are equal, their bits not
+    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats count downwards
+    columns = torch.arange(distances.shape[1], device=distances.device)
+    return (bits.long() << 32) | columns

@@ -1,0 +1,137 @@
+"""Run a model over a loader of images and keep the features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+from tqdm import tqdm
+
+Feature = Literal["embedding", "pooled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The features of n images, with whom they show and from where.
+
+    Attributes:
+        features: (n, D) float32, on the CPU.
+        pids: (n,) int64 person ids (or training labels, if the loader gives those).
+        camids: (n,) int64 camera ids.
+    """
+
+    features: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def embed(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device | str = "cpu",
+    feature: Feature = "embedding",
+    flip: bool = False,
+    amp_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed every image of a loader, in the loader's order.
+
+    Args:
+        model: any timm model, also inside DataParallel, DDP, torch.compile or timm's EMA; the bare
+            model is what runs. It is moved to `device`, and runs in eval mode; every module gets
+            its own mode back afterwards.
+        loader: yields images (B, 3, H, W), normalised, and targets (B, 2) [person id, camera id].
+        device: where the model runs.
+        feature: of a model with `forward_neck`, `pooled` is the feature before the BN neck and
+            `embedding` the one after it. Any other model has one: what its classifier takes.
+        flip: average the features of each image and its mirror image, not normalised, as the
+            paper's own code does.
+        amp_dtype: autocast to this type; None for full precision.
+        channels_last: run in that memory format, often faster on GPUs. The model keeps it.
+        progress: show a progress bar.
+
+    Returns:
+        The features and ids.
+
+    Raises:
+        TypeError: the model is not a timm model.
+        ValueError: an unknown feature, an empty loader, targets that are not (B, 2), or features
+            that are not (B, D).
+    """
+    if feature not in get_args(Feature):
+        raise ValueError(f"feature must be one of {', '.join(get_args(Feature))}, got {feature!r}")
+    model = unwrap_model(model)
+    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
+        raise TypeError(
+            f"{type(model).__name__} lacks forward_features and forward_head: not a timm model"
+        )
+    device = torch.device(device)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+
+    features, targets = [], []
+    with _eval_mode(model), torch.inference_mode():
+        for images, batch_targets in tqdm(loader, desc="embed", disable=not progress):
+            images = images.to(device, memory_format=memory_format, non_blocking=True)
+            with _autocast(device, amp_dtype):
+                batch = _forward(model, images, feature)
+                if flip:
+                    batch = (batch.float() + _forward(model, images.flip(-1), feature).float()) / 2
+            _check_batch(batch, batch_targets)
+            features.append(batch.float().cpu())
+            targets.append(batch_targets.cpu())
+    if not features:
+        raise ValueError("the loader gave no images")
+    ids = torch.cat(targets).numpy()
+    return Embeddings(torch.cat(features), pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
+
+
+def _forward(model: Any, images: Tensor, feature: Feature) -> Tensor:
+    """One feature vector an image, (B, D)."""
+    features = model.forward_features(images)
+    if hasattr(model, "forward_neck"):
+        pooled, embedding = model.forward_neck(features)
+        return pooled if feature == "pooled" else embedding
+    return model.forward_head(features, pre_logits=True)
+
+
+def _check_batch(features: Tensor, targets: Tensor) -> None:
+    if features.ndim != 2:
+        raise ValueError(
+            f"the model gives features of shape {tuple(features.shape)}, not (B, D); "
+            "create it with its own global_pool"
+        )
+    if targets.shape != (len(features), 2):
+        raise ValueError(
+            f"targets must be ({len(features)}, 2) [person id, camera id], "
+            f"got shape {tuple(targets.shape)}"
+        )
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each module's own mode, for some may be frozen in training."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,67 @@
+"""Checks at the door: what callers hand in becomes clean tensors and ids, or a clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Ids = np.ndarray | Tensor | Sequence[int]
+
+
+def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:
+    """Features as a tensor on the device where they lie.
+
+    Args:
+        name: how errors call them, e.g. `query`.
+        features: (n, D) real numbers, array or tensor.
+
+    Returns:
+        (n, D) tensor; it shares memory with the input where it can.
+
+    Raises:
+        ValueError: not 2-D, empty, or with a NaN or an infinity in it.
+    """
+    tensor = features if isinstance(features, Tensor) else torch.as_tensor(np.asarray(features))
+    tensor = tensor.detach()
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} features must be (n, D), got shape {tuple(tensor.shape)}")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} features are empty: shape {tuple(tensor.shape)}")
+    broken = int((~torch.isfinite(tensor)).any(dim=1).sum())
+    if broken:
+        raise ValueError(f"{broken} of {len(tensor)} rows of the {name} features are not finite")
+    return tensor
+
+
+def check_same_width(query: Tensor, gallery: Tensor) -> None:
+    """Raises ValueError unless both sets of features, (Q, D) and (G, D), have the same D."""
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query and gallery features differ in width: {query.shape[1]} and {gallery.shape[1]}"
+        )
+
+
+def check_ids(name: str, ids: Ids, count: int) -> np.ndarray:
+    """Person or camera ids as an int64 array.
+
+    Args:
+        name: how errors call them, e.g. `gallery_pids`.
+        ids: integers, one a row of the features.
+        count: the number of rows.
+
+    Returns:
+        (count,) int64.
+
+    Raises:
+        ValueError: not one integer a row.
+    """
+    array: np.ndarray[Any, Any] = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    if array.shape != (count,):
+        raise ValueError(f"{name} must have shape ({count},) as the features, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
+    return array.astype(np.int64)

@@ -1,0 +1,210 @@
+"""Rank a gallery for every query, and score the rankings: CMC, mAP, mINP.
+
+Only the ranks of a query's true matches matter, and a rank is the number of images that are
+nearer. So nothing is sorted but the few matches: each gallery image is dropped into the gap between
+matches where it belongs, and the gaps are counted. Queries go in tiles, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rga_timm.evaluation import distance, scores
+from rga_timm.evaluation.features import Ids, check_features, check_ids, check_same_width
+from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+
+METRICS = {"cosine": distance.Cosine, "euclidean": distance.SquaredEuclidean}
+
+
+@dataclass(frozen=True, eq=False)
+class ReidResult:
+    """How well a gallery was ranked. All scores are fractions from 0 to 1.
+
+    Attributes:
+        mAP: mean over counted queries of the step AP (torchreid, fast-reid).
+        mAP_trapezoid: mean of the trapezoid AP (Market-1501's script, scikit-learn < 0.19).
+        mINP: mean inverse negative penalty (AGW).
+        cmc: (max_rank,) `cmc[k - 1]` is rank-k.
+        num_valid_queries: queries with at least one true match: those that count.
+        average_precision: (Q,) step AP of each query; NaN for a query that does not count.
+        first_match_rank: (Q,) rank of the nearest match, from 1; -1 for a query that does not
+            count.
+    """
+
+    mAP: float  # noqa: N815 - the name of the field
+    mAP_trapezoid: float  # noqa: N815
+    mINP: float  # noqa: N815
+    cmc: np.ndarray
+    num_valid_queries: int
+    average_precision: np.ndarray
+    first_match_rank: np.ndarray
+
+
+def evaluate(
+    query_features: np.ndarray | Tensor,
+    query_pids: Ids,
+    query_camids: Ids,
+    gallery_features: np.ndarray | Tensor,
+    gallery_pids: Ids,
+    gallery_camids: Ids,
+    *,
+    metric: str = "cosine",
+    rerank: Reranking | Mapping[str, Any] | None = None,
+    max_rank: int = 50,
+    query_tile: int = 128,
+    device: torch.device | str | None = None,
+) -> ReidResult:
+    """Evaluate a re-identification model by its features.
+
+    For each query the gallery images of the same person *and* the same camera are left out, and
+    nothing else is: distractors stay, as wrong answers. A query without a match is not counted.
+
+    Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
+    summed in float64 and rounded to float32, for features of any precision: the result is
+    the same for every tile size, on CPU and GPU (`rga_timm.evaluation.distance` says how far).
+
+    Args:
+        query_features: (Q, D), array or tensor, CPU or GPU.
+        query_pids: (Q,) person ids, integers.
+        query_camids: (Q,) camera ids, integers.
+        gallery_features: (G, D).
+        gallery_pids: (G,).
+        gallery_camids: (G,).
+        metric: `cosine`, 1 - cos (a zero vector is at distance 1 from all), or `euclidean`, on the
+            features as they are.
+        rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017), on the features that `metric`
+            compares: None for none, `Reranking()` or a dict of its fields. Holds (Q, G) floats.
+        max_rank: length of the CMC curve.
+        query_tile: queries ranked at a time. Beside a float64 copy of the gallery's features,
+            memory is about `query_tile * G * 50` bytes; the result does not depend on it.
+        device: where to compute; the gallery features' own by default.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
+            metric, re-ranking parameters that do not fit, no query with a match.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if max_rank < 1 or query_tile < 1:
+        raise ValueError(f"max_rank and query_tile must be positive: {max_rank}, {query_tile}")
+    reranking = as_reranking(rerank)
+    query = check_features("query", query_features)
+    gallery = check_features("gallery", gallery_features)
+    check_same_width(query, gallery)
+    query_pids = check_ids("query_pids", query_pids, len(query))
+    query_camids = check_ids("query_camids", query_camids, len(query))
+    gallery_pids = check_ids("gallery_pids", gallery_pids, len(gallery))
+    gallery_camids = check_ids("gallery_camids", gallery_camids, len(gallery))
+    if not _any_match(query_pids, query_camids, gallery_pids, gallery_camids):
+        raise ValueError(
+            "no query has a match: not one person of the queries is in the gallery under another "
+            "camera. Are these the pids and camids of the same data set?"
+        )
+
+    device = distance.compute_device(device or gallery.device)
+    distances = _distances(query, gallery, metric, reranking, device)
+    ids = (query_pids, query_camids, gallery_pids, gallery_camids)
+    q_pids, q_camids, g_pids, g_camids = (torch.from_numpy(i).to(device) for i in ids)
+    ranks: list[np.ndarray] = []  # one a query
+    for start in range(0, len(query), query_tile):
+        tile = slice(start, start + query_tile)
+        same_person = q_pids[tile, None] == g_pids  # (T, G)
+        same_camera = q_camids[tile, None] == g_camids
+        is_match = same_person & ~same_camera
+        ranks += match_ranks(distances(tile), is_match, same_person & same_camera)
+    return _summarise(ranks, max_rank)
+
+
+def as_reranking(rerank: Reranking | Mapping[str, Any] | None) -> Reranking | None:
+    """`rerank` of `evaluate`, checked, as a `Reranking` (or None)."""
+    if rerank is None or isinstance(rerank, Reranking):
+        return rerank
+    if isinstance(rerank, Mapping):
+        return Reranking(**rerank)
+    raise TypeError(f"rerank must be None, a Reranking or a dict, got {type(rerank).__name__}")
+
+
+def _any_match(
+    query_pids: np.ndarray,
+    query_camids: np.ndarray,
+    gallery_pids: np.ndarray,
+    gallery_camids: np.ndarray,
+) -> bool:
+    """Whether any query's person is in the gallery under another camera."""
+    images = Counter(gallery_pids.tolist())
+    same_camera = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
+    queries = zip(query_pids.tolist(), query_camids.tolist(), strict=True)
+    return any(images[pid] > same_camera[pid, camid] for pid, camid in queries)
+
+
+def _distances(
+    query: Tensor, gallery: Tensor, metric: str, reranking: Reranking | None, device: torch.device
+) -> Callable[[slice], Tensor]:
+    """A function from a slice of the queries to their (T, G) float32 distances on `device`."""
+    if reranking is not None:
+        query, gallery = query.to(device), gallery.to(device)
+        if metric == "cosine":
+            query, gallery = distance.unit_vectors(query), distance.unit_vectors(gallery)
+        reranked = k_reciprocal_rerank(query, gallery, **asdict(reranking))
+        return lambda tile: reranked[tile]
+    to_gallery = METRICS[metric](gallery.to(device).double())
+    return lambda tile: to_gallery(query[tile].to(device).double())
+
+
+def match_ranks(distances: Tensor, is_match: Tensor, is_left_out: Tensor) -> list[np.ndarray]:
+    """The ranks of each query's true matches, by counting.
+
+    Args:
+        distances: (T, G) float32.
+        is_match: (T, G) bool, the true matches.
+        is_left_out: (T, G) bool, images that the query does not see at all; none is a match.
+
+    Returns:
+        For each of the T queries the ascending ranks, from 0, of its matches among the images
+        that are not left out: (m,) int64, empty without matches.
+    """
+    last = torch.iinfo(torch.int64).max
+    keys = distance.order_keys(distances).masked_fill_(is_left_out, last)  # (T, G)
+
+    # The matches' keys, sorted; rows with fewer matches than the longest, M, end in `last`.
+    counts = is_match.sum(1)  # (T,)
+    rows, columns = is_match.nonzero(as_tuple=True)  # row by row
+    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    T, M = len(keys), int(counts.max())
+    match_keys = keys.new_full((T, M), last)
+    match_keys[rows, slots] = keys[rows, columns]
+    match_keys = match_keys.sort(dim=1).values
+
+    # An image that s matches precede (or are) lies in gap s. Images nearer than match s lie in
+    # gaps 0 ... s. One flat bincount for all rows: deterministic on a GPU too.
+    gaps = torch.searchsorted(match_keys, keys, right=True)  # (T, G), 0 ... M
+    gaps += torch.arange(T, device=gaps.device)[:, None] * (M + 1)
+    sizes = torch.bincount(gaps.flatten(), minlength=T * (M + 1)).view(T, M + 1)
+    ranks = sizes.cumsum(1).cpu().numpy()
+    return [row[:count] for row, count in zip(ranks, counts.tolist(), strict=True)]
+
+
+def _summarise(ranks: list[np.ndarray], max_rank: int) -> ReidResult:
+    """Mean scores over the queries that have a match; `ranks` as `match_ranks` gives them."""
+    valid = [r for r in ranks if len(r)]
+    first_ranks = np.array([r[0] if len(r) else -1 for r in ranks])
+    step_aps = np.array([scores.average_precision(r) if len(r) else np.nan for r in ranks])
+    return ReidResult(
+        mAP=float(np.nanmean(step_aps)),
+        mAP_trapezoid=float(np.mean([scores.trapezoid_average_precision(r) for r in valid])),
+        mINP=float(np.mean([scores.inverse_negative_penalty(r) for r in valid])),
+        cmc=scores.cumulative_matches(first_ranks[first_ranks >= 0], max_rank),
+        num_valid_queries=len(valid),
+        average_precision=step_aps,
+        first_match_rank=np.where(first_ranks >= 0, first_ranks + 1, -1),
+    )

@@ -1,0 +1,57 @@
+"""Checkpoints in the Hugging Face Hub's layout, as timm reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models._hub import save_for_hf
+
+# What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
+_MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
+
+
+def save_pretrained(
+    model: Any,
+    directory: str | Path,
+    *,
+    reid: dict[str, Any] | None = None,
+    model_args: dict[str, Any] | None = None,
+) -> Path:
+    """Write ``config.json`` and ``model.safetensors``.
+
+    ``timm.create_model('local-dir:DIRECTORY', pretrained=True)`` gives the model back bit for bit,
+    and so does ``hf-hub:`` once the folder is a repository there.
+
+    Args:
+        model: Any timm model; of those of this package, image size and relation are recorded.
+        directory: The folder, made where it does not exist.
+        reid: What to record of data, protocol and metrics: the ``reid`` section of the config.
+        model_args: Further arguments that the model was made with.
+
+    Returns:
+        The folder.
+    """
+    directory = Path(directory)
+    args = {name: getattr(model, name) for name in _MODEL_ARGS if hasattr(model, name)}
+    args.update(model_args or {})
+    cfg = dict(model.pretrained_cfg)
+    if "img_size" in args:
+        # The size that the relation weights are for now, whatever they were loaded from.
+        cfg["input_size"] = (cfg["input_size"][0], *args["img_size"])
+        cfg["pool_size"] = None
+    cfg["num_classes"] = model.num_classes
+    config: dict[str, Any] = {"reid": reid} if reid else {}
+    source_cfg = model.pretrained_cfg
+    model.pretrained_cfg = cfg
+    try:
+        with torch.no_grad():
+            save_for_hf(
+                model,
+                str(directory),
+                model_config=config,
+                model_args=args,
+                safe_serialization=True,
+            )
+    finally:
+        model.pretrained_cfg = source_cfg
+    return directory

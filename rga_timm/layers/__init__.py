@@ -1,0 +1,8 @@
+"""Layers of the paper, which know nothing of models or data."""
+
+from .bn_neck import bn_neck
+from .relation_attention import RelationAttention
+from .resample import resample_grid_weight
+from .rga import RELATIONS, RGA
+
+__all__ = ["RELATIONS", "RGA", "RelationAttention", "bn_neck", "resample_grid_weight"]

@@ -1,0 +1,153 @@
+"""The paper's two modules and their combinations, on feature maps.
+
+Paper: `Relation-Aware Global Attention for Person Re-identification`, Zhang et al., CVPR 2020,
+https://arxiv.org/abs/1904.02998, sections 3.2 (RGA-S), 3.3 (RGA-C) and 4.2 (combinations).
+"""
+
+from typing import Any
+
+import torch
+from timm.layers import _assert
+from torch import Tensor, nn
+
+from .relation_attention import RelationAttention
+from .resample import resample_grid_weight
+
+RELATIONS = ("none", "s", "c", "sc", "cs", "parallel")
+
+
+class RGA(nn.Module):
+    """Relation-aware global attention of a feature map.
+
+    RGA-S weighs the positions: nodes are the H·W positions, their features the C channels.
+    RGA-C weighs the channels: nodes are the C channels, their features the H·W positions.
+
+    Args:
+        dim: Channels C of the feature map.
+        feat_size: (H, W) of the feature map.
+        relation: ``'s'`` (RGA-S), ``'c'`` (RGA-C), ``'sc'`` (S, then C: the paper's best), ``'cs'``
+            (C, then S) or ``'parallel'`` (both from the input, both applied to it).
+        native_feat_size: (H, W) which sets the widths N/r of the layers over positions;
+            ``feat_size`` by default. It stays when the map size changes, so that the parameters of
+            one map size can be carried to another.
+        reduction: The paper's r, for embeddings, relations and hidden layers alike.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+
+    Raises:
+        ValueError: For an unknown relation.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        feat_size: tuple[int, int],
+        relation: str = "sc",
+        native_feat_size: tuple[int, int] | None = None,
+        reduction: int = 8,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if relation not in RELATIONS[1:]:
+            raise ValueError(f"unknown relation {relation!r}: one of {', '.join(RELATIONS[1:])}")
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.relation = relation
+        self.height, self.width = feat_size
+        self.size_error = _size_error(feat_size)
+        native = native_feat_size or feat_size
+        nodes = self.height * self.width
+        dim_width = max(1, dim // reduction)
+        node_width = max(1, native[0] * native[1] // reduction)
+
+        self.spatial = (
+            RelationAttention(
+                features=dim,
+                nodes=nodes,
+                embed_dim=dim_width,
+                relation_dim=node_width,
+                hidden_dim=max(1, (1 + node_width) // reduction),
+                **dd,
+            )
+            if relation != "c"
+            else nn.Identity()
+        )
+        self.channel = (
+            RelationAttention(
+                features=nodes,
+                nodes=dim,
+                embed_dim=node_width,
+                relation_dim=dim_width,
+                hidden_dim=max(1, (1 + dim_width) // reduction),
+                **dd,
+            )
+            if relation != "s"
+            else nn.Identity()
+        )
+
+    @torch.jit.ignore
+    @torch.no_grad()
+    def set_feat_size(self, feat_size: tuple[int, int]) -> None:
+        """Change the feature map's size, resampling the weights that look at positions.
+
+        Args:
+            feat_size: (H, W) of the feature maps from now on.
+        """
+        old = (self.height, self.width)
+        nodes = feat_size[0] * feat_size[1]
+        for key, grids in self.position_weights().items():
+            conv = self.get_submodule(key.removesuffix(".weight"))
+            assert isinstance(conv, nn.Conv2d)  # for the type checker
+            weight = resample_grid_weight(conv.weight.flatten(1), old, feat_size)
+            conv.weight = nn.Parameter(
+                weight[..., None, None], requires_grad=conv.weight.requires_grad
+            )
+            conv.in_channels = grids * nodes
+        if isinstance(self.spatial, RelationAttention):
+            self.spatial.nodes = nodes
+        if isinstance(self.channel, RelationAttention):
+            self.channel.features = nodes
+        self.height, self.width = feat_size
+        self.size_error = _size_error(feat_size)
+
+    @torch.jit.ignore
+    def position_weights(self) -> dict[str, int]:
+        """Names of the weights whose inputs are positions, and how many grids wide they are."""
+        weights = {}
+        if isinstance(self.spatial, RelationAttention):
+            weights["spatial.relation.weight"] = 2
+        if isinstance(self.channel, RelationAttention):
+            weights["channel.embed.weight"] = 1
+        return weights
+
+    def spatial_attention(self, x: Tensor) -> Tensor:
+        """RGA-S weights, (B, 1, H, W) in (0, 1), of the feature map x, (B, C, H, W)."""
+        return self.spatial(x.flatten(2)).unflatten(2, (self.height, self.width))
+
+    def channel_attention(self, x: Tensor) -> Tensor:
+        """RGA-C weights, (B, C, 1, 1) in (0, 1), of the feature map x, (B, C, H, W)."""
+        return self.channel(x.flatten(2).transpose(1, 2)).transpose(1, 2).unsqueeze(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the feature map x, (B, C, H, W), by its attention."""
+        _assert(x.shape[2] == self.height, self.size_error)
+        _assert(x.shape[3] == self.width, self.size_error)
+        if self.relation == "s":
+            return x * self.spatial_attention(x)
+        if self.relation == "c":
+            return x * self.channel_attention(x)
+        if self.relation == "sc":
+            x = x * self.spatial_attention(x)
+            return x * self.channel_attention(x)
+        if self.relation == "cs":
+            x = x * self.channel_attention(x)
+            return x * self.spatial_attention(x)
+        return x * self.spatial_attention(x) * self.channel_attention(x)
+
+
+def _size_error(feat_size: tuple[int, int]) -> str:
+    return (
+        f"RGA expects a feature map of {feat_size[0]}x{feat_size[1]} (height x width) here. For "
+        "images of another size create the model with img_size=(height, width), or call "
+        "model.set_input_size((height, width))."
+    )

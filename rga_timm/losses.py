@@ -1,0 +1,100 @@
+"""The paper's loss: identity classification and batch-hard triplets, over all ranks' features.
+
+The parts are pytorch-metric-learning's and torch's; what stands here is their combination, and the
+gathering of features that makes a distributed step equal the one of a single process.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import TripletMarginLoss
+from pytorch_metric_learning.miners import BatchHardMiner
+from pytorch_metric_learning.reducers import MeanReducer
+from torch import Tensor, nn
+
+
+class LossParts(NamedTuple):
+    """What :class:`ReidLoss` gives, scalars all.
+
+    Attributes:
+        loss: To call ``backward`` on.
+        cross_entropy: Of this rank's images, unweighted.
+        triplet: Of all ranks' images, unweighted.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    triplet: Tensor
+
+
+class ReidLoss(nn.Module):
+    """Cross-entropy with label smoothing, plus batch-hard triplet loss.
+
+    Zhang et al., CVPR 2020, section 4.1; the triplet loss is that of Hermans et al., `In Defense of
+    the Triplet Loss for Person Re-Identification`, 2017: each anchor with its farthest positive and
+    nearest negative in the batch, Euclidean distance of un-normalised features, mean over all
+    anchors, those without loss included.
+
+    Under torch.distributed the triplets are mined over all ranks' images.
+
+    Args:
+        smoothing: Label smoothing of the cross-entropy, in [0, 1).
+        margin: Of the triplet loss, in units of feature distance.
+        triplet_weight: Weight of the triplet loss beside the cross-entropy; 0 leaves it out.
+    """
+
+    def __init__(
+        self, smoothing: float = 0.1, margin: float = 0.3, triplet_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        distance = LpDistance(p=2, normalize_embeddings=False)
+        self.cross_entropy = nn.CrossEntropyLoss(label_smoothing=smoothing)
+        self.triplet = TripletMarginLoss(margin=margin, distance=distance, reducer=MeanReducer())
+        self.miner = BatchHardMiner(distance=distance)
+        self.triplet_weight = triplet_weight
+
+    def forward(self, logits: Tensor, pooled: Tensor, labels: Tensor) -> LossParts:
+        """The loss of this rank's batch.
+
+        Args:
+            logits: (B, classes) of the classifier after the neck.
+            pooled: (B, C) before the neck.
+            labels: (B,) int64 in [0, classes).
+        """
+        cross_entropy = self.cross_entropy(logits.float(), labels)
+        if not self.triplet_weight:
+            return LossParts(cross_entropy, cross_entropy.detach(), torch.zeros_like(cross_entropy))
+        # float32 at least: the distance of close features is a difference of large squares.
+        features, all_labels = gather_batch(pooled.float(), labels)
+        triplet = self.triplet(features, all_labels, self.miner(features, all_labels))
+        # Every rank computes the whole triplet loss, but its gradient reaches this rank's features
+        # alone. DistributedDataParallel averages the ranks' gradients where their sum is wanted.
+        loss = cross_entropy + self.triplet_weight * world_size() * triplet
+        return LossParts(loss, cross_entropy.detach(), triplet.detach())
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_batch(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """All ranks' features and labels, rank after rank; gradients flow to this rank's features.
+
+    Args:
+        features: (B, C) of this rank, B the same on all.
+        labels: (B,) of this rank.
+
+    Returns:
+        (world_size·B, C) and (world_size·B,).
+    """
+    if world_size() == 1:
+        return features, labels
+    all_features = [torch.empty_like(features) for _ in range(world_size())]
+    all_labels = [torch.empty_like(labels) for _ in range(world_size())]
+    dist.all_gather(all_features, features.detach().contiguous())
+    dist.all_gather(all_labels, labels.contiguous())
+    all_features[dist.get_rank()] = features
+    return torch.cat(all_features), torch.cat(all_labels)

@@ -1,0 +1,159 @@
+"""The training step of re-identification, on timm's task layer."""
+
+from typing import Any
+
+import torch
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from .losses import ReidLoss
+
+# What is new on top of a pretrained backbone, and so trains while the backbone is frozen.
+_NEW_PARTS = ("rga", "neck")
+
+
+class ReidTrainable(nn.Module):
+    """The part of a step that needs one ``forward`` under DistributedDataParallel.
+
+    Args:
+        model: A timm model with a classifier. With ``forward_neck`` the losses see either side of
+            its neck; any other gives the same pre-logits feature to both.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) to logits (B, classes) and pooled feature (B, C)."""
+        features = self.model.forward_features(x)
+        if not hasattr(self.model, "forward_neck"):
+            pooled = self.model.forward_head(features, pre_logits=True)
+            return self.model.get_classifier()(pooled), pooled
+        pooled, embedding = self.model.forward_neck(features)
+        dropped = F.dropout(embedding, float(self.model.drop_rate), self.training)
+        return self.model.get_classifier()(dropped), pooled
+
+
+class ReidTask(TrainingTask):
+    """Model, losses and what a training run does to them.
+
+    Args:
+        model: A timm model with a classifier for the training identities.
+        criterion: The loss; the paper's by default.
+        freeze_bn: Keep every batch norm in evaluation mode: fixed statistics.
+        device: Where the task runs.
+        dtype: Of its own tensors.
+        verbose: As timm's.
+
+    Raises:
+        ValueError: If the model has no classifier.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: ReidLoss | None = None,
+        freeze_bn: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(device=device, dtype=dtype, verbose=verbose)
+        if not getattr(model, "num_classes", 0):
+            raise ValueError(
+                "the model has no classifier to train: create it with num_classes=<number of "
+                "training identities>, or call model.reset_classifier"
+            )
+        self.trainable_module: Any = ReidTrainable(model)
+        self.criterion = criterion or ReidLoss()
+        self.freeze_bn = freeze_bn
+        self._ddp_kwargs: dict[str, Any] | None = None
+
+    @property
+    def model(self) -> Any:
+        """The timm model, without wrappers."""
+        return unwrap_model(self.trainable_module).model
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 - timm's
+        """One step's loss.
+
+        Args:
+            input: (B, 3, H, W) images.
+            target: (B,) int64 labels.
+
+        Returns:
+            ``loss`` to call backward on, ``cross_entropy``, ``triplet`` and ``accuracy`` (of the
+            classifier, in [0, 1]) to log, ``output`` (B, classes) the logits.
+        """
+        logits, pooled = self.trainable_module(input)
+        loss, cross_entropy, triplet = self.criterion(logits, pooled, target)
+        accuracy = (logits.detach().argmax(1) == target).float().mean()
+        return {
+            "loss": loss,
+            "output": logits,
+            "cross_entropy": cross_entropy,
+            "triplet": triplet,
+            "accuracy": accuracy,
+        }
+
+    def train(self, mode: bool = True) -> "ReidTask":
+        """Training mode, but for the batch norms that are to keep their statistics."""
+        super().train(mode)
+        if mode:
+            for name, module in self.model.named_modules():
+                frozen = self.freeze_bn or not self._trains(name, module)
+                if isinstance(module, _BatchNorm) and frozen:
+                    module.eval()
+        return self
+
+    @staticmethod
+    def _trains(name: str, module: nn.Module) -> bool:
+        own = list(module.parameters(recurse=False))
+        return not own or any(p.requires_grad for p in own)
+
+    def freeze_backbone(self, freeze: bool = True) -> None:
+        """Train relation attention, neck and classifier alone; or everything again.
+
+        Make the optimizer before this, so that it knows all parameters. DistributedDataParallel is
+        set up anew, for it settles at construction which gradients to expect.
+        """
+        classifier = {id(p) for p in self.model.get_classifier().parameters()}
+        for name, p in self.model.named_parameters():
+            is_new = id(p) in classifier or any(part in _NEW_PARTS for part in name.split("."))
+            p.requires_grad_(is_new or not freeze)
+            if freeze and not is_new:
+                p.grad = None
+        if self._ddp_kwargs is not None:
+            self.prepare_distributed(**self._ddp_kwargs)
+
+    def prepare_distributed(
+        self, device_ids: list[int] | None = None, **ddp_kwargs: Any
+    ) -> "ReidTask":
+        """Average gradients over all ranks."""
+        self._ddp_kwargs = {"device_ids": device_ids, **ddp_kwargs}
+        module = self.trainable_module
+        if isinstance(module, DistributedDataParallel):
+            module = module.module
+        self.trainable_module = DistributedDataParallel(module, **self._ddp_kwargs)
+        return self
+
+    def compile(
+        self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any
+    ) -> nn.Module:
+        """Compile the model's part of the step. Before :meth:`prepare_distributed`."""
+        self.trainable_module = torch.compile(
+            self.trainable_module, backend=backend, mode=mode, **compile_kwargs
+        )
+        return self.trainable_module
+
+    def get_eval_model(
+        self, module: nn.Module | None = None, ema: bool = False
+    ) -> nn.Module | None:
+        """The timm model inside, or that of the EMA: what is evaluated and saved."""
+        module = module if module is not None else self.get_trainable_module(ema=ema)
+        return None if module is None else unwrap_model(module).model

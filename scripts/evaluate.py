@@ -1,0 +1,268 @@
+"""Evaluate a model on a re-identification data set.
+
+    python scripts/evaluate.py rga_resnet50.market1501 --dataset market1501 --data-dir DIR
+    python scripts/evaluate.py resnet50 --img-size 256 128 --feature pooled --flip --rerank
+
+Any timm model will do. Images are resized and normalised as the model's own configuration says.
+Prints the scores in percent; --output keeps them, with everything that they depend on, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import timm
+import torch
+from timm.data import resolve_data_config
+
+import rga_timm  # noqa: F401 - registers the models with timm
+from rga_timm.data import (
+    ReidReader,
+    create_dataset,
+    create_eval_loader,
+    eval_transform,
+    list_datasets,
+)
+from rga_timm.evaluation import METRICS, Protocol, Report, Reranking, embed, evaluate, format_table
+from rga_timm.evaluation.embed import Embeddings, Feature
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",
+    )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights to load instead of the model's own: .safetensors, or a .pth of tensors",
+    )
+    weights.add_argument(
+        "--no-pretrained", action="store_true", help="evaluate the untrained network"
+    )
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset",
+        default="pedestrians",
+        choices=list_datasets(),
+        help="(default: %(default)s)",
+    )
+    data.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where it lies; pedestrians can do without"
+    )
+    data.add_argument(
+        "--img-size",
+        type=positive_int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size in pixels (default: the model's)",
+    )
+    data.add_argument("--batch-size", type=positive_int, default=128, help="(default: %(default)s)")
+    data.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+
+    test = parser.add_argument_group("test")
+    test.add_argument(
+        "--feature",
+        default="embedding",
+        choices=get_args(Feature),
+        help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
+        "feature (default: %(default)s)",
+    )
+    test.add_argument(
+        "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
+    )
+    test.add_argument("--flip", action="store_true", help="average with the mirror image's feature")
+    test.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    test.add_argument("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
+    test.add_argument("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
+    test.add_argument(
+        "--lambda-value",
+        type=float,
+        default=0.3,
+        metavar="X",
+        help="weight of the original distance in the re-ranking (default: 0.3)",
+    )
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    run.add_argument(
+        "--amp-dtype",
+        choices=("float16", "bfloat16"),
+        help="mixed precision (default: full precision)",
+    )
+    run.add_argument("--channels-last", action="store_true", help="often faster on GPUs")
+    run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
+    return parser
+
+
+def positive_int(text: str) -> int:
+    """An argparse type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail after minutes of work."""
+    try:
+        source, name = timm.models.parse_model_name(args.model)
+    except ValueError as error:
+        parser.error(str(error))
+    if source is None:
+        if not timm.is_model(name):
+            parser.error(f"timm knows no model {name!r}; timm.list_models('*PATTERN*') lists them")
+        cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+        own_weights = not (args.no_pretrained or args.checkpoint)
+        if own_weights and not (cfg and cfg.has_weights):
+            parser.error(f"{name} has no weights of its own: --checkpoint or --no-pretrained")
+    elif args.checkpoint or args.no_pretrained:
+        parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
+    if args.checkpoint and not args.checkpoint.is_file():
+        parser.error(f"there is no file {args.checkpoint}")
+    if args.output and not args.output.parent.is_dir():
+        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    if args.workers < 0:
+        parser.error("--workers must not be negative")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
+        parser.error(f"--device {args.device}: {error}")
+
+
+def create_model(args: argparse.Namespace) -> torch.nn.Module:
+    """The model with its weights, at the input size asked for."""
+    if args.checkpoint:
+        num_classes = classifier_width(args.model, args.checkpoint)
+        # As weights of the model's own they pass through its conversions (official files, other
+        # input sizes). The classifier as wide as the file's makes timm load strictly.
+        overlay = {"file": str(args.checkpoint), "num_classes": num_classes, "label_offset": 0}
+        options = {"num_classes": num_classes, "pretrained_cfg_overlay": overlay}
+    elif args.no_pretrained:
+        options = {"num_classes": 0}
+    else:
+        options = {}
+
+    def create(**size: tuple[int, ...]) -> Any:
+        torch.manual_seed(0)  # an untrained network is the same every time
+        return timm.create_model(args.model, pretrained=not args.no_pretrained, **options, **size)
+
+    model = create()
+    if args.img_size and model.pretrained_cfg.get("fixed_input_size"):
+        # Only now it is known, for models from folders too, that it must be told its size.
+        model = create(img_size=tuple(args.img_size))
+    return model
+
+
+def classifier_width(model: str, checkpoint: Path) -> int:
+    """The number of classes that a checkpoint was trained on; 0 if it has no classifier."""
+    weights = timm.models.load_state_dict(str(checkpoint), weights_only=True)
+    cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
+    names = (
+        cfg.classifier if cfg and isinstance(cfg.classifier, tuple) else (cfg and cfg.classifier,)
+    )
+    for name in (*names, "cls"):  # cls: the paper's own code
+        if f"{name}.weight" in weights:
+            return len(weights[f"{name}.weight"])
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> Report:
+    """Evaluate as the command line says; the report is returned for other programs."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    check(args, parser)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    # Data
+    try:
+        rerank = Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None
+        splits = create_dataset(args.dataset, args.data_dir)
+        if rerank:
+            rerank.check_fits(len(splits.query) + len(splits.gallery))
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+    # Model, and the preprocessing that it was trained with
+    model = create_model(args)
+    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
+    config = resolve_data_config(wanted, model=model)
+    img_size = config["input_size"][1:]
+    transform = eval_transform(img_size, config["mean"], config["std"], config["interpolation"])
+
+    # Features
+    on_gpu = torch.device(args.device).type == "cuda"
+
+    def embed_split(reader: ReidReader) -> Embeddings:
+        loader = create_eval_loader(
+            reader, transform, args.batch_size, num_workers=args.workers, pin_memory=on_gpu
+        )
+        return embed(
+            model,
+            loader,
+            device=args.device,
+            feature=args.feature,
+            flip=args.flip,
+            amp_dtype=args.amp_dtype and getattr(torch, args.amp_dtype),
+            channels_last=args.channels_last,
+        )
+
+    query, gallery = embed_split(splits.query), embed_split(splits.gallery)
+
+    # Scores
+    result = evaluate(
+        query.features,
+        query.pids,
+        query.camids,
+        gallery.features,
+        gallery.pids,
+        gallery.camids,
+        metric=args.metric,
+        rerank=rerank,
+        device=args.device,
+    )
+    protocol = Protocol(
+        img_size=img_size,
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+        feature=args.feature,
+        metric=args.metric,
+        flip=args.flip,
+        rerank=rerank,
+        amp_dtype=args.amp_dtype,
+    )
+    report = Report.of(
+        result,
+        model=args.model,
+        checkpoint=checkpoint_name(args),
+        dataset=splits.describe(),
+        protocol=protocol,
+    )
+    print(format_table([report]))
+    if args.output:
+        report.save(args.output)
+    return report
+
+
+def checkpoint_name(args: argparse.Namespace) -> str | None:
+    """What the report says about the weights."""
+    if args.no_pretrained:
+        return "untrained"
+    return str(args.checkpoint) if args.checkpoint else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from rga_timm.evaluation import Protocol, Report, Reranking, evaluate, format_table
+
+PROTOCOL = Protocol(
+    img_size=(256, 128), interpolation="bilinear", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)
+)
+
+
+def make_report(protocol: Protocol = PROTOCOL, max_rank: int = 10) -> Report:
+    # Nearest first: wrong, right. AP 1/2, trapezoid AP 1/4, mINP 1/2, rank-1 0, rank-5 1.
+    query, gallery = np.zeros((2, 1)), np.array([[1.0], [2.0]])
+    result = evaluate(
+        query, [1, 9], [1, 1], gallery, [2, 1], [2, 2], metric="euclidean", max_rank=max_rank
+    )
+    dataset = {"name": "tiny", "fingerprint": "abc", "query": {"images": 2}}
+    return Report.of(result, model="test_resnet", dataset=dataset, protocol=protocol)
+
+
+def test_a_report_says_what_was_tested_and_how() -> None:
+    report = make_report().to_dict()
+    assert report["dataset"] == {"name": "tiny", "fingerprint": "abc", "query": {"images": 2}}
+    assert report["protocol"]["img_size"] == (256, 128)
+    assert report["protocol"]["rerank"] is None
+    assert report["software"]["timm"] == timm.__version__
+    assert report["software"]["torch"] == torch.__version__
+    assert "fractions" in report["units"]
+    assert "step AP" in report["ap_conventions"]["mAP"]
+    assert "Market-1501" in report["ap_conventions"]["mAP_trapezoid"]
+
+
+def test_metrics_are_fractions() -> None:
+    metrics = make_report().metrics
+    assert metrics["mAP"] == 0.5
+    assert metrics["mAP_trapezoid"] == 0.25
+    assert metrics["mINP"] == 0.5
+    assert metrics["cmc"] == [0.0] + [1.0] * 9
+    assert (metrics["num_queries"], metrics["num_valid_queries"]) == (2, 1)
+
+
+@pytest.mark.parametrize("rerank", [None, Reranking(k1=5)])
+def test_what_is_saved_is_loaded(tmp_path: Path, rerank: Reranking | None) -> None:
+    report = make_report(dataclasses.replace(PROTOCOL, rerank=rerank, flip=True))
+    report.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == report
+
+
+def test_reports_in_other_units_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**make_report().to_dict(), "units": "percent"}))
+    with pytest.raises(ValueError, match="fractions"):
+        Report.load(path)
+
+
+def test_the_table_shows_percent_and_names_both_conventions() -> None:
+    header, rule, row, blank, note = format_table([make_report()]).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    assert dict(zip(names, cells, strict=True)) == {
+        "model": "test_resnet",
+        "data set": "tiny",
+        "test": "256x128, embedding, cosine",
+        "mAP": "50.0",
+        "mAP (trapezoid)": "25.0",
+        "mINP": "50.0",
+        "rank-1": "0.0",
+        "rank-5": "100.0",
+        "rank-10": "100.0",
+    }
+    assert len(header) == len(rule) == len(row)
+    assert blank == ""
+    assert "percent" in note
+    assert "mAP (trapezoid): trapezoid AP (Market-1501" in note
+
+
+def test_the_table_tells_tests_apart() -> None:
+    fancy = dataclasses.replace(
+        PROTOCOL, metric="euclidean", flip=True, rerank=Reranking(), amp_dtype="float16"
+    )
+    table = format_table([make_report(), make_report(fancy)])
+    assert "256x128, embedding, euclidean, flip, re-ranked (20, 6, 0.3), float16" in table
+
+
+def test_ranks_beyond_the_curve_are_left_open() -> None:
+    row = format_table([make_report(max_rank=5)]).splitlines()[2]
+    assert [cell.strip() for cell in row.strip("|").split("|")][-2:] == ["100.0", "-"]
