@@ -4,7 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models._hub import save_for_hf
+from timm.models import get_pretrained_cfg, parse_model_name
+from timm.models._hub import (
+    load_model_config_from_hf,
+    load_model_config_from_path,
+    save_for_hf,
+)
 
 # What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
 _MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
@@ -55,3 +60,18 @@ def save_pretrained(
     finally:
         model.pretrained_cfg = source_cfg
     return directory
+
+
+def takes_img_size(model_name: str) -> bool:
+    """Whether a model must be told its image size when it is created.
+
+    Args:
+        model_name: As :func:`timm.create_model` takes it: a name, ``hf-hub:`` or ``local-dir:``.
+    """
+    source, name = parse_model_name(model_name)
+    if source == "hf-hub":
+        return bool(load_model_config_from_hf(name)[0].get("fixed_input_size"))
+    if source == "local-dir":
+        return bool(load_model_config_from_path(name)[0].get("fixed_input_size"))
+    cfg = get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(cfg and cfg.fixed_input_size)

@@ -20,15 +20,17 @@ import torch
 from timm.data import resolve_data_config
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.data import (
-    ReidReader,
-    create_dataset,
-    create_eval_loader,
-    eval_transform,
-    list_datasets,
+from rga_timm.data import create_dataset, create_eval_loader, eval_transform, list_datasets
+from rga_timm.evaluation import (
+    METRICS,
+    Protocol,
+    Report,
+    Reranking,
+    evaluate_model,
+    format_table,
 )
-from rga_timm.evaluation import METRICS, Protocol, Report, Reranking, embed, evaluate, format_table
-from rga_timm.evaluation.embed import Embeddings, Feature
+from rga_timm.evaluation.embed import Feature
+from rga_timm.hub import takes_img_size
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -144,6 +146,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 def create_model(args: argparse.Namespace) -> torch.nn.Module:
     """The model with its weights, at the input size asked for."""
+    options: dict[str, Any] = {}
     if args.checkpoint:
         num_classes = classifier_width(args.model, args.checkpoint)
         # As weights of the model's own they pass through its conversions (official files, other
@@ -152,18 +155,11 @@ def create_model(args: argparse.Namespace) -> torch.nn.Module:
         options = {"num_classes": num_classes, "pretrained_cfg_overlay": overlay}
     elif args.no_pretrained:
         options = {"num_classes": 0}
-    else:
-        options = {}
 
-    def create(**size: tuple[int, ...]) -> Any:
-        torch.manual_seed(0)  # an untrained network is the same every time
-        return timm.create_model(args.model, pretrained=not args.no_pretrained, **options, **size)
-
-    model = create()
-    if args.img_size and model.pretrained_cfg.get("fixed_input_size"):
-        # Only now it is known, for models from folders too, that it must be told its size.
-        model = create(img_size=tuple(args.img_size))
-    return model
+    if args.img_size and takes_img_size(args.model):
+        options["img_size"] = tuple(args.img_size)
+    torch.manual_seed(0)  # an untrained network is the same every time
+    return timm.create_model(args.model, pretrained=not args.no_pretrained, **options)
 
 
 def classifier_width(model: str, checkpoint: Path) -> int:
@@ -202,37 +198,6 @@ def main(argv: Sequence[str] | None = None) -> Report:
     img_size = config["input_size"][1:]
     transform = eval_transform(img_size, config["mean"], config["std"], config["interpolation"])
 
-    # Features
-    on_gpu = torch.device(args.device).type == "cuda"
-
-    def embed_split(reader: ReidReader) -> Embeddings:
-        loader = create_eval_loader(
-            reader, transform, args.batch_size, num_workers=args.workers, pin_memory=on_gpu
-        )
-        return embed(
-            model,
-            loader,
-            device=args.device,
-            feature=args.feature,
-            flip=args.flip,
-            amp_dtype=args.amp_dtype and getattr(torch, args.amp_dtype),
-            channels_last=args.channels_last,
-        )
-
-    query, gallery = embed_split(splits.query), embed_split(splits.gallery)
-
-    # Scores
-    result = evaluate(
-        query.features,
-        query.pids,
-        query.camids,
-        gallery.features,
-        gallery.pids,
-        gallery.camids,
-        metric=args.metric,
-        rerank=rerank,
-        device=args.device,
-    )
     protocol = Protocol(
         img_size=img_size,
         interpolation=config["interpolation"],
@@ -243,6 +208,21 @@ def main(argv: Sequence[str] | None = None) -> Report:
         flip=args.flip,
         rerank=rerank,
         amp_dtype=args.amp_dtype,
+    )
+
+    # Scores
+    query, gallery = (
+        create_eval_loader(
+            reader,
+            transform,
+            args.batch_size,
+            num_workers=args.workers,
+            pin_memory=torch.device(args.device).type == "cuda",
+        )
+        for reader in (splits.query, splits.gallery)
+    )
+    result = evaluate_model(
+        model, query, gallery, protocol, device=args.device, channels_last=args.channels_last
     )
     report = Report.of(
         result,

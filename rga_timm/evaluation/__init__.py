@@ -4,6 +4,7 @@ Works on any timm model, and on any features: nothing here knows how they were m
 """
 
 from rga_timm.evaluation.embed import Embeddings, embed
+from rga_timm.evaluation.model import evaluate_model
 from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
 from rga_timm.evaluation.report import AP_CONVENTIONS, Protocol, Report, format_table
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
@@ -18,6 +19,7 @@ __all__ = [
     "Reranking",
     "embed",
     "evaluate",
+    "evaluate_model",
     "format_table",
     "k_reciprocal_rerank",
 ]

@@ -19,6 +19,7 @@ import torch
 import torchvision
 
 from rga_timm._version import __version__
+from rga_timm.evaluation.embed import Feature
 from rga_timm.evaluation.ranking import ReidResult
 from rga_timm.evaluation.rerank import Reranking
 
@@ -50,7 +51,7 @@ class Protocol:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    feature: str = "embedding"
+    feature: Feature = "embedding"
     metric: str = "cosine"
     flip: bool = False
     rerank: Reranking | None = None

@@ -1,0 +1,68 @@
+"""From a model and two loaders to its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from rga_timm.evaluation.embed import embed
+from rga_timm.evaluation.ranking import ReidResult, evaluate
+from rga_timm.evaluation.report import Protocol
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def evaluate_model(
+    model: nn.Module,
+    query: Batches,
+    gallery: Batches,
+    protocol: Protocol,
+    *,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    progress: bool = True,
+) -> ReidResult:
+    """Embed queries and gallery, and rank, as a protocol says.
+
+    Args:
+        model: any timm model.
+        query: yields images (B, 3, H, W), already preprocessed as `protocol` says, and targets
+            (B, 2) [person id, camera id].
+        gallery: the same.
+        protocol: feature, distance, flip, re-ranking and precision.
+        device: where the model runs and the ranking is computed.
+        channels_last: run in that memory format.
+        progress: show progress bars.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: as `embed` and `evaluate`.
+    """
+    queries, images = (
+        embed(
+            model,
+            loader,
+            device=device,
+            feature=protocol.feature,
+            flip=protocol.flip,
+            amp_dtype=getattr(torch, protocol.amp_dtype) if protocol.amp_dtype else None,
+            channels_last=channels_last,
+            progress=progress,
+        )
+        for loader in (query, gallery)
+    )
+    return evaluate(
+        queries.features,
+        queries.pids,
+        queries.camids,
+        images.features,
+        images.pids,
+        images.camids,
+        metric=protocol.metric,
+        rerank=protocol.rerank,
+        device=device,
+    )

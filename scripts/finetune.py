@@ -1,0 +1,382 @@
+"""Fine-tune a re-identification model.
+
+    python scripts/finetune.py                                                  # embedded data
+    python scripts/finetune.py --dataset market1501 --data-dir DIR --model rga_resnet50
+    torchrun --nproc-per-node 4 scripts/finetune.py --dataset market1501 --data-dir DIR
+    python scripts/finetune.py --resume output/RUN                              # go on
+
+The options are in finetune_options.py. All of them can stand in a YAML file too (--config); without
+one, the recipe is recipes/paper.yaml, and recipes/pedestrians.yaml for the embedded data.
+
+A run's folder holds args.yaml, summary.csv, last.pth.tar and recovery-*.pth.tar (to resume from),
+model_best.pth.tar (by mAP), and at the end model/: the best model in the Hugging Face Hub's layout,
+for timm.create_model('local-dir:RUN/model', pretrained=True) and for evaluate.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from finetune_options import parse_args
+from finetune_records import open_tensorboard, record, resume
+from timm import utils
+from timm.data import resolve_data_config
+from timm.layers import convert_sync_batchnorm
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import rga_timm  # noqa: F401 - registers the models with timm
+from rga_timm.data import (
+    IdentityBatchSampler,
+    ReidSplits,
+    create_dataset,
+    create_eval_loader,
+    create_train_loader,
+    eval_transform,
+    train_transform,
+)
+from rga_timm.evaluation import Protocol, Report, evaluate_model, format_table
+from rga_timm.hub import save_pretrained, takes_img_size
+from rga_timm.losses import ReidLoss
+from rga_timm.task import ReidTask
+
+_logger = logging.getLogger("finetune")
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Train as the command line says; the run's folder is returned for other programs."""
+    args = parse_args(argv)
+    device = utils.init_distributed_device(args)
+    is_main = utils.is_primary(args)
+    utils.setup_default_logging(logging.INFO if is_main else logging.ERROR)
+    # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    utils.random_seed(args.seed, 0)  # the same initial weights on all ranks
+    run = Path(args.output)
+    if is_main:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "args.yaml").write_text(yaml.safe_dump(args.options, sort_keys=False))
+        _logger.info("Run %s on %d x %s", run, args.world_size, device)
+
+    # Data and model, which agree on the image size and the number of identities
+    splits = create_dataset(args.dataset, args.data_dir)
+    model = create_model(args, len(splits.classes)).to(device)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    train_loader, sampler, query, gallery, protocol = create_loaders(args, splits, model, device)
+
+    # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
+    # are frozen, and DistributedDataParallel comes last.
+    if args.sync_bn:
+        model = convert_sync_batchnorm(model)
+    loss = ReidLoss(args.smoothing, args.margin, args.triplet_weight)
+    task = ReidTask(model, loss, freeze_bn=args.freeze_bn, device=device, verbose=is_main).to(
+        device
+    )
+    optimizer = create_optimizer_v2(
+        model,
+        opt=args.opt,
+        lr=args.lr,
+        weight_decay=args.weight_decay,
+        momentum=args.momentum,
+        layer_decay=args.layer_decay,
+        filter_bias_and_bn=not args.decay_norm_and_bias,
+    )
+    updates_per_epoch = math.ceil(len(train_loader) / args.grad_accum_steps)
+    scheduler = create_schedule(args, optimizer, updates_per_epoch)
+    scaler = utils.NativeScaler(device.type) if args.amp_dtype == "float16" else None
+    if args.ema_decay:
+        task.setup_ema(decay=args.ema_decay, use_warmup=True)
+    start_epoch, best = (0, None) if not args.resume else resume(args, task, optimizer, scaler, run)
+    if start_epoch < args.freeze_backbone_epochs:
+        task.freeze_backbone()
+    if args.compile:
+        task.compile()
+    if args.distributed:
+        task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
+
+    saver, board = None, None
+    if is_main:
+        saver = utils.CheckpointSaver(
+            model, optimizer, task=task, amp_scaler=scaler, max_history=1,
+            checkpoint_dir=str(run), recovery_dir=str(run),
+        )  # fmt: skip
+        if best:
+            saver.best_metric, saver.best_epoch = best
+        board = open_tensorboard(run)
+
+    def evaluate(state: str | None = None) -> Report:
+        result = evaluate_model(
+            task.get_eval_model(ema=task.has_ema()), query, gallery, protocol,
+            device=device, channels_last=args.channels_last,
+        )  # fmt: skip
+        name = f"{args.model} ({state})" if state else args.model
+        return Report.of(result, model=name, dataset=splits.describe(), protocol=protocol)
+
+    try:
+        if args.eval_initial and start_epoch == 0 and is_main:
+            initial = evaluate("before training")
+            initial.save(run / "initial_report.json")
+            _logger.info("Before training: mAP %.1f%%", 100 * initial.metrics["mAP"])
+        for epoch in range(start_epoch, args.epochs):
+            if epoch == args.freeze_backbone_epochs > 0:
+                task.freeze_backbone(False)
+            sampler.set_epoch(epoch)
+            # From here everything random follows from (seed, epoch): a resumed run is the same run.
+            utils.random_seed(args.seed + 1000 * (epoch + 1), args.rank)
+            lr = schedule_epoch(scheduler, optimizer, args, epoch, updates_per_epoch)
+            losses = train_epoch(args, task, train_loader, optimizer, scheduler, scaler, epoch)
+            if not is_main:
+                continue
+            last = epoch + 1 == args.epochs
+            report = evaluate() if last or (epoch + 1) % args.eval_every == 0 else None
+            record(run, board, saver, epoch, losses, lr, report)
+        if is_main:
+            finish(args, run, task)
+    except KeyboardInterrupt:
+        if is_main:
+            _logger.warning(
+                "Interrupted. The epoch that was under way is begun again by:\n"
+                "    python scripts/finetune.py --resume %s",
+                run,
+            )
+        sys.exit(130)
+    finally:
+        if board:
+            board.close()
+    if args.distributed:
+        dist.barrier()  # the other ranks wait for the first one's last evaluation
+        dist.destroy_process_group()
+    return run
+
+
+def create_model(args: argparse.Namespace, num_classes: int) -> Any:
+    """The timm model, with a classifier of the training identities, at the image size asked for."""
+    options: dict[str, Any] = {"num_classes": num_classes, **args.model_kwargs}
+    if args.pretrained_path:
+        options["pretrained_cfg_overlay"] = {"file": args.pretrained_path}
+    if args.drop_rate:
+        options["drop_rate"] = args.drop_rate
+    if args.img_size and takes_img_size(args.model):
+        options["img_size"] = tuple(args.img_size)
+    try:
+        return timm.create_model(
+            args.model, pretrained=args.pretrained or bool(args.pretrained_path), **options
+        )
+    except OSError as error:  # no network, no such repository
+        raise SystemExit(
+            f"the weights of {args.model} could not be had: {error}\nPass --pretrained-path FILE "
+            "with weights of the backbone, or --no-pretrained to train from scratch."
+        ) from error
+
+
+def create_loaders(
+    args: argparse.Namespace, splits: ReidSplits, model: Any, device: torch.device
+) -> tuple[DataLoader, IdentityBatchSampler, DataLoader, DataLoader, Protocol]:
+    """Loaders of the three splits, and how images are prepared for the model."""
+    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
+    config = resolve_data_config(wanted, model=model)
+    img_size = config["input_size"][1:]
+    preparation = {name: config[name] for name in ("mean", "std", "interpolation")}
+    pin_memory = device.type == "cuda"
+
+    sampler = IdentityBatchSampler(
+        splits.train.labels,
+        args.num_identities,
+        args.num_instances,
+        seed=args.seed,
+        rank=args.rank,
+        world_size=args.world_size,
+        epoch_images=args.epoch_images,
+    )
+    augmentation = train_transform(
+        img_size,
+        **preparation,
+        enlarge_prob=args.enlarge_prob,
+        flip_prob=args.flip_prob,
+        erase_prob=args.erase_prob,
+    )
+    train = create_train_loader(
+        splits.train,
+        augmentation,
+        sampler,
+        num_workers=args.workers,
+        seed=args.seed,
+        pin_memory=pin_memory,
+    )
+    query, gallery = (
+        create_eval_loader(
+            reader,
+            eval_transform(img_size, **preparation),
+            args.eval_batch_size,
+            num_workers=args.workers,
+            pin_memory=pin_memory,
+        )
+        for reader in (splits.query, splits.gallery)
+    )
+    protocol = Protocol(img_size=img_size, **preparation, amp_dtype=args.amp_dtype)
+    return train, sampler, query, gallery, protocol
+
+
+def create_schedule(
+    args: argparse.Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int
+) -> Scheduler | None:
+    """The learning rate over epochs or updates; None for ``--sched none``."""
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        args.sched,
+        num_epochs=args.epochs,
+        warmup_epochs=args.warmup_epochs,
+        warmup_lr=args.warmup_lr,
+        min_lr=args.min_lr,
+        # timm lowers the rate an epoch before its milestone; the paper's code in its epoch.
+        decay_milestones=[m + 1 for m in args.decay_milestones],
+        decay_rate=args.decay_rate,
+        step_on_epochs=not args.sched_on_updates,
+        updates_per_epoch=updates_per_epoch,
+    )
+    return scheduler
+
+
+def schedule_epoch(
+    scheduler: Scheduler | None,
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    epoch: int,
+    updates_per_epoch: int,
+) -> float:
+    """Set the learning rate that the epoch begins with, and return it."""
+    if scheduler is not None:
+        if args.sched_on_updates:
+            scheduler.step_update(epoch * updates_per_epoch)
+        else:
+            scheduler.step(epoch)
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
+def train_epoch(
+    args: argparse.Namespace,
+    task: ReidTask,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Scheduler | None,
+    scaler: utils.NativeScaler | None,
+    epoch: int,
+) -> dict[str, float]:
+    """One pass over the loader; returns the means of what the task reports, over all ranks."""
+    task.train()
+    device = task.device
+    meters = {name: utils.AverageMeter() for name in ("cross_entropy", "triplet", "accuracy")}
+    batches = len(loader)
+    updates = epoch * math.ceil(batches / args.grad_accum_steps)
+    progress = tqdm(
+        loader, f"epoch {epoch + 1}/{args.epochs}", disable=not utils.is_primary(args), leave=False
+    )
+    optimizer.zero_grad()
+    for i, (images, targets) in enumerate(progress):
+        memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
+        images = images.to(device, memory_format=memory_format, non_blocking=True)
+        labels = targets[:, 0].to(device, non_blocking=True)
+        # The last group of batches may be smaller than the others.
+        group = min(
+            args.grad_accum_steps, batches - i // args.grad_accum_steps * args.grad_accum_steps
+        )
+        is_update = (i + 1) % args.grad_accum_steps == 0 or i + 1 == batches
+        with nullcontext() if is_update else task.no_sync():
+            with autocast(args, device):
+                out = task(images, labels)
+            backward(args, task, out["loss"] / group, optimizer, scaler, is_update)
+        for name, meter in meters.items():
+            meter.update(out[name].detach(), len(images))
+        if is_update:
+            optimizer.zero_grad()
+            updates += 1
+            task.update_ema(updates)
+            if scheduler is not None:
+                scheduler.step_update(updates)
+        if i % 10 == 0:  # reading a number waits for the GPU
+            progress.set_postfix(
+                ce=f"{out['cross_entropy'].item():.3f}", triplet=f"{out['triplet'].item():.3f}"
+            )
+    means = torch.stack([meter.avg for meter in meters.values()])
+    if args.distributed:
+        means = utils.reduce_tensor(means, args.world_size)
+    if not means.isfinite().all():
+        raise SystemExit(
+            f"the loss is not finite in epoch {epoch + 1}: lower --lr, lengthen "
+            "--warmup-epochs, or set --clip-grad; with --amp-dtype float16, try bfloat16"
+        )
+    return dict(zip(meters, means.tolist(), strict=True))
+
+
+def autocast(args: argparse.Namespace, device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision, if asked for."""
+    if not args.amp_dtype:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, args.amp_dtype))
+
+
+def backward(
+    args: argparse.Namespace,
+    task: ReidTask,
+    loss: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    scaler: utils.NativeScaler | None,
+    is_update: bool,
+) -> None:
+    """Gradients, and with the last batch of a group the update."""
+    parameters = list(task.get_clip_parameters())
+    if scaler is not None:
+        scaler(
+            loss, optimizer, clip_grad=args.clip_grad, parameters=parameters, need_update=is_update
+        )
+        return
+    loss.backward()
+    if is_update:
+        if args.clip_grad is not None:
+            utils.dispatch_clip_grad(parameters, args.clip_grad)
+        optimizer.step()
+
+
+def finish(args: argparse.Namespace, run: Path, task: ReidTask) -> None:
+    """Export the best model, and say how good it is and where."""
+    best = run / "model_best.pth.tar"
+    if task.has_ema():
+        load_task_ema_checkpoint(task, best)
+    else:
+        resume_task_checkpoint(task, best, log_info=False)
+    reports = [
+        Report.load(path)
+        for path in (run / "initial_report.json", run / "report.json")
+        if path.exists()
+    ]
+    reid = {"options": args.options, **reports[-1].to_dict()}
+    folder = save_pretrained(task.get_eval_model(ema=task.has_ema()), run / "model", reid=reid)
+    for stale in run.glob("recovery-*.pth.tar"):
+        stale.unlink()
+    print(format_table(reports))
+    print(
+        f"\nThe best model is in {folder}. Use it:\n"
+        f"    python scripts/evaluate.py local-dir:{folder} --dataset {args.dataset}"
+        + (f" --data-dir {args.data_dir}" if args.data_dir else "")
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The options of finetune.py: built-in defaults, under a YAML file, under the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from timm.utils import ParseKwargs
+
+import rga_timm  # noqa: F401 - registers the models with timm
+from rga_timm.data import list_datasets
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """All options, with the defaults that hold where no recipe says otherwise."""
+    parser = argparse.ArgumentParser(
+        description="Fine-tune a re-identification model.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", metavar="YAML", help="options from a file; the command line overrides them")
+    add("--resume", metavar="RUN", help="go on with the run in this folder, with its options")
+    add("--output", metavar="DIR", help="the run's folder (output/DATE-MODEL-DATASET if not given)")
+    add("--seed", type=int, default=0, help="of weights, batches and augmentation")
+
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", default="pedestrians", choices=list_datasets(), help="what to train on")
+    add("--data-dir", metavar="DIR", help="where it lies; pedestrians can do without")
+    add(
+        "--img-size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="pixels; the model's own if not given",
+    )
+    add("--num-identities", type=int, default=16, help="P, identities a batch, over all processes")
+    add("--num-instances", type=int, default=4, help="K, images of each")
+    add(
+        "--epoch-images",
+        default="identity",
+        choices=("identity", "all"),
+        help="an epoch is K images of each identity, or every image",
+    )
+    add("--enlarge-prob", type=float, default=0.5, help="enlarge by 1.125 and crop at random")
+    add("--flip-prob", type=float, default=0.5, help="mirror")
+    add("--erase-prob", type=float, default=0.5, help="erase a rectangle at random")
+    add("--workers", type=int, default=4, help="loader processes, for each training process")
+
+    add = parser.add_argument_group("model").add_argument
+    add(
+        "--model",
+        default="rga_resnet50",
+        help="any timm model, hf-hub:OWNER/NAME or local-dir:PATH",
+    )
+    add(
+        "--model-kwargs",
+        nargs="*",
+        default={},
+        action=ParseKwargs,
+        metavar="KEY=VALUE",
+        help="further arguments of the model, such as relation=none",
+    )
+    add(
+        "--pretrained",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="start from the model's weights",
+    )
+    add("--pretrained-path", metavar="FILE", help="start from these weights instead")
+    add("--drop-rate", type=float, default=0.0, help="dropout before the classifier")
+
+    add = parser.add_argument_group("loss").add_argument
+    add("--smoothing", type=float, default=0.1, help="label smoothing of the cross-entropy")
+    add("--margin", type=float, default=0.3, help="of the triplet loss")
+    add("--triplet-weight", type=float, default=1.0, help="0 leaves the triplet loss out")
+
+    add = parser.add_argument_group("optimisation").add_argument
+    add("--epochs", type=int, default=120)
+    add("--opt", default="adam", help="timm's name of the optimizer")
+    add("--lr", type=float, default=8e-4)
+    add("--weight-decay", type=float, default=5e-4)
+    add("--momentum", type=float, default=0.9)
+    add(
+        "--decay-norm-and-bias",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="weight decay of norms and biases too",
+    )
+    add(
+        "--layer-decay",
+        type=float,
+        help="factor of the learning rate from layer to layer, towards the input",
+    )
+    add("--sched", default="cosine", help="timm's name of the schedule")
+    add(
+        "--sched-on-updates",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="change the learning rate with every update, not every epoch",
+    )
+    add("--warmup-epochs", type=int, default=0)
+    add("--warmup-lr", type=float, default=1e-5)
+    add("--min-lr", type=float, default=0.0)
+    add(
+        "--decay-milestones",
+        type=int,
+        nargs="*",
+        default=[],
+        help="epochs, of the multistep schedule",
+    )
+    add("--decay-rate", type=float, default=0.1, help="at the milestones")
+    add("--clip-grad", type=float, help="largest norm of the gradient")
+    add("--grad-accum-steps", type=int, default=1, help="batches an update")
+    add("--ema-decay", type=float, default=0.0, help="of the weights' moving average; 0 for none")
+    add("--freeze-backbone-epochs", type=int, default=0, help="train only what is new for so long")
+    add(
+        "--freeze-bn",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="batch norms keep their statistics",
+    )
+    add(
+        "--sync-bn",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="batch norms over all GPUs",
+    )
+
+    add = parser.add_argument_group("run").add_argument
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--amp-dtype", choices=("bfloat16", "float16"), help="mixed precision; full if not given")
+    add(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="memory format",
+    )
+    add("--compile", action=argparse.BooleanOptionalAction, default=False, help="by torch.compile")
+    add("--eval-every", type=int, default=10, metavar="EPOCHS")
+    add(
+        "--eval-initial",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="evaluate before training, too",
+    )
+    add("--eval-batch-size", type=int, default=128)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, checked; ``args.options`` holds them all as plain data, to be saved."""
+    parser = get_parser()
+    first, _ = parser.parse_known_args(argv)
+    if first.resume:
+        config = Path(first.resume) / "args.yaml"
+        parser.set_defaults(output=first.resume)
+    elif first.config:
+        config = Path(first.config)
+    else:
+        config = RECIPES / ("pedestrians.yaml" if first.dataset == "pedestrians" else "paper.yaml")
+    parser.set_defaults(**read_config(config, parser))
+    args = parser.parse_args(argv)
+    check(args, parser)
+    if not args.output:
+        name = args.model.split(":")[-1].strip("/").replace("/", "-")
+        args.output = f"output/{datetime.now():%Y%m%d-%H%M%S}-{name}-{args.dataset}"
+    args.options = {k: v for k, v in vars(args).items() if k not in ("config", "resume")}
+    return args
+
+
+def read_config(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Options from a YAML file; unknown ones end the program."""
+    if not path.is_file():
+        parser.error(f"there is no file {path}")
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        parser.error(f"{path} is not YAML: {error}")
+    known = {action.dest for action in parser._actions}
+    if unknown := set(config) - known:
+        parser.error(f"{path} has unknown options: {', '.join(sorted(unknown))}")
+    for action in parser._actions:  # argparse checks what it parses, but not its defaults
+        if action.choices and config.get(action.dest) not in (None, *action.choices):
+            parser.error(f"{path}: {action.dest} is one of {', '.join(action.choices)}")
+    return config
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail after minutes of work."""
+    source = timm.models.parse_model_name(args.model)[0]
+    if source is None and not timm.is_model(args.model):
+        parser.error(f"timm knows no model {args.model!r}; timm.list_models('*rga*') lists ours")
+    if args.pretrained_path and not Path(args.pretrained_path).is_file():
+        parser.error(f"there is no file {args.pretrained_path}")
+    for name in ("epochs", "grad_accum_steps", "eval_every", "eval_batch_size"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.seed < 0 or args.workers < 0:
+        parser.error("--seed and --workers must not be negative")
+    if args.triplet_weight and args.num_instances < 2:
+        parser.error("the triplet loss needs --num-instances of at least 2, or --triplet-weight 0")
+    if args.sync_bn and args.device == "cpu":
+        parser.error("--sync-bn needs GPUs: torch synchronises batch norms on them alone")
+    if args.freeze_bn and args.sync_bn:
+        parser.error("--freeze-bn leaves nothing for --sync-bn to synchronise")

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import finetune
+import pytest
+import timm
+import torch
+import yaml
+from finetune_options import RECIPES, parse_args
+from safetensors.torch import load_file
+
+from rga_timm.data.pedestrians import draw
+
+SCRIPT = Path(finetune.__file__)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six drawn people to train on, in Market-1501's layout."""
+    return draw(
+        tmp_path_factory.mktemp("people") / "market1501",
+        train_ids=6, train_images=4, test_ids=4, gallery_images=2, distractors=2, junk=1,
+        progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def options(people: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "dataset": "market1501",
+                "data_dir": str(people),
+                "model": "test_rga_resnet",
+                "pretrained": False,
+                "num_identities": 2,
+                "num_instances": 2,
+                "epochs": 3,
+                "eval_every": 1,
+                "workers": 0,
+                "device": "cpu",
+            }
+        )
+    )
+    return ["--config", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]
+
+
+def summary(run: Path) -> list[dict[str, str]]:
+    with (run / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / f"{name}.pth.tar", weights_only=True)
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    for part in ("state_dict", "state_dict_ema"):
+        first, second = checkpoint(a).get(part, {}), checkpoint(b).get(part, {})
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            torch.testing.assert_close(second[key], value, rtol=0, atol=0)
+    for key, value in weights(a).items():
+        torch.testing.assert_close(weights(b)[key], value, rtol=0, atol=0)
+    assert summary(a) == summary(b)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_a_run_stopped_in_any_epoch_and_resumed_is_the_run_that_was_not(
+    stop: int, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options += ["--eval-every", "2", "--ema-decay", "0.9", "--drop-rate", "0.2"]
+    options += ["--grad-accum-steps", "2", "--warmup-epochs", "1", "--layer-decay", "0.7"]
+    straight = finetune.main([*options, "--output", str(tmp_path / "straight")])
+    train_epoch = finetune.train_epoch
+
+    def interrupted(*args: Any) -> dict[str, float]:
+        losses = train_epoch(*args)
+        if args[-1] == stop:
+            raise KeyboardInterrupt
+        return losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "train_epoch", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            finetune.main([*options, "--output", str(tmp_path / "stopped")])
+    assert stopped.value.code == 130
+    resumed = finetune.main(["--resume", str(tmp_path / "stopped")])
+    assert_equal_runs(straight, resumed)
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(options: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), *options]
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    run = tmp_path / "run"
+    while process.poll() is None and not (run / "last.pth.tar").exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"--resume {run}" in output
+    done = len(summary(run))
+    finetune.main(["--resume", str(run), "--epochs", str(done + 1)])
+    assert [int(row["epoch"]) for row in summary(run)] == list(range(done + 1))
+
+
+def test_the_exported_model_is_the_best_one_bit_for_bit(options: list[str]) -> None:
+    run = finetune.main(options)
+    scores = [float(row["eval_mAP"]) for row in summary(run)]
+    best = checkpoint(run, "model_best")
+    assert best["epoch"] == scores.index(max(scores))
+    model = timm.create_model(f"local-dir:{run / 'model'}", pretrained=True)
+    assert model.num_classes == 6
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, best["state_dict"][key], rtol=0, atol=0)
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(
+    options: list[str], tmp_path: Path
+) -> None:
+    options += ["--freeze-bn", "--epochs", "2", "--opt", "sgd", "--lr", "0.05"]
+    one = finetune.main([*options, "--output", str(tmp_path / "one")])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*torchrun, "--nproc-per-node=2", str(SCRIPT), *options, "--output", str(tmp_path / "two")],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    two = tmp_path / "two"
+    for a, b in zip(summary(one), summary(two), strict=True):
+        for name in ("train_cross_entropy", "train_triplet", "eval_mAP"):
+            assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-4), name
+    # Both moved, and to the same place.
+    assert summary(one)[0]["train_triplet"] != summary(one)[1]["train_triplet"]
+    for key, value in checkpoint(one)["state_dict"].items():
+        torch.testing.assert_close(
+            checkpoint(two)["state_dict"][key], value, rtol=1e-3, atol=1e-5, msg=key
+        )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--amp-dtype", "bfloat16", "--channels-last", "--clip-grad", "1"],
+        ["--amp-dtype", "float16", "--clip-grad", "1", "--grad-accum-steps", "2"],
+        ["--opt", "lamb", "--sched", "cosine", "--sched-on-updates", "--ema-decay", "0.99"],
+        ["--model", "test_resnet", "--img-size", "64", "32", "--epoch-images", "all"],
+        ["--model-kwargs", "relation=parallel", "--img-size", "96", "48", "--triplet-weight", "0"],
+    ],
+    ids=["bf16", "fp16", "updates", "plain timm model", "other relation and size"],
+)
+def test_options_train_to_finite_losses_and_an_exported_model(
+    extra: list[str], options: list[str]
+) -> None:
+    run = finetune.main([*options, "--epochs", "2", *extra])
+    losses = [float(row["train_cross_entropy"]) for row in summary(run)]
+    assert len(losses) == 2
+    assert all(0 < loss < 10 for loss in losses)
+    assert all(value.isfinite().all() for value in weights(run).values())
+
+
+def test_a_frozen_backbone_stays_as_it_was_until_its_epoch(options: list[str]) -> None:
+    options += ["--freeze-backbone-epochs", "1"]
+    frozen = finetune.main([*options, "--epochs", "1"])
+    torch.manual_seed(0)
+    start = timm.create_model("test_rga_resnet", num_classes=6)
+    finetune.utils.random_seed(0, 0)
+    start = timm.create_model("test_rga_resnet", num_classes=6).state_dict()
+    after = checkpoint(frozen)["state_dict"]
+    moved = {key for key in after if not torch.equal(after[key], start[key])}
+    assert not [key for key in moved if "rga" not in key and not key.startswith(("neck.", "fc."))]
+    assert "fc.weight" in moved
+    thawed = finetune.main(["--resume", str(frozen), "--epochs", "2"])
+    assert not torch.equal(checkpoint(thawed)["state_dict"]["conv1.weight"], start["conv1.weight"])
+
+
+def test_learning_rates_follow_the_papers_code() -> None:
+    args = parse_args(["--dataset", "market1501"])
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=args.lr)
+    scheduler = finetune.create_schedule(args, optimizer, updates_per_epoch=47)
+    for epoch in (0, 1, 10, 19, 20, 79, 80, 119, 120, 359, 360, 599):
+        if epoch < 20:
+            expected = 8e-6 + (8e-4 - 8e-6) * epoch / 20
+        else:
+            expected = 8e-4 * 0.5 ** sum(step <= epoch for step in range(80, 361, 40))
+        lr = finetune.schedule_epoch(scheduler, optimizer, args, epoch, 47)
+        assert lr == pytest.approx(expected, rel=1e-6), epoch
+
+
+def test_options_come_from_the_command_line_then_the_file_then_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("lr: 0.5\nepochs: 7\n")
+    args = parse_args(["--config", str(file), "--epochs", "9"])
+    assert (args.lr, args.epochs, args.margin) == (0.5, 9, 0.3)
+
+
+def test_the_run_keeps_all_its_options(options: list[str]) -> None:
+    run = finetune.main([*options, "--epochs", "1"])
+    kept = yaml.safe_load((run / "args.yaml").read_text())
+    assert (kept["model"], kept["epochs"], kept["margin"]) == ("test_rga_resnet", 1, 0.3)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses(recipe: Path) -> None:
+    assert parse_args(["--config", str(recipe)]).epochs > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "rga_resnet51"], "no model 'rga_resnet51'"),
+        (["--sync-bn", "--device", "cpu"], "needs GPUs"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--num-instances", "1"], "--triplet-weight 0"),
+        (["--pretrained-path", "nowhere.pth"], "no file nowhere.pth"),
+        (["--resume", "nowhere"], "no file nowhere"),
+    ],
+)
+def test_options_that_cannot_work_end_the_program_at_once(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_args(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown options: epoch"),
+        ("sched: [", "is not YAML"),
+        ("amp_dtype: int8", "one of"),
+    ],
+)
+def test_files_of_options_that_cannot_work_are_refused(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    with pytest.raises(SystemExit):
+        parse_args(["--config", str(file)])
+    assert message in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_had_say_what_to_do(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SystemExit, match="--pretrained-path FILE"):
+        finetune.main([*options, "--model", "rga_resnet18", "--pretrained"])

@@ -1,0 +1,159 @@
+import json
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import rga_timm  # noqa: F401 - registers the models
+from rga_timm.hub import save_pretrained
+
+
+def make(**kwargs) -> nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model("test_rga_resnet", **kwargs).eval()
+    for m in model.modules():
+        if isinstance(m, _BatchNorm):
+            m.running_mean.uniform_(-0.2, 0.2)
+            m.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def assert_same(model: nn.Module, other: nn.Module) -> None:
+    assert type(model) is type(other)
+    state = other.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    for attribute in ("img_size", "native_size", "relation", "reduction", "num_classes"):
+        assert getattr(model, attribute) == getattr(other, attribute), attribute
+    x = torch.randn(2, model.in_chans, *model.img_size)
+    assert torch.equal(model(x), other.eval()(x))
+
+
+SETTINGS = [
+    {},
+    {"num_classes": 7},
+    {"img_size": (80, 48), "num_classes": 7},
+    {"img_size": (80, 48), "native_size": (96, 64)},
+    {"relation": "s"},
+    {"relation": "c", "num_classes": 7, "img_size": (50, 30)},
+    {"relation": "parallel", "reduction": 4},
+    {"relation": "none", "num_classes": 7},
+    {"in_chans": 1, "num_classes": 7},
+    {"global_pool": "max", "num_classes": 7},
+    {"drop_rate": 0.2, "num_classes": 7},
+    {"channels": (8, 8, 16, 16)},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_saved_model_comes_back_bit_for_bit(tmp_path, settings):
+    model = make(**settings)
+    folder = save_pretrained(model, tmp_path / "new" / "model")
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert_same(model, timm.create_model(f"local-dir:{folder}", pretrained=True))
+
+
+def test_model_after_set_input_size_comes_back(tmp_path):
+    model = make(num_classes=7)
+    model.set_input_size((96, 40))
+    folder = save_pretrained(model, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["pretrained_cfg"]["input_size"] == [3, 96, 40]
+    assert_same(model, timm.create_model(f"local-dir:{folder}", pretrained=True))
+
+
+def test_model_after_reset_classifier_comes_back(tmp_path):
+    model = make(num_classes=7)
+    model.reset_classifier(4)
+    folder = save_pretrained(model.eval(), tmp_path)
+    assert_same(model, timm.create_model(f"local-dir:{folder}", pretrained=True))
+
+
+def test_saved_model_takes_other_classes_and_sizes(tmp_path):
+    model = make(num_classes=7, img_size=(80, 48))
+    folder = save_pretrained(model, tmp_path)
+    source = f"local-dir:{folder}"
+    other = timm.create_model(source, pretrained=True, num_classes=3, img_size=(64, 32)).eval()
+    assert other(torch.randn(2, 3, 64, 32)).shape == (2, 3)
+    model.set_input_size((64, 32))
+    for key, value in model.state_dict().items():
+        if key != "fc.weight":
+            assert torch.equal(other.state_dict()[key], value), key
+    embedding = timm.create_model(source, pretrained=True, num_classes=0).eval()
+    assert embedding(torch.randn(2, 3, 80, 48)).shape == (2, model.num_features)
+
+
+def test_saved_model_saves_again_alike(tmp_path):
+    first = save_pretrained(make(img_size=(80, 48), num_classes=7), tmp_path / "first")
+    model = timm.create_model(f"local-dir:{first}", pretrained=True)
+    second = save_pretrained(model, tmp_path / "second")
+    assert (first / "config.json").read_text() == (second / "config.json").read_text()
+
+
+def test_config_records_what_the_model_was_made_with(tmp_path):
+    reid = {"dataset": "market1501", "mAP": 0.5}
+    model = make(num_classes=7, img_size=(80, 48), relation="cs")
+    folder = save_pretrained(model, tmp_path, reid=reid, model_args={"drop_rate": 0.25})
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architecture"] == "test_rga_resnet"
+    assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 7
+    assert config["pretrained_cfg"]["input_size"] == [3, 80, 48]
+    assert config["reid"] == reid
+    args = config["model_args"]
+    assert args["img_size"] == [80, 48]
+    assert args["native_size"] == [64, 32]
+    assert (args["relation"], args["reduction"], args["drop_rate"]) == ("cs", 8, 0.25)
+    assert timm.create_model(f"local-dir:{folder}", pretrained=True).drop_rate == 0.25
+
+
+def test_saving_leaves_the_models_own_config_alone(tmp_path):
+    model = make(num_classes=7, img_size=(80, 48))
+    before = dict(model.pretrained_cfg)
+    save_pretrained(model, tmp_path)
+    assert model.pretrained_cfg == before
+
+
+def test_plain_timm_model_comes_back(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=5).eval()
+    folder = save_pretrained(model, tmp_path)
+    other = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(model(x), other(x))
+
+
+def test_model_comes_back_through_the_hub_cache(tmp_path, monkeypatch):
+    model = make(num_classes=7, img_size=(80, 48), relation="s")
+    folder = save_pretrained(model, tmp_path / "saved")
+
+    # The Hub's cache: blobs by content, snapshots by commit, refs by branch.
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "cache" / "models--someone--rga"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "snapshots" / commit).mkdir(parents=True)
+    for file in folder.iterdir():
+        (repo / "snapshots" / commit / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    other = timm.create_model("hf-hub:someone/rga", pretrained=True, cache_dir=tmp_path / "cache")
+    assert_same(model, other)
+
+
+def test_weights_by_tag_through_the_hub_cache(tmp_path, monkeypatch):
+    # A registered model whose cfg names a Hub repository, as the project's own tags do.
+    model = make(num_classes=7)
+    folder = save_pretrained(model, tmp_path)
+    asked = []
+
+    def download(repo_id, filename, **kwargs):
+        asked.append((repo_id, filename))
+        return str(folder / filename)
+
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", download)
+    overlay = {"hf_hub_id": "someone/rga", "num_classes": 7}
+    other = timm.create_model("test_rga_resnet", pretrained=True, pretrained_cfg_overlay=overlay)
+    assert asked == [("someone/rga", "model.safetensors")]
+    assert_same(model, other)
