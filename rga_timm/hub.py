@@ -1,5 +1,6 @@
 """Checkpoints in the Hugging Face Hub's layout, as timm reads it."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +38,23 @@ def save_pretrained(
         The folder.
     """
     directory = Path(directory)
+    # A copy: on the CPU, in the memory order that safetensors wants, with a config of its own.
+    model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
     args = {name: getattr(model, name) for name in _MODEL_ARGS if hasattr(model, name)}
     args.update(model_args or {})
-    cfg = dict(model.pretrained_cfg)
+    cfg = dict(model.pretrained_cfg, num_classes=model.num_classes)
     if "img_size" in args:
         # The size that the relation weights are for now, whatever they were loaded from.
         cfg["input_size"] = (cfg["input_size"][0], *args["img_size"])
         cfg["pool_size"] = None
-    cfg["num_classes"] = model.num_classes
-    config: dict[str, Any] = {"reid": reid} if reid else {}
-    source_cfg = model.pretrained_cfg
     model.pretrained_cfg = cfg
-    try:
-        with torch.no_grad():
-            save_for_hf(
-                model,
-                str(directory),
-                model_config=config,
-                model_args=args,
-                safe_serialization=True,
-            )
-    finally:
-        model.pretrained_cfg = source_cfg
+    save_for_hf(
+        model,
+        str(directory),
+        model_config={"reid": reid} if reid else {},
+        model_args=args,
+        safe_serialization=True,
+    )
     return directory
 
 

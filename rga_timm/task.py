@@ -128,6 +128,7 @@ class ReidTask(TrainingTask):
             p.requires_grad_(is_new or not freeze)
             if freeze and not is_new:
                 p.grad = None
+        self.train(self.training)  # the frozen batch norms too
         if self._ddp_kwargs is not None:
             self.prepare_distributed(**self._ddp_kwargs)
 

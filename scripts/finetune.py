@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     args = parse_args(argv)
     device = utils.init_distributed_device(args)
     is_main = utils.is_primary(args)
-    utils.setup_default_logging(logging.INFO if is_main else logging.ERROR)
+    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
+    logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)  # lists its files
     # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     utils.random_seed(args.seed, 0)  # the same initial weights on all ranks

@@ -4,8 +4,7 @@ Paper: `Relation-Aware Global Attention for Person Re-identification`, Zhang et 
 https://arxiv.org/abs/1904.02998, section 3.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -133,23 +132,26 @@ class RelationAttention(nn.Module):
         return checkpoint(self.attend, e, use_reentrant=False, context_fn=self._recompute_contexts)
 
     def _recompute_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _frozen_statistics(self)
+        return nullcontext(), _FrozenStatistics(self)
 
 
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms normalise as before, but leave their running statistics alone.
+class _FrozenStatistics:
+    """A context in which batch norms normalise as ever, but leave their running statistics alone.
 
-    The forward pass has updated them; computing it again must not do so a second time.
+    The forward pass has updated them; computing it again must not do so a second time. It can be
+    entered again, for a graph that is retained goes backward more than once.
     """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    states = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for m in norms:
-        m.momentum, m.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for m, (momentum, batches) in zip(norms, states, strict=True):
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.states = [(m.momentum, m.num_batches_tracked) for m in self.norms]
+        for m in self.norms:
+            m.momentum, m.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *_: object) -> None:
+        for m, (momentum, batches) in zip(self.norms, self.states, strict=True):
             m.momentum, m.num_batches_tracked = momentum, batches
 
 

@@ -1,5 +1,6 @@
 """Weights over the nodes of a grid, carried from one grid to another."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,7 +33,8 @@ def resample_grid_weight(
         )
     if tuple(old_grid) == tuple(new_grid):
         return weight
-    images = weight.reshape(-1, 1, *old_grid).float()
+    images = weight.reshape(-1, 1, *old_grid)
+    images = images.to(torch.promote_types(weight.dtype, torch.float32))
     # antialias: a coarser grid averages the positions that it merges instead of dropping some.
     images = F.interpolate(images, size=new_grid, mode="bicubic", antialias=True)
     images = images * (n_old / n_new)

@@ -109,10 +109,12 @@ def convert_official(weights: StateDict) -> StateDict:
                         f"unexpected weight {key!r} in a checkpoint of the paper's code"
                     )
                 out[f"layer{stage}.rga.{kind}.{ours}.{name}"] = value
-            elif part == "theta":
-                out[f"layer{stage}.rga.{kind}.embed{'_bn.0' if index == '1' else ''}.{name}"] = (
-                    _stack_embeddings(weights, key)
-                )
+            elif index not in "01":
+                raise ValueError(f"unexpected weight {key!r} in a checkpoint of the paper's code")
+            else:
+                ours = "embed" if index == "0" else "embed_bn.0"
+                theta = key.replace(f".{part}_", ".theta_")
+                out[f"layer{stage}.rga.{kind}.{ours}.{name}"] = _stack_embeddings(weights, theta)
         else:
             out[key.removeprefix("backbone.")] = value
     return out

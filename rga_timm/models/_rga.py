@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 from rga_timm.layers import RELATIONS, RGA, bn_neck
 
+try:  # what timm 1.0.31 and later write into an exported config
+    from timm.models._input import update_model_input_size
+except ImportError:
+    update_model_input_size = None
+
 Size = tuple[int, int]
 
 
@@ -139,6 +144,8 @@ class ReidHeadMixin:
         for rga, reduction in rga_modules(self).values():
             rga.set_feat_size(grid_size(size, reduction))
         self.img_size = size
+        if update_model_input_size is not None:
+            update_model_input_size(self, size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
