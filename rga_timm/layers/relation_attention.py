@@ -35,6 +35,9 @@ class RelationAttention(nn.Module):
         embed_dim: Width k of each of the embeddings θ, φ and g.
         relation_dim: Width m of the embedded relation vector.
         hidden_dim: Width of the hidden layer between relation and attention weight.
+        zero_init: Start with all weights equal (1/2), by a zero scale of the last BN. The paper
+            starts with random ones, on a pretrained backbone; a backbone that learns from scratch
+            is held up by them.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
@@ -46,6 +49,7 @@ class RelationAttention(nn.Module):
         embed_dim: int,
         relation_dim: int,
         hidden_dim: int,
+        zero_init: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -66,6 +70,8 @@ class RelationAttention(nn.Module):
         self.hidden_bn = _bn_relu(hidden_dim, **dd)
         self.weight = nn.Conv2d(hidden_dim, 1, 1, bias=False, **dd)
         self.weight_bn = nn.BatchNorm2d(1, **dd)
+        if zero_init:
+            nn.init.zeros_(self.weight_bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention weights of the nodes.

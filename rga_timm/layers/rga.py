@@ -31,6 +31,7 @@ class RGA(nn.Module):
             ``feat_size`` by default. It stays when the map size changes, so that the parameters of
             one map size can be carried to another.
         reduction: The paper's r, for embeddings, relations and hidden layers alike.
+        zero_init: As :class:`RelationAttention`.
         device: Device of the parameters.
         dtype: Data type of the parameters.
 
@@ -45,13 +46,14 @@ class RGA(nn.Module):
         relation: str = "sc",
         native_feat_size: tuple[int, int] | None = None,
         reduction: int = 8,
+        zero_init: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if relation not in RELATIONS[1:]:
             raise ValueError(f"unknown relation {relation!r}: one of {', '.join(RELATIONS[1:])}")
-        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"zero_init": zero_init, "device": device, "dtype": dtype}
         self.relation = relation
         self.height, self.width = feat_size
         self.size_error = _size_error(feat_size)

@@ -59,6 +59,7 @@ def append_rga(
     relation: str,
     native_size: Size,
     reduction: int = 8,
+    zero_init: bool = False,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -72,6 +73,7 @@ def append_rga(
         relation: As :class:`rga_timm.layers.RGA`; ``'none'`` adds nothing, the paper's baseline.
         native_size: (height, width) in pixels which sets the widths over positions.
         reduction: The paper's r.
+        zero_init: As :class:`rga_timm.layers.RelationAttention`.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
@@ -84,6 +86,7 @@ def append_rga(
             relation,
             grid_size(native_size, info["reduction"]),
             reduction,
+            zero_init,
             device=device,
             dtype=dtype,
         )

@@ -44,6 +44,8 @@ class RGAResNet(ReidHeadMixin, ResNet):
         relation: ``'sc'`` (RGA-SC), ``'s'``, ``'c'``, ``'cs'``, ``'parallel'``, or ``'none'`` for
             the baseline without attention.
         reduction: The paper's r.
+        zero_init_attention: Start with attention weights that are all equal instead of random, for
+            training from scratch.
         num_classes: Identities of the classifier; 0 for none, then the output is the embedding.
         in_chans: Channels of the images.
         global_pool: timm's pooling type; ``''`` gives unpooled feature maps and no neck.
@@ -64,6 +66,7 @@ class RGAResNet(ReidHeadMixin, ResNet):
         native_size: int | Size = (256, 128),
         relation: str = "sc",
         reduction: int = 8,
+        zero_init_attention: bool = False,
         num_classes: int = 0,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -91,7 +94,15 @@ class RGAResNet(ReidHeadMixin, ResNet):
         if self.feature_info[4]["reduction"] == 32:
             remove_stride(self.layer4[0])
             self.feature_info[4]["reduction"] = 16
-        append_rga(self, self.feature_info[1:], relation, self.native_size, reduction, **dd)
+        append_rga(
+            self,
+            self.feature_info[1:],
+            relation,
+            self.native_size,
+            reduction,
+            zero_init_attention,
+            **dd,
+        )
         self.num_classes = num_classes
         self.neck = self._make_neck(global_pool, **dd)
         self.fc = make_classifier(self.head_hidden_size, num_classes, **dd)

@@ -298,3 +298,13 @@ def test_backward_through_a_retained_graph_gives_the_same_gradient_twice():
     (second,) = torch.autograd.grad(out, x)
     assert torch.equal(first, second)
     assert rga.spatial.weight_bn.num_batches_tracked == 8
+
+
+def test_zero_init_starts_with_equal_weights_that_learn() -> None:
+    torch.manual_seed(0)
+    attention = RelationAttention(8, 6, 4, 3, 2, zero_init=True)
+    x = torch.randn(4, 8, 6)
+    weights = attention(x)
+    torch.testing.assert_close(weights, torch.full_like(weights, 0.5))
+    (weights * torch.randn_like(weights)).sum().backward()
+    assert attention.weight_bn.weight.grad.abs() > 0
