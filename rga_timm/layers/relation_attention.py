@@ -4,7 +4,7 @@ Paper: `Relation-Aware Global Attention for Person Re-identification`, Zhang et 
 https://arxiv.org/abs/1904.02998, section 3.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class RelationAttention(nn.Module):
         zero_init: Start with all weights equal (1/2), by a zero scale of the last BN. The paper
             starts with random ones, on a pretrained backbone; a backbone that learns from scratch
             is held up by them.
+        recompute: Compute what lies between the embeddings and the weights again in the backward
+            pass instead of keeping it: it is several times the size of the feature map, and cheap.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
@@ -50,6 +52,7 @@ class RelationAttention(nn.Module):
         relation_dim: int,
         hidden_dim: int,
         zero_init: bool = False,
+        recompute: bool = True,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -58,6 +61,7 @@ class RelationAttention(nn.Module):
         self.features = features
         self.nodes = nodes
         self.embed_dim = embed_dim
+        self.recompute = recompute
 
         # θ, φ and g read the same input: one convolution instead of three. Stacked in this order.
         self.embed = nn.Conv2d(features, 3 * embed_dim, 1, bias=False, **dd)
@@ -82,10 +86,7 @@ class RelationAttention(nn.Module):
         Returns:
             (B, 1, M), each in (0, 1).
         """
-        e = self.project(x)
-        if self.training and torch.is_grad_enabled() and not torch.jit.is_scripting():
-            return self.attend_checkpointed(e)
-        return self.attend(e)
+        return self.attend(self.project(x))
 
     def project(self, x: Tensor) -> Tensor:
         """θ, φ and g before their BN: (B, F, M) nodes to (B, 3k, M)."""
@@ -99,6 +100,11 @@ class RelationAttention(nn.Module):
 
     def attend(self, e: Tensor) -> Tensor:
         """From the projected nodes, (B, 3k, M), to their attention weights, (B, 1, M)."""
+        if self.recompute and self.training and trains_eagerly():
+            return self._attend_recomputed(e)
+        return self._attend(e)
+
+    def _attend(self, e: Tensor) -> Tensor:
         k = self.embed_dim
         e = self.embed_bn(e.unsqueeze(2)).squeeze(2)
         theta_phi, g = e.split([2 * k, k], dim=1)
@@ -127,18 +133,38 @@ class RelationAttention(nn.Module):
         return torch.bmm(mixed.transpose(1, 2), theta_phi)
 
     @torch.jit.unused
-    def attend_checkpointed(self, e: Tensor) -> Tensor:
-        """:meth:`attend`, whose intermediates are computed again in backward instead of kept.
+    def _attend_recomputed(self, e: Tensor) -> Tensor:
+        return checkpoint(
+            self._attend,
+            e,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _FrozenStatistics(self)),
+        )
 
-        They are several times the size of the feature map and cheap to compute. A compiler decides
-        for itself what to keep.
+    @torch.jit.unused
+    def forward_scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Attention weights, (B, 1, M), of the nodes ``x * scale``, which backward does not keep.
+
+        Args:
+            x: (B, F, M).
+            scale: (B, F, 1).
         """
-        if torch.compiler.is_compiling():
-            return self.attend(e)
-        return checkpoint(self.attend, e, use_reentrant=False, context_fn=self._recompute_contexts)
 
-    def _recompute_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _FrozenStatistics(self)
+        def project(x: Tensor, scale: Tensor) -> Tensor:
+            return self.project(x * scale)
+
+        # Recomputation ends with what backward needs last, the input of the projection: x * scale
+        # is computed again, its projection is not.
+        e = checkpoint(project, x, scale, use_reentrant=False, preserve_rng_state=False)
+        return self.attend(e)
+
+
+def trains_eagerly() -> bool:
+    """Whether what backward keeps is ours to choose: a compiler sees to that itself."""
+    if torch.jit.is_scripting():
+        return False
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _FrozenStatistics:

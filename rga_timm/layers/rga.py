@@ -10,7 +10,7 @@ import torch
 from timm.layers import _assert
 from torch import Tensor, nn
 
-from .relation_attention import RelationAttention
+from .relation_attention import RelationAttention, trains_eagerly
 from .resample import resample_grid_weight
 
 RELATIONS = ("none", "s", "c", "sc", "cs", "parallel")
@@ -32,6 +32,8 @@ class RGA(nn.Module):
             one map size can be carried to another.
         reduction: The paper's r, for embeddings, relations and hidden layers alike.
         zero_init: As :class:`RelationAttention`.
+        recompute: As :class:`RelationAttention`, for the attention that comes last; any other one
+            recomputes in any case.
         device: Device of the parameters.
         dtype: Data type of the parameters.
 
@@ -47,6 +49,7 @@ class RGA(nn.Module):
         native_feat_size: tuple[int, int] | None = None,
         reduction: int = 8,
         zero_init: bool = False,
+        recompute: bool = True,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -62,25 +65,27 @@ class RGA(nn.Module):
         dim_width = max(1, dim // reduction)
         node_width = max(1, native[0] * native[1] // reduction)
 
-        self.spatial = (
+        self.spatial: Any = (
             RelationAttention(
                 features=dim,
                 nodes=nodes,
                 embed_dim=dim_width,
                 relation_dim=node_width,
                 hidden_dim=max(1, (1 + node_width) // reduction),
+                recompute=recompute or relation in ("sc", "parallel"),
                 **dd,
             )
             if relation != "c"
             else nn.Identity()
         )
-        self.channel = (
+        self.channel: Any = (
             RelationAttention(
                 features=nodes,
                 nodes=dim,
                 embed_dim=node_width,
                 relation_dim=dim_width,
                 hidden_dim=max(1, (1 + dim_width) // reduction),
+                recompute=recompute or relation == "cs",
                 **dd,
             )
             if relation != "s"
@@ -138,13 +143,59 @@ class RGA(nn.Module):
             return x * self.spatial_attention(x)
         if self.relation == "c":
             return x * self.channel_attention(x)
+        # fx traces with proxies, which are no tensors, and shall see the plain form.
+        saves_memory = self.training and isinstance(x, Tensor) and trains_eagerly()
         if self.relation == "sc":
-            x = x * self.spatial_attention(x)
+            a = self.spatial_attention(x)
+            if saves_memory:
+                return self._weigh_by_both(x, a)
+            x = x * a
             return x * self.channel_attention(x)
         if self.relation == "cs":
-            x = x * self.channel_attention(x)
+            a = self.channel_attention(x)
+            if saves_memory:
+                return self._weigh_by_both(x, a)
+            x = x * a
             return x * self.spatial_attention(x)
         return x * self.spatial_attention(x) * self.channel_attention(x)
+
+    @torch.jit.unused
+    def _weigh_by_both(self, x: Tensor, first: Tensor) -> Tensor:
+        """Weigh by the first attention, and by the second one's of x weighed by the first.
+
+        The feature map between the two is not kept for backward, but computed again.
+        """
+        if self.relation == "sc":
+            nodes, scale = x.flatten(2).transpose(1, 2), first.flatten(2).transpose(1, 2)
+            second = self.channel.forward_scaled(nodes, scale).transpose(1, 2).unsqueeze(-1)
+            return WeighByBoth.apply(x, first, second)
+        second = self.spatial.forward_scaled(x.flatten(2), first.flatten(2))
+        return WeighByBoth.apply(x, second.unflatten(2, (self.height, self.width)), first)
+
+
+class WeighByBoth(torch.autograd.Function):
+    """``x * spatial * channel``, whose backward keeps these three and makes few passes over x.
+
+    x is (B, C, H, W), spatial (B, 1, H, W), channel (B, C, 1, 1).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
+        """The product, (B, C, H, W)."""
+        ctx.save_for_backward(x, spatial, channel)
+        return x * spatial * channel
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the three; the sums over positions and channels are products, too."""
+        x, spatial, channel = ctx.saved_tensors
+        grad_x = grad * spatial * channel
+        products = (grad * x).flatten(2)  # (B, C, N)
+        s = spatial.flatten(2).to(products.dtype)  # (B, 1, N)
+        c = channel.flatten(2).to(products.dtype)  # (B, C, 1)
+        grad_spatial = torch.bmm(c.transpose(1, 2), products).view_as(spatial)
+        grad_channel = torch.bmm(products, s.transpose(1, 2)).view_as(channel)
+        return grad_x, grad_spatial, grad_channel
 
 
 def _size_error(feat_size: tuple[int, int]) -> str:

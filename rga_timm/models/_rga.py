@@ -87,6 +87,9 @@ def append_rga(
             grid_size(native_size, info["reduction"]),
             reduction,
             zero_init,
+            # Backward begins in the last stage: what it keeps is used and freed before anything
+            # is computed again, so that keeping it costs next to no memory at the peak.
+            recompute=info is not stages[-1],
             device=device,
             dtype=dtype,
         )
