@@ -7,8 +7,9 @@
 For each input size and batch size: parameters, GFLOPs, time and peak memory of inference and of a
 training step, and their ratios to the plain backbone's (relation='none'), all measured in one run
 on one machine. The published form (materialised affinities) has the same parameters and results.
-Rounds of the three forms alternate, so that a machine that slows down slows all three, and the
-shortest time counts. Prints a Markdown table; --output keeps everything as JSON.
+The three forms take turns, so that a machine that slows down slows all three: the median round
+counts, and for the ratios the median of the rounds' own ratios. Prints a Markdown table; --output
+keeps everything as JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import timm
@@ -112,14 +114,14 @@ def measure_forms(
         for _ in range(args.rounds):
             for form, step in steps.items():
                 times[form].append(timed(step, args.device))
+        first = times[args.forms[0]]
         for form, values in times.items():
-            rows[form][f"{mode}_ms"] = min(values) * 1e3
+            ratios = [value / base for value, base in zip(values, first, strict=True)]
+            rows[form][f"{mode}_ms"] = median(values) * 1e3
+            rows[form][f"{mode}_ms_ratio"] = median(ratios)
     base = rows[args.forms[0]]
     for row in rows.values():
-        for name in (
-            "gflops",
-            *(f"{mode}_{what}" for mode in modes for what in ("ms", "peak_mib")),
-        ):
+        for name in ("gflops", *(f"{mode}_peak_mib" for mode in modes)):
             row[f"{name}_ratio"] = row[name] / base[name]
     return list(rows.values())
 

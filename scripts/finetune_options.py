@@ -207,6 +207,11 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--seed and --workers must not be negative")
     if args.triplet_weight and args.num_instances < 2:
         parser.error("the triplet loss needs --num-instances of at least 2, or --triplet-weight 0")
+    if args.output and not args.resume and (Path(args.output) / "summary.csv").exists():
+        parser.error(
+            f"{args.output} holds a run already: go on with it by --resume {args.output}, or "
+            "choose another --output"
+        )
     if args.sync_bn and args.device == "cpu":
         parser.error("--sync-bn needs GPUs: torch synchronises batch norms on them alone")
     if args.freeze_bn and args.sync_bn:

@@ -179,9 +179,7 @@ def test_options_train_to_finite_losses_and_an_exported_model(
 def test_a_frozen_backbone_stays_as_it_was_until_its_epoch(options: list[str]) -> None:
     options += ["--freeze-backbone-epochs", "1"]
     frozen = finetune.main([*options, "--epochs", "1"])
-    torch.manual_seed(0)
-    start = timm.create_model("test_rga_resnet", num_classes=6)
-    finetune.utils.random_seed(0, 0)
+    finetune.utils.random_seed(0, 0)  # as the run did before it made its model
     start = timm.create_model("test_rga_resnet", num_classes=6).state_dict()
     after = checkpoint(frozen)["state_dict"]
     moved = {key for key in after if not torch.equal(after[key], start[key])}
@@ -215,6 +213,15 @@ def test_the_run_keeps_all_its_options(options: list[str]) -> None:
     run = finetune.main([*options, "--epochs", "1"])
     kept = yaml.safe_load((run / "args.yaml").read_text())
     assert (kept["model"], kept["epochs"], kept["margin"]) == ("test_rga_resnet", 1, 0.3)
+
+
+def test_a_run_is_not_overwritten(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run = finetune.main([*options, "--epochs", "1"])
+    before = (run / "summary.csv").read_bytes()
+    with pytest.raises(SystemExit):
+        finetune.main([*options, "--epochs", "1"])
+    assert "--resume" in capsys.readouterr().err
+    assert (run / "summary.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -260,8 +267,9 @@ def test_files_of_options_that_cannot_work_are_refused(
 
 
 def test_weights_that_cannot_be_had_say_what_to_do(
-    options: list[str], monkeypatch: pytest.MonkeyPatch
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SystemExit, match="--pretrained-path FILE"):
         finetune.main([*options, "--model", "rga_resnet18", "--pretrained"])
