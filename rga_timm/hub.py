@@ -32,7 +32,8 @@ def save_pretrained(
         model: Any timm model; of those of this package, image size and relation are recorded.
         directory: The folder, made where it does not exist.
         reid: What to record of data, protocol and metrics: the ``reid`` section of the config.
-        model_args: Further arguments that the model was made with.
+        model_args: Further arguments that the model was made with. timm 1.0.31 and later remember
+            them themselves.
 
     Returns:
         The folder.
@@ -41,12 +42,13 @@ def save_pretrained(
     # A copy: on the CPU, in the memory order that safetensors wants, with a config of its own.
     model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
     args = {name: getattr(model, name) for name in _MODEL_ARGS if hasattr(model, name)}
-    args.update(model_args or {})
     cfg = dict(model.pretrained_cfg, num_classes=model.num_classes)
     if "img_size" in args:
         # The size that the relation weights are for now, whatever they were loaded from.
-        cfg["input_size"] = (cfg["input_size"][0], *args["img_size"])
+        cfg["input_size"] = (model.in_chans, *args["img_size"])
         cfg["pool_size"] = None
+        args["global_pool"] = model.global_pool.pool_type
+    args.update(model_args or {})
     model.pretrained_cfg = cfg
     save_for_hf(
         model,

@@ -368,7 +368,8 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask) -> None:
         if path.exists()
     ]
     reid = {"options": args.options, **reports[-1].to_dict()}
-    folder = save_pretrained(task.get_eval_model(ema=task.has_ema()), run / "model", reid=reid)
+    model = task.get_eval_model(ema=task.has_ema())
+    folder = save_pretrained(model, run / "model", reid=reid, model_args=args.model_kwargs)
     for stale in run.glob("recovery-*.pth.tar"):
         stale.unlink()
     print(format_table(reports))

@@ -51,7 +51,8 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_saved_model_comes_back_bit_for_bit(tmp_path, settings):
     model = make(**settings)
-    folder = save_pretrained(model, tmp_path / "new" / "model")
+    backbone = {name: value for name, value in settings.items() if name == "channels"}
+    folder = save_pretrained(model, tmp_path / "new" / "model", model_args=backbone)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert_same(model, timm.create_model(f"local-dir:{folder}", pretrained=True))
 

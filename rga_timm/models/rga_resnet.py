@@ -87,6 +87,7 @@ class RGAResNet(ReidHeadMixin, ResNet):
             **kwargs,
             **dd,
         )
+        self.in_chans = in_chans
         self.img_size = to_size(img_size, "img_size")
         self.native_size = to_size(native_size, "native_size")
         self.relation = relation
@@ -128,7 +129,8 @@ class RGAResNet(ReidHeadMixin, ResNet):
         parameter = next(self.parameters())
         dd: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
         old_width = self.head_hidden_size if self.global_pool.pool_type else 0
-        super().reset_classifier(0, global_pool)  # which sets global_pool and head_hidden_size
+        pool_type = self.global_pool.pool_type if global_pool is None else global_pool
+        super().reset_classifier(0, pool_type)  # which sets global_pool and head_hidden_size
         if old_width != (self.head_hidden_size if self.global_pool.pool_type else 0):
             self.neck = self._make_neck(self.global_pool.pool_type, **dd).train(self.training)
         self.num_classes = num_classes

@@ -1,15 +1,17 @@
 """What every model family must do, once: a subclass a family gives the names (TestRGAResNet)."""
 
+import json
+
 import pytest
 import timm
 import torch
 from random_weights import scramble, settle
-from timm.data.model_config import resolve_input_data_config
 from timm.models import create_feature_extractor, group_parameters
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 import rga_timm  # noqa: F401 - registers the models
+from rga_timm.hub import save_pretrained
 
 
 class ModelFamilyTests:
@@ -260,11 +262,13 @@ class ModelFamilyTests:
         model.set_input_size(self.size)
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
-    def test_data_config_follows_the_image_size(self):
+    def test_exported_config_follows_the_image_size(self, tmp_path):
         model = self.make(img_size=(80, 48))
-        assert resolve_input_data_config(model)["input_size"] == (3, 80, 48)
         model.set_input_size((96, 40))
-        assert resolve_input_data_config(model)["input_size"] == (3, 96, 40)
+        save_pretrained(model, tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert config["pretrained_cfg"]["input_size"] == [3, 96, 40]
+        assert config["model_args"]["img_size"] == [96, 40]
 
     def test_image_of_another_size_is_refused_with_a_hint(self):
         model = self.make()
