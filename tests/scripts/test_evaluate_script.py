@@ -147,7 +147,6 @@ def test_a_folder_in_the_hubs_layout_is_evaluated(
     ("arguments", "message"),
     [
         (["no_such_model"], "timm knows no model 'no_such_model'"),
-        (["some/model"], "no source prefix"),
         (["test_resnet", "--checkpoint", "no_such.pth"], "there is no file no_such.pth"),
         (["local-dir:x", "--no-pretrained"], "brings its weights"),
         (["test_resnet", "--output", "no_such_folder/x.json"], "there is no folder no_such_folder"),
