@@ -1,6 +1,6 @@
 """Evaluate a model on a re-identification data set.
 
-    python scripts/evaluate.py rga_resnet50.market1501 --dataset market1501 --data-dir DIR
+    python scripts/evaluate.py local-dir:output/RUN/model --dataset market1501 --data-dir DIR
     python scripts/evaluate.py resnet50 --img-size 256 128 --feature pooled --flip --rerank
 
 Any timm model will do. Images are resized and normalised as the model's own configuration says.
@@ -126,7 +126,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if source is None:
         if not timm.is_model(name):
             parser.error(f"timm knows no model {name!r}; timm.list_models('*PATTERN*') lists them")
-        cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+        try:
+            cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+        except RuntimeError as error:  # an unknown tag
+            parser.error(str(error))
         own_weights = not (args.no_pretrained or args.checkpoint)
         if own_weights and not (cfg and cfg.has_weights):
             parser.error(f"{name} has no weights of its own: --checkpoint or --no-pretrained")

@@ -76,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         _logger.info("Run %s on %d x %s", run, args.world_size, device)
 
     # Data and model, which agree on the image size and the number of identities
-    splits = create_dataset(args.dataset, args.data_dir)
+    try:
+        splits = create_dataset(args.dataset, args.data_dir)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"--dataset {args.dataset}: {error}") from error
     model = create_model(args, len(splits.classes)).to(device)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -174,9 +177,9 @@ def create_model(args: argparse.Namespace, num_classes: int) -> Any:
         options["pretrained_cfg_overlay"] = {"file": args.pretrained_path}
     if args.drop_rate:
         options["drop_rate"] = args.drop_rate
-    if args.img_size and takes_img_size(args.model):
-        options["img_size"] = tuple(args.img_size)
     try:
+        if args.img_size and takes_img_size(args.model):
+            options["img_size"] = tuple(args.img_size)
         return timm.create_model(
             args.model, pretrained=args.pretrained or bool(args.pretrained_path), **options
         )
@@ -246,8 +249,9 @@ def create_schedule(
         warmup_epochs=args.warmup_epochs,
         warmup_lr=args.warmup_lr,
         min_lr=args.min_lr,
-        # timm lowers the rate an epoch before its milestone; the paper's code in its epoch.
-        decay_milestones=[m + 1 for m in args.decay_milestones],
+        # timm lowers the rate a step before its milestone; the paper's code in its epoch. (Where
+        # steps are updates, one of them does not matter.)
+        decay_milestones=[m + (not args.sched_on_updates) for m in args.decay_milestones],
         decay_rate=args.decay_rate,
         step_on_epochs=not args.sched_on_updates,
         updates_per_epoch=updates_per_epoch,
@@ -367,7 +371,9 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask) -> None:
         for path in (run / "initial_report.json", run / "report.json")
         if path.exists()
     ]
-    reid = {"options": args.options, **reports[-1].to_dict()}
+    private = ("data_dir", "output", "pretrained_path")  # paths, of no use to anybody else
+    options = {name: value for name, value in args.options.items() if name not in private}
+    reid = {"options": options, **reports[-1].to_dict()}
     model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(model, run / "model", reid=reid, model_args=args.model_kwargs)
     for stale in run.glob("recovery-*.pth.tar"):

@@ -66,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
         default={},
         action=ParseKwargs,
         metavar="KEY=VALUE",
-        help="further arguments of the model, such as relation=none",
+        help="further arguments of the model, such as relation=none; added to those of the recipe",
     )
     add(
         "--pretrained",
@@ -161,19 +161,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     first, _ = parser.parse_known_args(argv)
     if first.resume:
         config = Path(first.resume) / "args.yaml"
-        parser.set_defaults(output=first.resume)
     elif first.config:
         config = Path(first.config)
     else:
         config = RECIPES / ("pedestrians.yaml" if first.dataset == "pedestrians" else "paper.yaml")
-    parser.set_defaults(**read_config(config, parser))
+    options = read_config(config, parser)
+    parser.set_defaults(**options)
+    if first.resume:  # where the run lies now, not where it was begun
+        parser.set_defaults(output=first.resume)
     args = parser.parse_args(argv)
     check(args, parser)
+    args.model_kwargs = merge_model_kwargs(args, options.get("model_kwargs") or {})
     if not args.output:
         name = args.model.split(":")[-1].strip("/").replace("/", "-")
         args.output = f"output/{datetime.now():%Y%m%d-%H%M%S}-{name}-{args.dataset}"
     args.options = {k: v for k, v in vars(args).items() if k not in ("config", "resume")}
     return args
+
+
+def merge_model_kwargs(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's model arguments, and the command line's over them.
+
+    Those of a built-in recipe are for models of this package: timm's own do without.
+    """
+    given = {} if args.model_kwargs == recipe else args.model_kwargs
+    if not (args.config or args.resume or "rga" in args.model):
+        return given
+    return {**recipe, **given}
 
 
 def read_config(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -195,7 +209,12 @@ def read_config(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    source = timm.models.parse_model_name(args.model)[0]
+    try:
+        source = timm.models.parse_model_name(args.model)[0]
+    except ValueError as error:
+        parser.error(str(error))
+    if args.sched.startswith("plateau"):
+        parser.error("--sched plateau needs a score every epoch, which is not computed here")
     if source is None and not timm.is_model(args.model):
         parser.error(f"timm knows no model {args.model!r}; timm.list_models('*rga*') lists ours")
     if args.pretrained_path and not Path(args.pretrained_path).is_file():

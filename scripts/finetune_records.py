@@ -42,16 +42,20 @@ def resume(
         if task.has_ema():
             load_task_ema_checkpoint(task, newest)
     summary = run / "summary.csv"
-    if not summary.exists():
+    if not utils.is_primary(args) or not summary.exists():
         return epoch + 1, None
     with summary.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
-    if utils.is_primary(args):  # rows of epochs that are done again
-        with summary.open("w", newline="") as file:
-            if rows:
-                writer = csv.DictWriter(file, rows[0].keys())
-                writer.writeheader()
-                writer.writerows(rows)
+    # Without the rows of epochs that are done again.
+    if not rows:
+        summary.unlink()
+        return epoch + 1, None
+    kept = summary.with_suffix(".tmp")
+    with kept.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    kept.replace(summary)
     scored = [(float(row["eval_mAP"]), int(row["epoch"])) for row in rows if row["eval_mAP"]]
     return epoch + 1, max(scored, default=None)
 

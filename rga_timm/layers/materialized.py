@@ -25,6 +25,10 @@ class MaterializedRelationAttention(RelationAttention):
         a = self.weight_bn(self.weight(self.hidden_bn(self.hidden(y))))
         return a.squeeze(-1).sigmoid()
 
+    def forward_scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Attention weights, (B, 1, M), of the nodes ``x * scale``: nothing is computed again."""
+        return self(x * scale)
+
 
 def materialize(module: nn.Module) -> nn.Module:
     """Put every relation attention in ``module`` into the published form, in place.

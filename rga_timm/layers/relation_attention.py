@@ -180,7 +180,10 @@ class _FrozenStatistics:
     def __enter__(self) -> None:
         self.states = [(m.momentum, m.num_batches_tracked) for m in self.norms]
         for m in self.norms:
-            m.momentum, m.num_batches_tracked = 0.0, None
+            # A copy, not None, which SyncBatchNorm refuses: what is counted on it is thrown away.
+            batches = m.num_batches_tracked
+            m.momentum = 0.0
+            m.num_batches_tracked = None if batches is None else batches.clone()
 
     def __exit__(self, *_: object) -> None:
         for m, (momentum, batches) in zip(self.norms, self.states, strict=True):

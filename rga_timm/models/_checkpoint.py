@@ -154,7 +154,9 @@ def _resample(weights: StateDict, model: Any) -> StateDict:
 def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
     """Add the model's own fresh tensors where the checkpoint may lack them; refuse other gaps."""
     own = model.state_dict()
-    weights = {k: v for k, v in weights.items() if k in own or k != "fc.weight"}
+    # Parts of the head that the model was made without: classifier; neck, for unpooled maps.
+    without = ("fc.weight",) if model.global_pool.pool_type else ("fc.weight", "neck.")
+    weights = {k: v for k, v in weights.items() if k in own or not k.startswith(without)}
     unexpected = sorted(weights.keys() - own.keys())
     missing = [key for key in own if key not in weights]
 

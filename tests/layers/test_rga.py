@@ -1,8 +1,12 @@
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from rga_timm.layers import RGA, bn_neck, resample_grid_weight
+from rga_timm.layers.materialized import materialize
 
 
 @pytest.mark.parametrize(
@@ -194,3 +198,28 @@ def test_neck_has_no_bias_and_is_batch_norm():
     torch.testing.assert_close(neck.eval()(x), expected)
     assert bn_neck(3, dtype=torch.bfloat16).weight.dtype == torch.bfloat16
     assert bn_neck(3, device=torch.device("meta")).weight.is_meta
+
+
+@pytest.mark.parametrize("relation", ["sc", "cs", "parallel"])
+def test_materialized_form_is_materialized_in_training_too(relation: str) -> None:
+    rga = materialize(RGA(16, (8, 4), relation))
+    x = torch.randn(2, 16, 8, 4)
+    flops = []
+    for training in (True, False):
+        with FlopCounterMode(display=False) as counter:
+            rga.train(training)(x)
+        flops.append(counter.get_total_flops())
+    assert flops[0] == flops[1]
+
+
+def test_synchronised_batch_norms_go_through_recomputation() -> None:
+    torch.manual_seed(0)
+    plain = RGA(16, (8, 4)).train()
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain)).train()
+    x = torch.randn(2, 16, 8, 4)
+    for rga in (plain, synchronised):  # without a process group they compute the same
+        rga(x).square().sum().backward()
+    for a, b in zip(plain.parameters(), synchronised.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad)
+    for a, b in zip(plain.buffers(), synchronised.buffers(), strict=True):
+        torch.testing.assert_close(b, a)

@@ -8,6 +8,7 @@ from random_weights import scramble, settle
 from torch import nn
 
 import rga_timm  # noqa: F401 - registers the models
+from rga_timm.hub import save_pretrained
 from rga_timm.layers import resample_grid_weight
 
 # Small, but with N/8 and C/8 of 7 and more: the paper's code knows no smaller widths.
@@ -329,3 +330,13 @@ def test_loading_leaves_the_callers_dictionary_alone():
         pretrained_cfg_overlay={"state_dict": weights, "input_size": (3, *SIZE)},
     )
     assert set(weights) == keys
+
+
+def test_own_checkpoint_loads_without_pooling(tmp_path):
+    model = timm.create_model("test_rga_resnet", num_classes=5).eval()
+    folder = save_pretrained(model, tmp_path)
+    unpooled = timm.create_model(
+        f"local-dir:{folder}", pretrained=True, num_classes=0, global_pool=""
+    ).eval()
+    x = torch.randn(1, 3, 64, 32)
+    torch.testing.assert_close(unpooled(x), model.forward_features(x), rtol=0, atol=0)

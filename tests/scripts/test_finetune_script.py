@@ -273,3 +273,32 @@ def test_weights_that_cannot_be_had_say_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SystemExit, match="--pretrained-path FILE"):
         finetune.main([*options, "--model", "rga_resnet18", "--pretrained"])
+
+
+def test_a_run_that_was_moved_goes_on_where_it_lies(options: list[str], tmp_path: Path) -> None:
+    run = finetune.main([*options, "--epochs", "1"])
+    moved = run.rename(tmp_path / "moved")
+    assert finetune.main(["--resume", str(moved), "--epochs", "2"]) == moved
+    assert [row["epoch"] for row in summary(moved)] == ["0", "1"]
+    assert not run.exists()
+
+
+def test_model_arguments_are_added_to_those_of_the_recipe() -> None:
+    args = parse_args(["--model-kwargs", "relation=none"])
+    assert args.model_kwargs["relation"] == "none"
+    assert args.model_kwargs["zero_init_attention"] is True
+    assert parse_args(["--model", "resnet18"]).model_kwargs == {}
+
+
+def test_exported_config_carries_no_paths_of_the_machine(
+    options: list[str], people: Path, tmp_path: Path
+) -> None:
+    run = finetune.main([*options, "--epochs", "1"])
+    config = (run / "model" / "config.json").read_text()
+    assert str(people) not in config
+    assert str(tmp_path) not in config
+
+
+def test_missing_data_ends_with_what_is_missing(options: list[str]) -> None:
+    with pytest.raises(SystemExit, match="nowhere"):
+        finetune.main([*options, "--data-dir", "nowhere"])
