@@ -47,7 +47,7 @@ def save_pretrained(
         # The size that the relation weights are for now, whatever they were loaded from.
         cfg["input_size"] = (model.in_chans, *args["img_size"])
         cfg["pool_size"] = None
-        args["global_pool"] = model.global_pool.pool_type
+        args["global_pool"] = model.pool_type
     args.update(model_args or {})
     model.pretrained_cfg = cfg
     save_for_hf(

@@ -4,6 +4,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from hub_cache import put_into_hub_cache
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -128,15 +129,7 @@ def test_plain_timm_model_comes_back(tmp_path):
 def test_model_comes_back_through_the_hub_cache(tmp_path, monkeypatch):
     model = make(num_classes=7, img_size=(80, 48), relation="s")
     folder = save_pretrained(model, tmp_path / "saved")
-
-    # The Hub's cache: blobs by content, snapshots by commit, refs by branch.
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repo = tmp_path / "cache" / "models--someone--rga"
-    (repo / "refs").mkdir(parents=True)
-    (repo / "refs" / "main").write_text(commit)
-    (repo / "snapshots" / commit).mkdir(parents=True)
-    for file in folder.iterdir():
-        (repo / "snapshots" / commit / file.name).write_bytes(file.read_bytes())
+    put_into_hub_cache(folder, tmp_path / "cache", "someone/rga")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     other = timm.create_model("hf-hub:someone/rga", pretrained=True, cache_dir=tmp_path / "cache")

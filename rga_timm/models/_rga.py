@@ -1,10 +1,13 @@
-"""What every RGA model has, whatever its backbone: attention after the stages, and the BN neck."""
+"""What all RGA models have, whatever the backbone: attention after stages, and the re-id head."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rga_timm.layers import RELATIONS, RGA, bn_neck
 
@@ -14,109 +17,128 @@ except ImportError:
     update_model_input_size = None
 
 Size = tuple[int, int]
+StateDict = dict[str, Tensor]
+
+if TYPE_CHECKING:  # stands for timm's class, which comes after the mixin in a family's bases
+    _TimmModel = Any
+else:
+    _TimmModel = object
 
 
-def to_size(size: int | Sequence[int], name: str) -> Size:
-    """``size`` as (height, width) in pixels.
+class RGAMixin(_TimmModel):
+    """Makes timm's model of a backbone an RGA model; a family's class is ``(RGAMixin, <timm's>)``.
 
-    Raises:
-        ValueError: If it is not one positive integer or two.
-    """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
-        raise ValueError(f"{name} must be (height, width) in pixels, or one integer; got {size!r}")
-    return pair[0], pair[1]
+    ``forward_features`` gives maps, (B, num_features, H, W). The head is the same for all: pooling
+    (with what the backbone itself has before its classifier), BN neck, classifier without bias.
+    Parameters other than ``*.rga.*``, ``neck.*`` and ``fc.*`` keep timm's names.
 
-
-def grid_size(img_size: Size, reduction: int) -> Size:
-    """(H, W) of the feature map of an image after padded convolutions of this total stride."""
-    return -(-img_size[0] // reduction), -(-img_size[1] // reduction)
-
-
-def check_relation(relation: str) -> None:
-    """Refuse an unknown ``relation`` argument.
-
-    Raises:
-        ValueError: With the names that are known.
-    """
-    if relation not in RELATIONS:
-        raise ValueError(f"unknown relation {relation!r}: one of {', '.join(map(repr, RELATIONS))}")
-
-
-def remove_stride(block: nn.Module) -> None:
-    """Set the stride of every convolution in ``block`` to 1: twice the resolution, same weights.
-
-    The receptive field shrinks with it, as in the paper; timm's ``output_stride`` dilates instead.
-    """
-    for m in block.modules():
-        if isinstance(m, nn.Conv2d):
-            m.stride = (1, 1)
-
-
-def append_rga(
-    model: Any,
-    stages: Sequence[dict],
-    relation: str,
-    native_size: Size,
-    reduction: int = 8,
-    zero_init: bool = False,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Put an RGA module at the end of each stage, as its last child ``rga``.
-
-    Inside the stage, because timm's feature extraction cuts a model at the ends of its stages.
-
-    Args:
-        model: A timm model, with ``img_size`` set.
-        stages: The entries of ``model.feature_info`` that get one.
-        relation: As :class:`rga_timm.layers.RGA`; ``'none'`` adds nothing, the paper's baseline.
-        native_size: (height, width) in pixels which sets the widths over positions.
-        reduction: The paper's r.
-        zero_init: As :class:`rga_timm.layers.RelationAttention`.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
-    """
-    if relation == "none":
-        return
-    for info in stages:
-        rga = RGA(
-            info["num_chs"],
-            grid_size(model.img_size, info["reduction"]),
-            relation,
-            grid_size(native_size, info["reduction"]),
-            reduction,
-            zero_init,
-            # Backward begins in the last stage: what it keeps is used and freed before anything
-            # is computed again, so that keeping it costs next to no memory at the peak.
-            recompute=info is not stages[-1],
-            device=device,
-            dtype=dtype,
-        )
-        model.get_submodule(info["module"]).add_module("rga", rga)
-
-
-def rga_modules(model: Any) -> dict[str, tuple[RGA, int]]:
-    """The RGA modules of a model by name, each with the stride at which it works."""
-    reductions = {info["module"]: info["reduction"] for info in model.feature_info}
-    return {
-        name: (m, reductions[name.removesuffix(".rga")])
-        for name, m in model.named_modules()
-        if isinstance(m, RGA)
-    }
-
-
-class ReidHeadMixin:
-    """The head of a re-id model: global pool, BN neck, classifier without bias.
-
-    For a timm model with ``global_pool`` and ``head_hidden_size``.
+    A family overrides the methods of the first group where its backbone differs.
     """
 
     if TYPE_CHECKING:  # only: TorchScript takes annotations of a module's class for its own
-        global_pool: Any
+        backbone: str
         neck: nn.Module
-        head_hidden_size: int
+        fc: nn.Module
         img_size: Size
+        pool_type: str
+        drop_rate: float
+
+    # What depends on the family.
+
+    @classmethod
+    def backbone_args(cls, img_size: Size, global_pool: str) -> dict[str, Any]:
+        """Arguments of timm's model, beside those that the caller gives."""
+        return {"global_pool": global_pool}
+
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """The pooled feature, (B, head_hidden_size), of maps (B, num_features, H, W)."""
+        return self.global_pool(x)
+
+    def feat_size(self, img_size: Size, reduction: int) -> Size:
+        """(H, W) of the feature map of an image at this total stride; padded convolutions here."""
+        return -(-img_size[0] // reduction), -(-img_size[1] // reduction)
+
+    def rga_stages(self) -> list[tuple[str, dict[str, Any]]]:
+        """Names of the modules that get an RGA as their last child, and their ``feature_info``.
+
+        The module's output must be its children's, one after the other. It is the stage itself or
+        lies in it, because timm's feature extraction cuts a model at the ends of its stages.
+        """
+        return [(info["module"], info) for info in self.feature_info[-4:]]
+
+    def remove_last_stride(self) -> None:
+        """Let the last stage work at the resolution of the one before it."""
+        remove_stride(self.get_submodule(self.feature_info[-1]["module"]))
+
+    def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
+        """Change the pooling to timm's ``pool_type``, and ``head_hidden_size`` with it."""
+        super().reset_classifier(0, pool_type, **kwargs)
+
+    def set_backbone_size(self, img_size: Size) -> None:
+        """Prepare the backbone itself for images of this size; convolutions take any."""
+
+    def convert_weights(self, weights: StateDict) -> StateDict:
+        """Weights of another project's network of this family under this model's names."""
+        return weights
+
+    def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
+        """Carry the backbone's own weights to this model's image size.
+
+        Args:
+            weights: A checkpoint.
+            img_size: Its image size; None for a plain backbone's, which does not tell.
+        """
+        return weights
+
+    # What all have in common.
+
+    def add_rga(
+        self,
+        backbone: str,
+        img_size: Size,
+        native_size: Size,
+        relation: str,
+        reduction: int,
+        zero_init: bool,
+        num_classes: int,
+        pool_type: str,
+        drop_rate: float,
+    ) -> None:
+        """Turn the plain backbone, without classifier, into an RGA model; see ``create_rga``."""
+        self.backbone = backbone
+        self.img_size = img_size
+        self.native_size = native_size
+        self.relation = relation
+        self.reduction = reduction
+        reductions = [info["reduction"] for info in self.feature_info[-2:]]
+        if reductions[1] > reductions[0]:
+            self.remove_last_stride()
+            self.feature_info[-1]["reduction"] = reductions[0]
+        if relation != "none":
+            self._append_rga(zero_init)
+        self.drop_rate = drop_rate
+        self.set_pool_type(pool_type)
+        self.pool_type = pool_type
+        self.num_classes = num_classes
+        self.neck = self._make_neck()
+        self.fc = self._make_classifier()
+
+    def _append_rga(self, zero_init: bool) -> None:
+        stages = self.rga_stages()
+        for name, info in stages:
+            rga = RGA(
+                info["num_chs"],
+                self.feat_size(self.img_size, info["reduction"]),
+                self.relation,
+                self.feat_size(self.native_size, info["reduction"]),
+                self.reduction,
+                zero_init,
+                # Backward begins in the last stage: what it keeps is used and freed before anything
+                # is computed again, so that keeping it costs next to no memory at the peak.
+                recompute=name != stages[-1][0],
+                **self._factory(),
+            )
+            self.get_submodule(name).add_module("rga", rga)
 
     def forward_neck(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The feature before and after the BN neck.
@@ -125,13 +147,59 @@ class ReidHeadMixin:
         the second.
 
         Args:
-            x: (B, C, H, W) of ``forward_features``.
+            x: (B, num_features, H, W) of ``forward_features``.
 
         Returns:
-            ``(pooled, embedding)``, both (B, C).
+            ``(pooled, embedding)``, both (B, head_hidden_size).
         """
-        pooled = self.global_pool(x)
+        pooled = self.forward_pool(x)
         return pooled, self.neck(pooled)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Head on the feature map.
+
+        Args:
+            x: (B, num_features, H, W) of ``forward_features``.
+            pre_logits: Give the embedding, not the identity logits.
+
+        Returns:
+            (B, num_classes) logits, or the (B, head_hidden_size) embedding if asked for or without
+            classifier.
+        """
+        embedding = self.forward_neck(x)[1]
+        if self.drop_rate:
+            embedding = F.dropout(embedding, p=float(self.drop_rate), training=self.training)
+        return embedding if pre_logits else self.fc(embedding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Identity logits, or the embedding without classifier, of images (B, in_chans, H, W)."""
+        return self.forward_head(self.forward_features(x))
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The classifier over identities; an identity where there is none."""
+        return self.fc
+
+    def reset_classifier(
+        self, num_classes: int, global_pool: str | None = None, **kwargs: Any
+    ) -> None:
+        """Replace the classifier, for another number of identities or none.
+
+        Args:
+            num_classes: Identities; 0 for none.
+            global_pool: timm's pooling type; the present one if None. The neck stays unless this
+                changes the width of the pooled feature.
+            **kwargs: What timm's methods of the family pass when they cut a model short.
+        """
+        check_num_classes(num_classes)
+        if global_pool is not None:
+            old_width = self.head_hidden_size if self.pool_type else 0
+            self.set_pool_type(global_pool, **kwargs)
+            self.pool_type = global_pool
+            if old_width != (self.head_hidden_size if global_pool else 0):
+                self.neck = self._make_neck().train(self.training)
+        self.num_classes = num_classes
+        self.fc = self._make_classifier().train(self.training)
 
     @torch.jit.ignore
     def set_input_size(self, img_size: int | Sequence[int]) -> None:
@@ -147,43 +215,103 @@ class ReidHeadMixin:
             ValueError: If that is not a size.
         """
         size = to_size(img_size, "img_size")
+        self.set_backbone_size(size)
         for rga, reduction in rga_modules(self).values():
-            rga.set_feat_size(grid_size(size, reduction))
+            rga.set_feat_size(self.feat_size(size, reduction))
         self.img_size = size
         if update_model_input_size is not None:
             update_model_input_size(self, size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay must leave alone: none, as in the paper."""
-        return set()
+        """Parameters that weight decay must leave alone: the backbone's own, none of attention."""
+        own = super()
+        return own.no_weight_decay() if hasattr(own, "no_weight_decay") else set()
 
-    def _make_neck(
-        self,
-        pool_type: str,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        if not pool_type:  # unpooled maps have no single feature to normalise
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Timm's parameter groups, input to output; RGA goes with the last block of its stage."""
+        matcher = super().group_matcher(coarse)
+        blocks = matcher["blocks"]
+        if isinstance(blocks, str):
+            blocks = [(blocks, None)]
+        numbered = {re.sub(r"\d+", r"(\\d+)", re.escape(name)) for name, _ in self.rga_stages()}
+        rga = [(rf"^{name}\.rga", None if coarse else MATCH_PREV_GROUP) for name in numbered]
+        return {**matcher, "blocks": [*rga, *blocks]}
+
+    def _factory(self) -> dict[str, Any]:
+        """Device and data type of new parameters: those of the model."""
+        parameter = next(self.parameters())
+        return {"device": parameter.device, "dtype": parameter.dtype}
+
+    def _make_neck(self) -> nn.Module:
+        if not self.pool_type:  # unpooled maps have no single feature to normalise
             return nn.Identity()
-        return bn_neck(self.head_hidden_size, device=device, dtype=dtype)
+        return bn_neck(self.head_hidden_size, **self._factory())
+
+    def _make_classifier(self) -> nn.Module:
+        """Linear, without bias, normal init 0.001 (the paper's code)."""
+        if self.num_classes == 0:
+            return nn.Identity()
+        fc = nn.Linear(self.head_hidden_size, self.num_classes, bias=False, **self._factory())
+        nn.init.normal_(fc.weight, std=0.001)
+        return fc
 
 
-def make_classifier(
-    dim: int,
-    num_classes: int,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> nn.Module:
-    """The identity classifier: linear, without bias, normal init 0.001 (the paper's code).
+def to_size(size: int | Sequence[int], name: str) -> Size:
+    """``size`` as (height, width) in pixels.
 
     Raises:
-        ValueError: For a negative number of classes.
+        ValueError: If it is not one positive integer or two.
+    """
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
+        raise ValueError(f"{name} must be (height, width) in pixels, or one integer; got {size!r}")
+    return pair[0], pair[1]
+
+
+def check_relation(relation: str) -> None:
+    """Refuse an unknown ``relation`` argument.
+
+    Raises:
+        ValueError: With the names that are known.
+    """
+    if relation not in RELATIONS:
+        raise ValueError(f"unknown relation {relation!r}: one of {', '.join(map(repr, RELATIONS))}")
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Refuse a negative number of classes.
+
+    Raises:
+        ValueError: For a negative number.
     """
     if num_classes < 0:
         raise ValueError(f"num_classes must be 0 (no classifier) or more, got {num_classes}")
-    if num_classes == 0:
-        return nn.Identity()
-    fc = nn.Linear(dim, num_classes, bias=False, device=device, dtype=dtype)
-    nn.init.normal_(fc.weight, std=0.001)
-    return fc
+
+
+def remove_stride(stage: nn.Module) -> None:
+    """Let a stage keep the resolution of its input: the same weights on twice the positions.
+
+    Every convolution gets stride 1, and pooling in a shortcut goes. The receptive field shrinks
+    with it, as in the paper; timm's ``output_stride`` dilates instead.
+    """
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d) and module.stride != (1, 1):
+            module.stride = (1, 1)
+        for name, child in module.named_children():
+            if isinstance(child, nn.AvgPool2d) and child.stride != 1:
+                setattr(module, name, nn.Identity())
+
+
+def rga_modules(model: Any) -> dict[str, tuple[RGA, int]]:
+    """The RGA modules of a model by name, each with the stride at which it works."""
+
+    def reduction(name: str) -> int:
+        return next(
+            info["reduction"]
+            for info in model.feature_info
+            if name.startswith(f"{info['module']}.")
+        )
+
+    return {name: (m, reduction(name)) for name, m in model.named_modules() if isinstance(m, RGA)}

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import timm
 import torch
@@ -8,16 +10,10 @@ from torch import nn
 
 from rga_timm.layers import RGA
 
-# First embedding values and logits of test_rga_resnet, with the weights of random_weights.py, on a
-# ramp of pixels.
-# They change only when the network itself does, and then so does every checkpoint's output.
-GOLDEN_EMBEDDING = [-0.876111, -3.055182, -0.269410, 0.047506, -1.815256, -1.310291]
-GOLDEN_LOGITS = [-1.289877, -0.944461, -0.276900, -0.945656, 1.235458]
-
 
 class TestRGAResNet(ModelFamilyTests):
     tiny = "test_rga_resnet"
-    size = (64, 32)
+    small: ClassVar = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24)}
     stages = ("layer1", "layer2", "layer3", "layer4")
     variants = (
         "rga_resnet18",
@@ -29,13 +25,8 @@ class TestRGAResNet(ModelFamilyTests):
         "rgas_resnet50",
         "rgac_resnet50",
     )
-
-    def test_output_of_a_fixed_model_stays_what_it_was(self):
-        model = self.make(num_classes=5)
-        x = torch.linspace(-2, 2, 3 * 64 * 32).reshape(1, 3, 64, 32)
-        embedding = model.forward_head(model.forward_features(x), pre_logits=True)
-        actual = embedding[0, :6].tolist() + model(x)[0].tolist()
-        assert actual == pytest.approx(GOLDEN_EMBEDDING + GOLDEN_LOGITS, abs=1e-4)
+    golden_embedding = (-0.876111, -3.055182, -0.269410, 0.047506, -1.815256, -1.310291)
+    golden_logits = (-1.289877, -0.944461, -0.276900, -0.945656, 1.235458)
 
     def test_last_stride_is_removed_not_dilated(self):
         model = timm.create_model("rga_resnet50", device="meta")
@@ -57,12 +48,6 @@ class TestRGAResNet(ModelFamilyTests):
         expected = resnet.forward_features(x)
         assert expected.shape[2:] == (4, 2)
         assert torch.equal(model.forward_features(x), expected)
-
-    def test_baseline_parameters_are_those_of_timm_resnet50(self):
-        model = timm.create_model("rga_resnet50", relation="none", device="meta")
-        resnet = timm.create_model("resnet50", num_classes=0, device="meta")
-        shapes = {k: v.shape for k, v in model.state_dict().items() if not k.startswith("neck.")}
-        assert shapes == {k: v.shape for k, v in resnet.state_dict().items()}
 
     @pytest.mark.parametrize(
         ("name", "relation"),

@@ -1,0 +1,74 @@
+"""Checkpoints of the paper's own code under the names of this project.
+
+microsoft/Relation-Aware-Global-Attention-Networks, whose networks are ResNets.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+from ._rga import StateDict
+
+# The paper's code keeps a convolution at 0 and its BN at 1 of each Sequential.
+_OFFICIAL_PARTS = {
+    "gg_{}.0": "relation",
+    "gg_{}.1": "relation_bn.0",
+    "W_{}.0": "hidden",
+    "W_{}.1": "hidden_bn.0",
+    "W_{}.3": "weight",
+    "W_{}.4": "weight_bn",
+}
+
+
+def convert_official(weights: StateDict) -> StateDict:
+    """Weights of the paper's own code under the names of this project.
+
+    Args:
+        weights: Keys ``backbone.…``, ``feat_bn.…``, ``cls.weight``, as microsoft/
+            Relation-Aware-Global-Attention-Networks saves them.
+
+    Raises:
+        ValueError: If an embedding is incomplete, or the neck's bias is not 0.
+    """
+    out: StateDict = {}
+    for key, value in weights.items():
+        if key == "cls.weight":
+            out["fc.weight"] = value
+        elif key == "feat_bn.bias":
+            if value.any():
+                raise ValueError(
+                    "feat_bn.bias of the checkpoint is not 0: the paper's code freezes it at 0, so "
+                    "this file was not made by it"
+                )
+        elif key.startswith("feat_bn."):
+            out[key.replace("feat_bn.", "neck.")] = value
+        elif match := re.match(
+            r"backbone\.rga_att(\d)\.([^.]+)_(spatial|channel)\.(\d)\.(.+)", key
+        ):
+            stage, part, kind, index, name = match.groups()
+            if part not in ("theta", "phi", "gx"):
+                ours = _OFFICIAL_PARTS.get(f"{part}_{{}}.{index}")
+                if ours is None:
+                    raise ValueError(
+                        f"unexpected weight {key!r} in a checkpoint of the paper's code"
+                    )
+                out[f"layer{stage}.rga.{kind}.{ours}.{name}"] = value
+            elif index not in "01":
+                raise ValueError(f"unexpected weight {key!r} in a checkpoint of the paper's code")
+            else:
+                ours = "embed" if index == "0" else "embed_bn.0"
+                theta = key.replace(f".{part}_", ".theta_")
+                out[f"layer{stage}.rga.{kind}.{ours}.{name}"] = _stack_embeddings(weights, theta)
+        else:
+            out[key.removeprefix("backbone.")] = value
+    return out
+
+
+def _stack_embeddings(weights: StateDict, theta_key: str) -> Tensor:
+    """θ over φ over g: we embed all three at once."""
+    keys = [theta_key.replace("theta_", part) for part in ("theta_", "phi_", "gx_")]
+    if missing := [key for key in keys if key not in weights]:
+        raise ValueError(f"the checkpoint lacks {', '.join(missing)}")
+    parts = [weights[key] for key in keys]
+    return torch.cat(parts) if parts[0].ndim else parts[0]  # num_batches_tracked is a scalar

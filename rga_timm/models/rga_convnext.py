@@ -1,0 +1,78 @@
+"""ConvNeXt with Relation-Aware Global Attention, for person re-identification.
+
+Backbone: `A ConvNet for the 2020s`, Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545.
+Attention: Zhang et al., CVPR 2020, see rga_resnet.py.
+
+timm's model with one RGA module after the blocks of each stage. The 2x2 convolution between the
+last two stages runs at stride 1, over a map that is padded by one row below and one column on the
+right. The layer norm after pooling stays and is part of the pooled feature.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from timm.models import generate_default_cfgs, register_model
+from timm.models.convnext import ConvNeXt
+from torch import Tensor, nn
+
+from ._create import create_rga, imagenet_cfg, test_cfg
+from ._rga import RGAMixin, Size, remove_stride
+
+__all__ = ["RGAConvNeXt"]
+
+
+class RGAConvNeXt(RGAMixin, ConvNeXt):
+    """ConvNeXt whose stages end in relation-aware global attention, with a re-id head."""
+
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """The feature, (B, head_hidden_size), after pooling and the layer norm that follows it."""
+        return self.head(x)
+
+    def feat_size(self, img_size: Size, reduction: int) -> Size:
+        """(H, W) of the feature map: patches do not overlap, what is left over is cut off."""
+        return img_size[0] // reduction, img_size[1] // reduction
+
+    def rga_stages(self) -> list[tuple[str, dict[str, Any]]]:
+        """A stage runs its ``blocks`` last."""
+        return [(f"{info['module']}.blocks", info) for info in self.feature_info]
+
+    def remove_last_stride(self) -> None:
+        """At stride 1 an even kernel needs one row and one column more to keep the map's size."""
+        stage = self.stages[-1]
+        remove_stride(stage)
+        norm, conv = stage.downsample
+        padded = {"0": norm, "pad": nn.ZeroPad2d((0, 1, 0, 1)), "1": conv}  # the names stay
+        stage.downsample = nn.Sequential(OrderedDict(padded))
+
+
+def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAConvNeXt:
+    feature_cfg = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
+    return create_rga(RGAConvNeXt, variant, backbone, pretrained, feature_cfg, **kwargs)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "rga_convnext_tiny.in12k_ft_in1k": imagenet_cfg("convnext_tiny.in12k_ft_in1k"),
+        "rga_convnext_small.in12k_ft_in1k": imagenet_cfg("convnext_small.in12k_ft_in1k"),
+        "test_rga_convnext.untrained": test_cfg("test_convnext.r160_in1k"),
+    }
+)
+
+
+@register_model
+def rga_convnext_tiny(pretrained: bool = False, **kwargs: Any) -> RGAConvNeXt:
+    """ConvNeXt-Tiny with RGA-SC."""
+    return _create("rga_convnext_tiny", "convnext_tiny", pretrained, **kwargs)
+
+
+@register_model
+def rga_convnext_small(pretrained: bool = False, **kwargs: Any) -> RGAConvNeXt:
+    """ConvNeXt-Small with RGA-SC."""
+    return _create("rga_convnext_small", "convnext_small", pretrained, **kwargs)
+
+
+@register_model
+def test_rga_convnext(pretrained: bool = False, **kwargs: Any) -> RGAConvNeXt:
+    """A tiny model with every part of the family, for tests."""
+    kwargs = {"native_size": (64, 32), **kwargs}
+    return _create("test_rga_convnext", "test_convnext", pretrained, **kwargs)

@@ -1,0 +1,97 @@
+"""EfficientNet with Relation-Aware Global Attention, for person re-identification.
+
+Backbone: `EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks`, Tan and Le,
+ICML 2019, https://arxiv.org/abs/1905.11946. Attention: Zhang et al., CVPR 2020, see rga_resnet.py.
+
+timm's model with one RGA module at the end of each of the last four resolutions. The stride between
+the last two of them is removed. The 1x1 convolution after the last block stays, so the embedding
+has 1280 values.
+"""
+
+import logging
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN
+from timm.models import generate_default_cfgs, register_model
+from timm.models.efficientnet import EfficientNet
+
+from ._create import create_rga, imagenet_cfg, test_cfg
+from ._rga import RGAMixin, StateDict, remove_stride
+
+__all__ = ["RGAEfficientNet"]
+
+_logger = logging.getLogger(__name__)
+
+
+class RGAEfficientNet(RGAMixin, EfficientNet):
+    """EfficientNet, or one built alike, with relation-aware global attention and a re-id head."""
+
+    def remove_last_stride(self) -> None:
+        """The last resolution may have several groups of blocks."""
+        for blocks in self.blocks[self.stage_ends[-2] :]:
+            remove_stride(blocks)
+
+    def convert_weights(self, weights: StateDict) -> StateDict:
+        """Weights of RangiLyu's EfficientNet-Lite release under timm's names; others as they are.
+
+        That release normalises images in its own way, which the model's config takes over unless
+        the caller has set another than the default.
+
+        Raises:
+            ValueError: If the file is of another variant.
+        """
+        if "_conv_stem.weight" not in weights:
+            return weights
+        # The release lists its tensors in the order in which timm does, blocks numbered through.
+        theirs = {k: v for k, v in weights.items() if not k.startswith("_fc.")}
+        own = {
+            k: v
+            for k, v in self.state_dict().items()
+            if ".rga." not in k and not k.startswith(("neck.", "fc."))
+        }
+        shapes = [v.shape for k, v in own.items() if k != "conv_stem.weight"]
+        if [v.shape for k, v in theirs.items() if k != "_conv_stem.weight"] != shapes:
+            raise ValueError(
+                f"the EfficientNet-Lite checkpoint is not one of {self.backbone}: it has "
+                f"{len(theirs)} tensors before its classifier, not these {len(own)}, or of other "
+                "shapes"
+            )
+        if self.pretrained_cfg["mean"] == IMAGENET_DEFAULT_MEAN:
+            self.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+            _logger.info(
+                "Images are normalised with mean 127/255 and std 128/255 for these weights."
+            )
+        return dict(zip(own, theirs.values(), strict=True))
+
+
+def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAEfficientNet:
+    feature_cfg = {"flatten_sequential": True}
+    return create_rga(RGAEfficientNet, variant, backbone, pretrained, feature_cfg, **kwargs)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "rga_efficientnet_lite0.ra_in1k": imagenet_cfg("efficientnet_lite0.ra_in1k"),
+        "rga_efficientnet_b0.ra_in1k": imagenet_cfg("efficientnet_b0.ra_in1k"),
+        "test_rga_efficientnet.untrained": test_cfg("test_efficientnet.r160_in1k"),
+    }
+)
+
+
+@register_model
+def rga_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
+    """EfficientNet-Lite0 with RGA-SC: no squeeze-and-excitation, ReLU6, for small devices."""
+    return _create("rga_efficientnet_lite0", "efficientnet_lite0", pretrained, **kwargs)
+
+
+@register_model
+def rga_efficientnet_b0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
+    """EfficientNet-B0 with RGA-SC."""
+    return _create("rga_efficientnet_b0", "efficientnet_b0", pretrained, **kwargs)
+
+
+@register_model
+def test_rga_efficientnet(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
+    """A tiny model with every part of the family, for tests."""
+    kwargs = {"native_size": (64, 32), **kwargs}
+    return _create("test_rga_efficientnet", "test_efficientnet", pretrained, **kwargs)

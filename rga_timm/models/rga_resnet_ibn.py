@@ -1,0 +1,89 @@
+"""ResNet-IBN with Relation-Aware Global Attention, for person re-identification.
+
+Backbone: IBN-Net, `Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net`, Pan
+et al., ECCV 2018, https://arxiv.org/abs/1807.09441. Attention: Zhang et al., CVPR 2020, see
+rga_resnet.py.
+
+timm's ResNet in which half of the channels after the first convolution of a block are normalised
+over the image instead of over the batch. Parameters are named as in the checkpoints that the
+paper's authors published.
+"""
+
+from typing import Any
+
+import torch
+from timm.models import generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from ._create import create_rga, imagenet_cfg, test_cfg
+from .rga_resnet import RGAResNet
+
+__all__ = ["RGAResNetIBN"]
+
+
+class InstanceBatchNorm(nn.Module):
+    """IBN-a: instance norm of the first half of the channels, batch norm of the rest (section 3.2).
+
+    Args:
+        num_features: Channels C.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.halves = [num_features // 2, num_features - num_features // 2]
+        self.IN = nn.InstanceNorm2d(self.halves[0], affine=True, device=device, dtype=dtype)
+        self.BN = nn.BatchNorm2d(self.halves[1], device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x, (B, C, H, W)."""
+        over_image, over_batch = x.split(self.halves, dim=1)
+        return torch.cat([self.IN(over_image), self.BN(over_batch)], dim=1)
+
+
+class RGAResNetIBN(RGAResNet):
+    """:class:`RGAResNet` with IBN-a in all blocks of the first three stages."""
+
+    def add_rga(self, *args: Any) -> None:
+        """Put IBN-a in, then attention and head."""
+        for stage in (self.layer1, self.layer2, self.layer3):
+            for block in stage:
+                block.bn1 = InstanceBatchNorm(block.bn1.num_features, **self._factory())
+        super().add_rga(*args)
+
+
+def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAResNetIBN:
+    return create_rga(RGAResNetIBN, variant, backbone, pretrained, **kwargs)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "rga_resnet50_ibn_a.ibnnet_in1k": imagenet_cfg(
+            "resnet50.tv_in1k",  # the same preprocessing
+            hf_hub_id=None,
+            url="https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
+            license="mit",
+            origin_url="https://github.com/XingangPan/IBN-Net",
+        ),
+        "test_rga_resnet_ibn.untrained": test_cfg("resnet50.tv_in1k"),
+    }
+)
+
+
+@register_model
+def rga_resnet50_ibn_a(pretrained: bool = False, **kwargs: Any) -> RGAResNetIBN:
+    """ResNet-50 IBN-a with RGA-SC."""
+    return _create("rga_resnet50_ibn_a", "resnet50", pretrained, **kwargs)
+
+
+@register_model
+def test_rga_resnet_ibn(pretrained: bool = False, **kwargs: Any) -> RGAResNetIBN:
+    """A tiny model with every part of the family, for tests."""
+    small = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24), "native_size": (64, 32)}
+    return _create("test_rga_resnet_ibn", "resnet50", pretrained, **{**small, **kwargs})

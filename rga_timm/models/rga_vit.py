@@ -1,0 +1,158 @@
+"""Vision Transformer with Relation-Aware Global Attention, for person re-identification.
+
+Backbone: `An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale`, Dosovitskiy
+et al., ICLR 2021, https://arxiv.org/abs/2010.11929. Attention: Zhang et al., CVPR 2020, see
+rga_resnet.py.
+
+timm's model with relation attention over the grid of patch tokens after some of its blocks; the
+class token passes by it. Every block works at the stride of the patches, 16, so none is removed.
+The feature is the mean over the normalised patch tokens, not the class token, which the attention
+after the last block could not reach.
+"""
+
+import math
+from typing import Any
+
+import torch
+from timm.layers import SelectAdaptivePool2d, _assert, resample_abs_pos_embed
+from timm.models import generate_default_cfgs, register_model
+from timm.models._manipulate import checkpoint_seq
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor
+
+from ._create import create_rga, imagenet_cfg, test_cfg
+from ._rga import RGAMixin, Size, StateDict
+
+__all__ = ["RGAVisionTransformer"]
+
+
+class RGABlock(Block):
+    """timm's transformer block, with relation attention over the grid of its patch tokens."""
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """Tokens x, (B, prefix + H·W, C), to tokens."""
+        y = self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)
+        x = x + self.drop_path1(self.ls1(y))
+        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        prefix = x.shape[1] - self.rga.height * self.rga.width
+        maps = x[:, prefix:].transpose(1, 2).unflatten(2, (self.rga.height, self.rga.width))
+        patches = self.rga(maps).flatten(2).transpose(1, 2)
+        return torch.cat([x[:, :prefix], patches], dim=1)
+
+
+class RGAVisionTransformer(RGAMixin, VisionTransformer):
+    """Vision Transformer with relation-aware global attention, and a re-id head."""
+
+    @classmethod
+    def backbone_args(cls, img_size: Size, global_pool: str) -> dict[str, Any]:
+        """The norm before pooling: its pretrained weights are those of a model with class token."""
+        args = {"img_size": img_size, "dynamic_img_size": False}
+        return {**args, "global_pool": "avg", "fc_norm": False}
+
+    def feat_size(self, img_size: Size, reduction: int) -> Size:
+        """(H, W) of the grid of patches."""
+        return img_size[0] // reduction, img_size[1] // reduction
+
+    def rga_stages(self) -> list[tuple[str, dict[str, Any]]]:
+        """The blocks at the end of each quarter of the depth."""
+        depth = len(self.feature_info)
+        ends = [math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
+        return [(self.feature_info[i]["module"], self.feature_info[i]) for i in ends]
+
+    def add_rga(self, *args: Any) -> None:
+        """Blocks that have an attention run it."""
+        super().add_rga(*args)
+        self.size_error = _size_error(self.img_size)
+        for block in self.blocks:
+            if hasattr(block, "rga"):
+                block.__class__ = RGABlock
+
+    def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
+        """Change the pooling of the maps to timm's ``pool_type``."""
+        self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+
+    def set_backbone_size(self, img_size: Size) -> None:
+        """Position embeddings are resampled."""
+        VisionTransformer.set_input_size(self, img_size)
+        self.size_error = _size_error(img_size)
+
+    def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
+        """Resample position embeddings; those of a plain backbone are of square images."""
+        pos_embed, reduction = weights.get("pos_embed"), self.feature_info[0]["reduction"]
+        if pos_embed is None or pos_embed.ndim != 3:
+            return weights
+        tokens = pos_embed.shape[1] - self.num_prefix_tokens
+        old = self.feat_size(img_size, reduction) if img_size else (math.isqrt(tokens),) * 2
+        new = self.feat_size(self.img_size, reduction)
+        if old[0] * old[1] != tokens or old == new:
+            return weights  # what does not fit is reported with its shape
+        resampled = resample_abs_pos_embed(
+            pos_embed, new, old, num_prefix_tokens=self.num_prefix_tokens, verbose=True
+        )
+        return {**weights, "pos_embed": resampled}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps of the patch tokens, (B, C, H, W), of images (B, in_chans, 16·H, 16·W)."""
+        _assert(x.shape[2] == self.img_size[0], self.size_error)
+        _assert(x.shape[3] == self.img_size[1], self.size_error)
+        x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(x))))
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            x = checkpoint_seq(self.blocks, x)
+        else:
+            x = self.blocks(x)
+        return self._to_maps(self.norm(x))
+
+    def _to_maps(self, x: Tensor) -> Tensor:
+        grid = self.patch_embed.grid_size
+        return x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (grid[0], grid[1]))
+
+    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As timm's, whose final feature becomes maps, too."""
+        out = super().forward_intermediates(x, *args, **kwargs)
+        if isinstance(out, tuple):
+            return self._to_maps(out[0]), out[1]
+        if isinstance(out, dict) and "image_features" in out:
+            return {**out, "image_features": self._to_maps(out["image_features"])}
+        return out
+
+
+def _size_error(img_size: Size) -> str:
+    return (
+        f"This model expects images of {img_size[0]}x{img_size[1]} (height x width). For another "
+        "size create it with img_size=(height, width), or call "
+        "model.set_input_size((height, width))."
+    )
+
+
+def _create(
+    variant: str, backbone: str, pretrained: bool, out_indices: tuple[int, ...], **kwargs: Any
+) -> RGAVisionTransformer:
+    feature_cfg = {"out_indices": out_indices, "feature_cls": "getter"}
+    return create_rga(RGAVisionTransformer, variant, backbone, pretrained, feature_cfg, **kwargs)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "rga_vit_small_patch16.augreg_in21k_ft_in1k": imagenet_cfg(
+            "vit_small_patch16_224.augreg_in21k_ft_in1k"
+        ),
+        "test_rga_vit.untrained": test_cfg("test_vit.r160_in1k"),
+    }
+)
+
+
+@register_model
+def rga_vit_small_patch16(pretrained: bool = False, **kwargs: Any) -> RGAVisionTransformer:
+    """ViT-S/16 with RGA-SC after blocks 3, 6, 9 and 12."""
+    kwargs = {"out_indices": (2, 5, 8, 11), **kwargs}
+    return _create("rga_vit_small_patch16", "vit_small_patch16_224", pretrained, **kwargs)
+
+
+@register_model
+def test_rga_vit(pretrained: bool = False, **kwargs: Any) -> RGAVisionTransformer:
+    """A tiny model with every part of the family, for tests."""
+    kwargs = {"native_size": (64, 32), "out_indices": (1, 2, 4, 5), **kwargs}
+    return _create("test_rga_vit", "test_vit", pretrained, **kwargs)
