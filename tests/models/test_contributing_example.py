@@ -47,3 +47,10 @@ class TestRGAStarNet(ModelTests, WeightsTests):
     variants = ("rga_starnet_s1",)
     golden_embedding = (0.132108, -0.092626, -0.874621, 0.648314, 0.441110, 0.678878)
     golden_logits = (-0.348623, 0.580223, 0.111766, -0.161829, -0.577520)
+
+    def test_unknown_argument_is_refused(self):
+        """As far as timm's StarNet itself refuses it, which in older versions takes anything."""
+        try:
+            timm.create_model("starnet_s1", no_such_argument=1)
+        except TypeError:
+            super().test_unknown_argument_is_refused()
