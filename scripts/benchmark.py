@@ -3,6 +3,7 @@
     python scripts/benchmark.py                                     # ResNet-50 at 256x128
     python scripts/benchmark.py --img-size 256 128 --img-size 384 192 --batch-size 8 16
     python scripts/benchmark.py --model rga_resnet50 --device cuda --amp-dtype bfloat16
+    python scripts/benchmark.py --runtimes eager compiled onnxruntime --batch-size 1 8
 
 For each input size and batch size: parameters, GFLOPs, time and peak memory of inference and of a
 training step, and their ratios to the plain backbone's (relation='none'), all measured in one run
@@ -10,6 +11,9 @@ on one machine. The published form (materialised affinities) has the same parame
 The three forms take turns, so that a machine that slows down slows all three: the median round
 counts, and for the ratios the median of the rounds' own ratios. Prints a Markdown table; --output
 keeps everything as JSON.
+
+With --runtimes, another table: the latency of each model, any of timm's, in each of these runtimes,
+with its ratio to the first. They take turns in the same way, with the same number of threads.
 """
 
 from __future__ import annotations
@@ -20,16 +24,19 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import timm
 import torch
+from benchmark_runtimes import RUNTIMES, check_runtimes, create_runs, format_runtimes
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import rga_timm
+from rga_timm.hub import takes_img_size
 from rga_timm.layers.materialized import materialize
 
 FORMS = ("plain", "rga", "published")
@@ -41,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model", default="rga_resnet50", help="an RGA model (default: %(default)s)")
+    add("--model", nargs="+", default=["rga_resnet50"], help="RGA models (default: rga_resnet50)")
     add(
         "--img-size",
         type=int,
@@ -52,7 +59,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--batch-size", type=int, nargs="+", default=[16], help="(default: 16)")
     add("--forms", nargs="+", default=list(FORMS), choices=FORMS, help="(default: all)")
-    add("--rounds", type=int, default=5, help="measurements of each form (default: 5)")
+    add("--runtimes", nargs="+", choices=RUNTIMES, help="compare these instead of the forms")
+    add("--rounds", type=int, default=5, help="measurements of each (default: 5)")
     add(
         "--native",
         action="store_true",
@@ -71,14 +79,19 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure, print the table, and return its rows."""
-    args = get_parser().parse_args(argv)
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.runtimes:
+        check_runtimes(args, parser)
     if args.threads:
         torch.set_num_threads(args.threads)
+    measure = measure_runtimes if args.runtimes else measure_forms
     rows = []
-    for size in args.img_size or [[256, 128]]:
-        for batch_size in args.batch_size:
-            rows += measure_forms(args, tuple(size), batch_size)
-    print(format_table(rows))
+    for name in args.model:
+        for size in args.img_size or [[256, 128]]:
+            for batch_size in args.batch_size:
+                rows += measure(args, name, tuple(size), batch_size)
+    print(format_runtimes(rows) if args.runtimes else format_table(rows))
     if args.output:
         report = {"machine": describe_machine(args), "options": vars(args), "rows": rows}
         args.output.write_text(json.dumps(report, indent=2, default=str) + "\n")
@@ -86,16 +99,15 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 def measure_forms(
-    args: argparse.Namespace, size: tuple[int, int], batch_size: int
+    args: argparse.Namespace, name: str, size: tuple[int, int], batch_size: int
 ) -> list[dict[str, Any]]:
     """Rows of all forms at one input size and batch size, each with its ratios to the first."""
-    memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
-    images = torch.randn(batch_size, 3, *size, device=args.device).to(memory_format=memory_format)
-    models = {form: create_model(args, form, size) for form in args.forms}
+    images = create_images(args, size, batch_size)
+    models = {form: create_model(args, name, form, size) for form in args.forms}
     rows: dict[str, dict[str, Any]] = {}
     for form, model in models.items():
         rows[form] = {
-            "model": args.model,
+            "model": name,
             "form": form,
             "img_size": size,
             "batch_size": batch_size,
@@ -110,15 +122,9 @@ def measure_forms(
         for form, step in steps.items():
             step()  # warm up, compile, settle the caches
             rows[form][f"{mode}_peak_mib"] = peak_memory(step, models[form], images) / 2**20
-        times: dict[str, list[float]] = {form: [] for form in steps}
-        for _ in range(args.rounds):
-            for form, step in steps.items():
-                times[form].append(timed(step, args.device))
-        first = times[args.forms[0]]
-        for form, values in times.items():
-            ratios = [value / base for value, base in zip(values, first, strict=True)]
-            rows[form][f"{mode}_ms"] = median(values) * 1e3
-            rows[form][f"{mode}_ms_ratio"] = median(ratios)
+        for form, (ms, ratio) in take_turns(args, steps).items():
+            rows[form][f"{mode}_ms"] = ms
+            rows[form][f"{mode}_ms_ratio"] = ratio
     base = rows[args.forms[0]]
     for row in rows.values():
         for name in ("gflops", *(f"{mode}_peak_mib" for mode in modes)):
@@ -126,14 +132,51 @@ def measure_forms(
     return list(rows.values())
 
 
-def create_model(args: argparse.Namespace, form: str, size: tuple[int, int]) -> torch.nn.Module:
+def measure_runtimes(
+    args: argparse.Namespace, name: str, size: tuple[int, int], batch_size: int
+) -> list[dict[str, Any]]:
+    """Rows of all runtimes of one model, each with its ratio to the first and its difference."""
+    images = create_images(args, size, batch_size)
+    options = {"img_size": size} if takes_img_size(name) else {}
+    model = timm.create_model(name, num_classes=0, **options).to(args.device)
+    if args.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    runs = create_runs(args, model, images)
+    embeddings = {runtime: run().float() for runtime, run in runs.items()}  # compiles
+    for run in runs.values():
+        run()  # warm up, settle the caches
+    first = embeddings[args.runtimes[0]]
+    return [
+        {
+            "model": name,
+            "runtime": runtime,
+            "img_size": size,
+            "batch_size": batch_size,
+            "latency_ms": ms,
+            "latency_ms_ratio": ratio,
+            "difference": float((embeddings[runtime] - first).abs().max()),
+        }
+        for runtime, (ms, ratio) in take_turns(args, runs).items()
+    ]
+
+
+def create_images(args: argparse.Namespace, size: tuple[int, int], batch_size: int) -> torch.Tensor:
+    """Noise, (batch, 3, height, width)."""
+    memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
+    images = torch.randn(batch_size, 3, *size, device=args.device)
+    return images.to(memory_format=memory_format)
+
+
+def create_model(
+    args: argparse.Namespace, name: str, form: str, size: tuple[int, int]
+) -> torch.nn.Module:
     """One form of the model, with random weights."""
     options: dict[str, Any] = {"img_size": size, "num_classes": 751}
     if form == "plain":
         options["relation"] = "none"
     if args.native:
         options["native_size"] = size
-    model = timm.create_model(args.model, **options).to(args.device)
+    model = timm.create_model(name, **options).to(args.device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return materialize(model) if form == "published" else model
@@ -171,7 +214,23 @@ def count_flops(model: torch.nn.Module, image: torch.Tensor) -> float:
     return counter.get_total_flops()
 
 
-def timed(step: Callable[[], None], device: str) -> float:
+def take_turns(
+    args: argparse.Namespace, steps: dict[str, Callable[[], Any]]
+) -> dict[str, tuple[float, float]]:
+    """Median milliseconds of each step, and the median of its rounds' ratios to the first step."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            times[name].append(timed(step, args.device))
+    first = next(iter(times.values()))
+    ratios = {
+        name: [value / base for value, base in zip(values, first, strict=True)]
+        for name, values in times.items()
+    }
+    return {name: (median(times[name]) * 1e3, median(ratios[name])) for name in steps}
+
+
+def timed(step: Callable[[], Any], device: str) -> float:
     """Seconds of one step."""
     synchronize(device)
     start = time.perf_counter()
@@ -211,11 +270,13 @@ def peak_memory(step: Callable[[], None], model: torch.nn.Module, images: torch.
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
     """A Markdown table: absolute figures, and in brackets their ratio to the first form's."""
     modes = [mode for mode in ("inference", "training") if f"{mode}_ms" in rows[0]]
-    header = ["input", "batch", "form", "parameters (M)", "GFLOPs"]
+    several = len({row["model"] for row in rows}) > 1
+    header = ["model"] * several + ["input", "batch", "form", "parameters (M)", "GFLOPs"]
     header += [f"{mode} ({unit})" for mode in modes for unit in ("ms", "peak MiB")]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for row in rows:
-        cells = [
+        cells = [row["model"]] * several
+        cells += [
             "{}x{}".format(*row["img_size"]),
             str(row["batch_size"]),
             row["form"],
@@ -236,6 +297,7 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     """What the figures were measured on."""
+    with_onnx = "onnxruntime" in (args.runtimes or ())
     is_gpu = torch.device(args.device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(args.device) if is_gpu else processor_name(),
@@ -243,6 +305,7 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
         "torch": torch.__version__,
         "timm": timm.__version__,
         "rga_timm": rga_timm.__version__,
+        **({"onnxruntime": version("onnxruntime")} if with_onnx else {}),
     }
 
 

@@ -38,21 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",
-    )
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="weights to load instead of the model's own: .safetensors, or a .pth of tensors",
-    )
-    weights.add_argument(
-        "--no-pretrained", action="store_true", help="evaluate the untrained network"
-    )
+    add_model_options(parser)
 
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -109,6 +95,23 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, with which weights."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",
+    )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights to load instead of the model's own: .safetensors, or a .pth of tensors",
+    )
+    weights.add_argument("--no-pretrained", action="store_true", help="take the untrained network")
+
+
 def positive_int(text: str) -> int:
     """An argparse type."""
     value = int(text)
@@ -119,6 +122,19 @@ def positive_int(text: str) -> int:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
+    check_model(args, parser)
+    if args.output and not args.output.parent.is_dir():
+        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    if args.workers < 0:
+        parser.error("--workers must not be negative")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
+        parser.error(f"--device {args.device}: {error}")
+
+
+def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless there is such a model, with such weights."""
     try:
         source, name = timm.models.parse_model_name(args.model)
     except ValueError as error:
@@ -137,18 +153,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"there is no file {args.checkpoint}")
-    if args.output and not args.output.parent.is_dir():
-        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
-    if args.workers < 0:
-        parser.error("--workers must not be negative")
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
-        parser.error(f"--device {args.device}: {error}")
 
 
-def create_model(args: argparse.Namespace) -> torch.nn.Module:
-    """The model with its weights, at the input size asked for."""
+def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Module:
+    """The model with its weights, at the input size asked for; made with these arguments."""
     options: dict[str, Any] = {}
     if args.checkpoint:
         num_classes = classifier_width(args.model, args.checkpoint)
@@ -161,8 +169,15 @@ def create_model(args: argparse.Namespace) -> torch.nn.Module:
 
     if args.img_size and takes_img_size(args.model):
         options["img_size"] = tuple(args.img_size)
+    options.update(model_kwargs)
     torch.manual_seed(0)  # an untrained network is the same every time
     return timm.create_model(args.model, pretrained=not args.no_pretrained, **options)
+
+
+def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:
+    """The model's data config, as timm resolves it, at the input size asked for."""
+    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
+    return resolve_data_config(wanted, model=model)
 
 
 def classifier_width(model: str, checkpoint: Path) -> int:
@@ -196,8 +211,7 @@ def main(argv: Sequence[str] | None = None) -> Report:
 
     # Model, and the preprocessing that it was trained with
     model = create_model(args)
-    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
-    config = resolve_data_config(wanted, model=model)
+    config = preprocessing(args, model)
     img_size = config["input_size"][1:]
     transform = eval_transform(img_size, config["mean"], config["std"], config["interpolation"])
 

@@ -3,7 +3,7 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
-from rga_timm.evaluation.embed import Embeddings, embed
+from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.model import evaluate_model
 from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
 from rga_timm.evaluation.report import AP_CONVENTIONS, Protocol, Report, format_table
@@ -12,6 +12,7 @@ from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
 __all__ = [
     "AP_CONVENTIONS",
     "METRICS",
+    "Embedder",
     "Embeddings",
     "Protocol",
     "ReidResult",

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -69,13 +70,7 @@ def embed(
         ValueError: an unknown feature, an empty loader, targets that are not (B, 2), or features
             that are not (B, D).
     """
-    if feature not in get_args(Feature):
-        raise ValueError(f"feature must be one of {', '.join(get_args(Feature))}, got {feature!r}")
-    model = unwrap_model(model)
-    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
-        raise TypeError(
-            f"{type(model).__name__} lacks forward_features and forward_head: not a timm model"
-        )
+    model = _check_model(model, feature)
     device = torch.device(device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device)
@@ -97,6 +92,44 @@ def embed(
         raise ValueError("the loader gave no images")
     ids = torch.cat(targets).numpy()
     return Embeddings(torch.cat(features), pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
+
+
+class Embedder(nn.Module):
+    """A model as deployments want it: from images to features whose dot product is the similarity.
+
+    What `embed` computes of one batch, L2-normalised, as one module: to be exported or compiled. It
+    is made in eval mode, and so is the model in it, which it shares with the caller.
+
+    Args:
+        model: any timm model, also wrapped, as for `embed`.
+        feature: as for `embed`.
+
+    Raises:
+        TypeError: the model is not a timm model.
+        ValueError: an unknown feature.
+    """
+
+    def __init__(self, model: nn.Module, feature: Feature = "embedding") -> None:
+        super().__init__()
+        self.model = _check_model(model, feature)
+        self.feature = feature
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised features, (B, D), of preprocessed images, (B, 3, H, W)."""
+        return F.normalize(_forward(self.model, images, self.feature), dim=1)
+
+
+def _check_model(model: nn.Module, feature: str) -> nn.Module:
+    """The bare model, which can give this feature."""
+    if feature not in get_args(Feature):
+        raise ValueError(f"feature must be one of {', '.join(get_args(Feature))}, got {feature!r}")
+    model = unwrap_model(model)
+    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
+        raise TypeError(
+            f"{type(model).__name__} lacks forward_features and forward_head: not a timm model"
+        )
+    return model
 
 
 def _forward(model: Any, images: Tensor, feature: Feature) -> Tensor:

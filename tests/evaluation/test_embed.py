@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from rga_timm.evaluation import embed
+from rga_timm.evaluation import Embedder, embed
 
 
 def make_loader(n: int = 7, batch_size: int = 3) -> DataLoader:
@@ -160,3 +160,19 @@ def test_wrong_arguments_are_refused(model: nn.Module) -> None:
         run(model, [])
     with pytest.raises(ValueError, match=r"targets must be \(2, 2\)"):
         run(model, [(torch.zeros(2, 3, 32, 32), torch.zeros(2))])
+
+
+@pytest.mark.parametrize("feature", ["embedding", "pooled"])
+def test_an_embedder_gives_the_feature_normalised(feature: str) -> None:
+    loader = make_loader()
+    expected = run(WithNeck(), loader, feature=feature).features.numpy()
+    expected /= np.sqrt((expected**2).sum(axis=1, keepdims=True))
+    embedder = Embedder(nn.DataParallel(WithNeck()).train(), feature)
+    np.testing.assert_allclose(embedder(images_of(loader)).numpy(), expected, rtol=1e-5)
+
+
+def test_an_embedder_refuses_what_embed_refuses(model: nn.Module) -> None:
+    with pytest.raises(TypeError, match="not a timm model"):
+        Embedder(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="feature must be one of"):
+        Embedder(model, "logits")
