@@ -54,6 +54,10 @@ class RGAMixin(_TimmModel):
         """The pooled feature, (B, head_hidden_size), of maps (B, num_features, H, W)."""
         return self.global_pool(x)
 
+    def pooled_width(self) -> int:
+        """Width of what ``forward_pool`` gives."""
+        return self.num_features * self.global_pool.feat_mult()
+
     def feat_size(self, img_size: Size, reduction: int) -> Size:
         """(H, W) of the feature map of an image at this total stride; padded convolutions here."""
         return -(-img_size[0] // reduction), -(-img_size[1] // reduction)
@@ -71,7 +75,7 @@ class RGAMixin(_TimmModel):
         remove_stride(self.get_submodule(self.feature_info[-1]["module"]))
 
     def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
-        """Change the pooling to timm's ``pool_type``, and ``head_hidden_size`` with it."""
+        """Change the pooling to timm's ``pool_type``."""
         super().reset_classifier(0, pool_type, **kwargs)
 
     def set_backbone_size(self, img_size: Size) -> None:
@@ -118,6 +122,7 @@ class RGAMixin(_TimmModel):
             self._append_rga(zero_init)
         self.drop_rate = drop_rate
         self.set_pool_type(pool_type)
+        self.head_hidden_size = self.pooled_width()
         self.pool_type = pool_type
         self.num_classes = num_classes
         self.neck = self._make_neck()
@@ -195,6 +200,7 @@ class RGAMixin(_TimmModel):
         if global_pool is not None:
             old_width = self.head_hidden_size if self.pool_type else 0
             self.set_pool_type(global_pool, **kwargs)
+            self.head_hidden_size = self.pooled_width()
             self.pool_type = global_pool
             if old_width != (self.head_hidden_size if global_pool else 0):
                 self.neck = self._make_neck().train(self.training)

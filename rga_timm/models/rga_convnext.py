@@ -28,6 +28,10 @@ class RGAConvNeXt(RGAMixin, ConvNeXt):
         """The feature, (B, head_hidden_size), after pooling and the layer norm that follows it."""
         return self.head(x)
 
+    def pooled_width(self) -> int:
+        """The layer norm fixes it: pooling that widens the feature is not for this family."""
+        return self.head_hidden_size
+
     def feat_size(self, img_size: Size, reduction: int) -> Size:
         """(H, W) of the feature map: patches do not overlap, what is left over is cut off."""
         return img_size[0] // reduction, img_size[1] // reduction

@@ -31,6 +31,10 @@ class RGAMobileNetV3(RGAMixin, MobileNetV3):
         x = self.conv_head(self.global_pool(x))
         return self.flatten(self.act2(self.norm_head(x)))
 
+    def pooled_width(self) -> int:
+        """That of the convolution, whatever the pooling."""
+        return self.head_hidden_size
+
     def remove_last_stride(self) -> None:
         """The last resolution may have several groups of blocks."""
         for blocks in self.blocks[self.stage_ends[-2] :]:

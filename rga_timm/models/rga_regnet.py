@@ -25,6 +25,10 @@ class RGARegNet(RGAMixin, RegNet):
         """The pooled feature, (B, head_hidden_size)."""
         return self.head(x)
 
+    def pooled_width(self) -> int:
+        """Width of the pooled feature."""
+        return self.num_features * self.head.global_pool.feat_mult()
+
 
 def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGARegNet:
     return create_rga(RGARegNet, variant, backbone, pretrained, **kwargs)

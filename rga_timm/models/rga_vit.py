@@ -72,7 +72,6 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
     def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
         """Change the pooling of the maps to timm's ``pool_type``."""
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
-        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
 
     def set_backbone_size(self, img_size: Size) -> None:
         """Position embeddings are resampled."""

@@ -19,6 +19,7 @@ class FamilyBase:
     variants: tuple[str, ...]  # the real ones, built without memory
     stages: tuple[str, ...]  # modules whose outputs are the features that have passed an RGA
     inside = ""  # where in them the RGA stands
+    widened = 2  # how much wider pooling by average and maximum side by side makes the feature
     # First embedding values and logits of the small model, with the weights of random_weights.py,
     # on a ramp of pixels. They change only when the network itself does, and then so does every
     # checkpoint's output.

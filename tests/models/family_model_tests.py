@@ -54,6 +54,19 @@ class ModelTests(FamilyBase):
         model = self.make(num_classes=7, global_pool=pool)
         assert model(self.images()).shape == (2, 7)
 
+    def test_pooling_side_by_side_widens_neck_and_classifier(self):
+        model = self.make(num_classes=7, global_pool="catavgmax")
+        width = self.widened * self.make().head_hidden_size
+        assert model.head_hidden_size == width
+        pooled, embedding = model.forward_neck(model.forward_features(self.images()))
+        assert pooled.shape == embedding.shape == (2, width)
+        assert model(self.images()).shape == (2, 7)
+        if self.widened > 1:
+            model = self.make(num_classes=7)
+            model.reset_classifier(5, "catavgmax")
+            assert model.neck.weight.shape == (width,)
+            assert model(self.images()).shape == (2, 5)
+
     def test_reset_classifier_changes_identities_and_keeps_the_neck(self):
         model = self.make(num_classes=7)
         x = self.images()
