@@ -114,8 +114,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser = get_parser()
     args = parser.parse_args(argv)
     check(args, parser)
-    for name in ("onnxscript", "onnx_ir", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they tell every node left as it is
 
     model = create_model(args, **args.model_kwargs)
     config = preprocessing(args, model)
@@ -154,6 +152,8 @@ def export(
     metadata: dict[str, str] | None = None,
 ) -> None:
     """Write one ONNX file, of any batch size: `images` to `embedding`."""
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they tell every node left as it is
     images = torch.zeros(2, *input_size)  # not 1, which would be taken for a constant
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
