@@ -43,6 +43,7 @@ class Result:
     outcome: str
     reason: str = ""
     seconds: float = 0.0
+    cpu: float = 0.0  # seconds of processor time, which others on the machine disturb less
 
 
 @dataclass
@@ -95,8 +96,8 @@ MAPS, NO_MAPS = "test_model_default_cfgs", "test_model_default_cfgs_non_std"
 # These are for feature maps alone; test_model_forward_intermediates and its kin are for all.
 MAPS_ONLY = ("test_model_forward_features", "test_model_features_pretrained")
 
-# Functions that may well run on none of our models, and why.
-MAY_BE_EMPTY = {
+# Functions that are for some models only, or for none of ours, and why.
+FOR_SOME = {
     "test_model_inference": "it compares with published outputs of trained test_* models; "
     "ours are not trained",
     "test_model_features_space2depth_reduction": "it is about the stem of efficientnet_h and _x",
@@ -122,11 +123,11 @@ def problems(run: Run) -> list[str]:
         found += [
             f"{function} did not run on {name}"
             for name in sorted(missing)
-            if not is_for_other_kind(function, arch(name), ran)
+            if not is_for_others(function, arch(name), ran)
         ]
     found += [
         f"{function} ran on none of our models"
-        for function in sorted(run.empty - ran.keys() - MAY_BE_EMPTY.keys())
+        for function in sorted(run.empty - ran.keys() - FOR_SOME.keys())
         if required(function, run.models.values(), ())
     ]
     for result in run.results:
@@ -151,14 +152,16 @@ def required(function: str, models: Iterable[Model], ran: Iterable[str]) -> set[
     return {model.name for model in chosen}
 
 
-def is_for_other_kind(function: str, model: str, ran: dict[str, set[str]]) -> bool:
-    """Whether timm has this function for networks of the other kind than this model."""
+def is_for_others(function: str, model: str, ran: dict[str, set[str]]) -> bool:
+    """Whether timm has this function for other networks than this model."""
 
     def has_run(other: str) -> bool:
         return model in {arch(name) for name in ran.get(other, ())}
 
     if function == NO_MAPS:
         return has_run(MAPS)
+    if function in FOR_SOME:
+        return True
     return function in (MAPS, *MAPS_ONLY) and has_run(NO_MAPS)
 
 
@@ -185,17 +188,19 @@ def unexplained_skip(result: Result, run: Run) -> list[str]:
 
 
 def summary(run: Run, by: str = "function") -> str:
-    """Counts and seconds as a table, by ``'function'`` or ``'model'``."""
+    """Counts, seconds and processor seconds as a table, by ``'function'`` or ``'model'``."""
     rows: dict[str, list[Result]] = defaultdict(list)
     for result in run.results:
         rows[result.function if by == "function" else arch(result.model)].append(result)
     width = max((len(name) for name in rows), default=0)
-    lines = [f"{by:<{width}}  passed skipped failed  seconds"]
+    lines = [f"{by:<{width}}  passed skipped failed  seconds  cpu sec"]
     for name, results in (*rows.items(), ("all", run.results)):
         counts = [
             sum(r.outcome == outcome for r in results)
             for outcome in ("passed", "skipped", "failed")
         ]
-        seconds = sum(r.seconds for r in results)
-        lines.append(f"{name:<{width}}  {counts[0]:6} {counts[1]:7} {counts[2]:6} {seconds:8.1f}")
+        seconds, cpu = sum(r.seconds for r in results), sum(r.cpu for r in results)
+        lines.append(
+            f"{name:<{width}}  {counts[0]:6} {counts[1]:7} {counts[2]:6} {seconds:8.1f} {cpu:8.1f}"
+        )
     return "\n".join(lines)

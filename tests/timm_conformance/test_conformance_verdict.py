@@ -85,6 +85,10 @@ def test_network_without_feature_maps_runs_the_tests_of_its_kind() -> None:
     assert len(problems(run)) == 2, "neither of the two tests of configs"
 
 
+def test_function_for_some_models_only_is_not_missed_on_others() -> None:
+    assert problems(make_run(*passed("test_model_inference", "test_rga_a.tag_1"))) == []
+
+
 def test_size_skip_is_covered_by_a_small_model_of_the_family_that_passed() -> None:
     skip = size_skipped(BACKWARD, "rga_a")
     assert problems(make_run(skip, *passed(BACKWARD, "test_rga_a"))) == []
@@ -142,7 +146,7 @@ def test_records_of_two_processes_are_one_run() -> None:
 
     def result(name: str) -> str:
         test = {"function": FORWARD, "model": name, "outcome": "passed"}
-        return json.dumps({"kind": "result", **test, "reason": "", "seconds": 1.5})
+        return json.dumps({"kind": "result", **test, "reason": "", "seconds": 1.5, "cpu": 2})
 
     run = Run()
     run.read([collected("rga_a"), result("rga_a")])
@@ -150,7 +154,7 @@ def test_records_of_two_processes_are_one_run() -> None:
     assert problems(run) == ["test_model_forward on rga_b never finished"]
     run.read([result("rga_b")])
     assert problems(run) == []
-    assert summary(run).splitlines()[-1].split() == ["all", "2", "0", "0", "3.0"]
+    assert summary(run).splitlines()[-1].split() == ["all", "2", "0", "0", "3.0", "4.0"]
 
 
 def write_sdist(folder: Path, version: str) -> None:

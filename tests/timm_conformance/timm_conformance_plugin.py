@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Any:
     """One line a test."""
     item.reports = []  # type: ignore[attr-defined]
+    begin = time.process_time()
     result = yield
-    write(kind="result", **describe(item), **outcome(item.reports))  # type: ignore[attr-defined]
+    cpu = round(time.process_time() - begin, 3)
+    write(kind="result", **describe(item), **outcome(item.reports), cpu=cpu)  # type: ignore[attr-defined]
     return result
 
 
