@@ -58,12 +58,13 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     args = parser.parse_args(argv)
     model = timm.create_model(args.model, pretrained=True, num_classes=0)
     if not any(isinstance(m, RGA) for m in model.modules()):
-        parser.error(f"{args.model} has no relation attention: nothing depends on the image size")
+        parser.error(f"{args.model} has no relation attention to resample")
     splits = create_dataset(args.dataset, args.data_dir)
 
     own_size = model.img_size
+    sizes = dict.fromkeys([own_size, *(tuple(size) for size in args.img_size or [])])
     rows = []
-    for size in [own_size, *(tuple(size) for size in args.img_size or [])]:
+    for size in sizes:
         for weights in WEIGHTS:
             model = timm.create_model(args.model, pretrained=True, num_classes=0, img_size=size)
             if weights == "drawn anew":

@@ -47,6 +47,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
             classes,
             model.num_classes,
         )
+    if has_head and "fc.weight" in weights:
+        # It fits. timm would drop it where the config does not tell of these identities.
+        model.pretrained_cfg["num_classes"] = model.num_classes
     checkpoint_size = tuple(model.pretrained_cfg["input_size"][-2:])
     weights = model.resample_backbone(weights, checkpoint_size if has_head else None)
     weights = _resample(weights, model, checkpoint_size)

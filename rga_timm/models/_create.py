@@ -6,7 +6,7 @@ from typing import Any
 from timm.models import build_model_with_cfg, get_pretrained_cfg, model_entrypoint
 
 from ._checkpoint import checkpoint_filter_fn
-from ._rga import RGAMixin, Size, check_num_classes, check_relation, to_size
+from ._rga import RGAMixin, Size, check_num_classes, check_reduction, check_relation, to_size
 
 
 def create_rga(
@@ -71,10 +71,12 @@ def make_rga(
             and ``dtype``; it refuses unknown ones.
 
     Raises:
-        ValueError: For an unknown relation, a size that is not one, or too few classes.
+        ValueError: For an unknown relation, a size that is none or too small, a reduction or a
+            number of classes out of range, or a last stage whose stride cannot be removed.
     """
     check_relation(relation)
     check_num_classes(num_classes)
+    check_reduction(reduction)
     img_size = to_size(img_size, "img_size")
     native_size = to_size(native_size, "native_size")
     args = {"num_classes": 0, **family.backbone_args(img_size, global_pool), **kwargs}

@@ -115,9 +115,11 @@ class RGAMixin(_TimmModel):
         self.relation = relation
         self.reduction = reduction
         reductions = [info["reduction"] for info in self.feature_info[-2:]]
-        if reductions[1] > reductions[0]:
+        if reductions[-1] > reductions[0]:
             self.remove_last_stride()
             self.feature_info[-1]["reduction"] = reductions[0]
+        self.check_size(img_size, "img_size")
+        self.check_size(native_size, "native_size")
         if relation != "none":
             self._append_rga(zero_init)
         self.drop_rate = drop_rate
@@ -127,6 +129,20 @@ class RGAMixin(_TimmModel):
         self.num_classes = num_classes
         self.neck = self._make_neck()
         self.fc = self._make_classifier()
+
+    @torch.jit.ignore
+    def check_size(self, size: Size, name: str) -> None:
+        """Refuse images of which the network would leave nothing.
+
+        Raises:
+            ValueError: If a feature map would be empty.
+        """
+        smallest = max(info["reduction"] for info in self.feature_info)
+        if min(self.feat_size(size, smallest)) < 1:
+            raise ValueError(
+                f"{name} {size[0]}x{size[1]} is too small: {self.backbone} needs {smallest} pixels "
+                "in each direction"
+            )
 
     def _append_rga(self, zero_init: bool) -> None:
         stages = self.rga_stages()
@@ -218,9 +234,10 @@ class RGAMixin(_TimmModel):
             img_size: (height, width) in pixels, or one integer for both.
 
         Raises:
-            ValueError: If that is not a size.
+            ValueError: If that is not a size, or too small for the network.
         """
         size = to_size(img_size, "img_size")
+        self.check_size(size, "img_size")
         self.set_backbone_size(size)
         for rga, reduction in rga_modules(self).values():
             rga.set_feat_size(self.feat_size(size, reduction))
@@ -286,6 +303,16 @@ def check_relation(relation: str) -> None:
         raise ValueError(f"unknown relation {relation!r}: one of {', '.join(map(repr, RELATIONS))}")
 
 
+def check_reduction(reduction: int) -> None:
+    """Refuse a reduction that is no number of times.
+
+    Raises:
+        ValueError: If it is less than 1.
+    """
+    if reduction < 1:
+        raise ValueError(f"reduction, the paper's r, must be 1 or more, got {reduction}")
+
+
 def check_num_classes(num_classes: int) -> None:
     """Refuse a negative number of classes.
 
@@ -301,6 +328,9 @@ def remove_stride(stage: nn.Module) -> None:
 
     Every convolution gets stride 1, and pooling in a shortcut goes. The receptive field shrinks
     with it, as in the paper; timm's ``output_stride`` dilates instead.
+
+    Raises:
+        ValueError: If something else in the stage has a stride, such as a blur pool.
     """
     for module in stage.modules():
         if isinstance(module, nn.Conv2d) and module.stride != (1, 1):
@@ -308,6 +338,16 @@ def remove_stride(stage: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.AvgPool2d) and child.stride != 1:
                 setattr(module, name, nn.Identity())
+    left = {
+        type(m).__name__
+        for m in stage.modules()
+        if not list(m.children()) and getattr(m, "stride", 1) not in (1, (1, 1), [1, 1])
+    }
+    if left:
+        raise ValueError(
+            f"the last stage has a stride in {', '.join(sorted(left))}, which cannot be removed; "
+            "of convolutions and average pools it can"
+        )
 
 
 def rga_modules(model: Any) -> dict[str, tuple[RGA, int]]:

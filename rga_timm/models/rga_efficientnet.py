@@ -9,10 +9,10 @@ has 1280 values.
 """
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
-from timm.data import IMAGENET_DEFAULT_MEAN
-from timm.models import generate_default_cfgs, register_model
+from timm.layers import Conv2dSame
+from timm.models import generate_default_cfgs, get_pretrained_cfg, register_model
 from timm.models.efficientnet import EfficientNet
 
 from ._create import create_rga, imagenet_cfg, test_cfg
@@ -21,6 +21,23 @@ from ._rga import RGAMixin, StateDict, remove_stride
 __all__ = ["RGAEfficientNet"]
 
 _logger = logging.getLogger(__name__)
+
+
+class _LiteRelease(NamedTuple):
+    """A release of EfficientNet-Lite whose tensors stand in timm's order under other names."""
+
+    first_weight: str
+    classifier: str
+    bn_eps: float
+    pad_type: str
+
+
+_LITE_RELEASES = (
+    # RangiLyu/EfficientNet-Lite
+    _LiteRelease("stem.0.weight", "fc.", bn_eps=1e-3, pad_type=""),
+    # ml-illustrated/EfficientNet-Lite-PyTorch, converted from TensorFlow
+    _LiteRelease("_conv_stem.weight", "_fc.", bn_eps=1e-3, pad_type="same"),
+)
 
 
 class RGAEfficientNet(RGAMixin, EfficientNet):
@@ -32,35 +49,44 @@ class RGAEfficientNet(RGAMixin, EfficientNet):
             remove_stride(blocks)
 
     def convert_weights(self, weights: StateDict) -> StateDict:
-        """Weights of RangiLyu's EfficientNet-Lite release under timm's names; others as they are.
+        """Weights of the EfficientNet-Lite releases under timm's names; others as they are.
 
-        That release normalises images in its own way, which the model's config takes over unless
-        the caller has set another than the default.
+        These normalise images in their own way, which the model's config takes over unless the
+        caller has set another than the default.
 
         Raises:
             ValueError: If the file is of another variant.
         """
-        if "_conv_stem.weight" not in weights:
+        release = next((r for r in _LITE_RELEASES if r.first_weight in weights), None)
+        if release is None or "efficientnet_lite" not in self.backbone:
             return weights
-        # The release lists its tensors in the order in which timm does, blocks numbered through.
-        theirs = {k: v for k, v in weights.items() if not k.startswith("_fc.")}
+        theirs = {k: v for k, v in weights.items() if not k.startswith(release.classifier)}
         own = {
             k: v
             for k, v in self.state_dict().items()
             if ".rga." not in k and not k.startswith(("neck.", "fc."))
         }
         shapes = [v.shape for k, v in own.items() if k != "conv_stem.weight"]
-        if [v.shape for k, v in theirs.items() if k != "_conv_stem.weight"] != shapes:
+        if [v.shape for k, v in theirs.items() if k != release.first_weight] != shapes:
             raise ValueError(
                 f"the EfficientNet-Lite checkpoint is not one of {self.backbone}: it has "
                 f"{len(theirs)} tensors before its classifier, not these {len(own)}, or of other "
                 "shapes"
             )
-        if self.pretrained_cfg["mean"] == IMAGENET_DEFAULT_MEAN:
-            self.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-            _logger.info(
-                "Images are normalised with mean 127/255 and std 128/255 for these weights."
+        pad_type = "same" if isinstance(self.conv_stem, Conv2dSame) else ""
+        if (self.bn1.eps, pad_type) != (release.bn_eps, release.pad_type):
+            _logger.warning(
+                "These weights were trained with other padding or batch norm than the model has: "
+                "pass bn_eps=%g, pad_type=%r to create_model.",
+                release.bn_eps,
+                release.pad_type,
             )
+        if (
+            self.pretrained_cfg["mean"]
+            == get_pretrained_cfg(self.pretrained_cfg["architecture"]).mean
+        ):
+            self.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+            _logger.info("Images are normalised with mean 127/255, std 128/255 for these weights.")
         return dict(zip(own, theirs.values(), strict=True))
 
 
@@ -72,6 +98,7 @@ def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGA
 default_cfgs = generate_default_cfgs(
     {
         "rga_efficientnet_lite0.ra_in1k": imagenet_cfg("efficientnet_lite0.ra_in1k"),
+        "rga_tf_efficientnet_lite0.in1k": imagenet_cfg("tf_efficientnet_lite0.in1k"),
         "rga_efficientnet_b0.ra_in1k": imagenet_cfg("efficientnet_b0.ra_in1k"),
         "test_rga_efficientnet.untrained": test_cfg("test_efficientnet.r160_in1k"),
     }
@@ -82,6 +109,12 @@ default_cfgs = generate_default_cfgs(
 def rga_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
     """EfficientNet-Lite0 with RGA-SC: no squeeze-and-excitation, ReLU6, for small devices."""
     return _create("rga_efficientnet_lite0", "efficientnet_lite0", pretrained, **kwargs)
+
+
+@register_model
+def rga_tf_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
+    """EfficientNet-Lite0 with RGA-SC, with TensorFlow's padding, batch norm and weights."""
+    return _create("rga_tf_efficientnet_lite0", "tf_efficientnet_lite0", pretrained, **kwargs)
 
 
 @register_model

@@ -54,6 +54,10 @@ class RGAResNetIBN(RGAResNet):
         """Put IBN-a in, then attention and head."""
         for stage in (self.layer1, self.layer2, self.layer3):
             for block in stage:
+                if not isinstance(block.bn1, nn.BatchNorm2d):
+                    raise ValueError(
+                        f"IBN-a replaces batch norms; {type(block.bn1).__name__} is none"
+                    )
                 block.bn1 = InstanceBatchNorm(block.bn1.num_features, **self._factory())
         super().add_rga(*args)
 

@@ -18,7 +18,7 @@ from timm.layers import SelectAdaptivePool2d, _assert, resample_abs_pos_embed
 from timm.models import generate_default_cfgs, register_model
 from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._create import create_rga, imagenet_cfg, test_cfg
 from ._rga import RGAMixin, Size, StateDict
@@ -36,7 +36,8 @@ class RGABlock(Block):
         y = self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)
         x = x + self.drop_path1(self.ls1(y))
         x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        prefix = x.shape[1] - self.rga.height * self.rga.width
+        prefix = self.num_prefix_tokens
+        _assert(x.shape[1] == prefix + self.rga.height * self.rga.width, self.rga.size_error)
         maps = x[:, prefix:].transpose(1, 2).unflatten(2, (self.rga.height, self.rga.width))
         patches = self.rga(maps).flatten(2).transpose(1, 2)
         return torch.cat([x[:, :prefix], patches], dim=1)
@@ -53,21 +54,41 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
 
     def feat_size(self, img_size: Size, reduction: int) -> Size:
         """(H, W) of the grid of patches."""
-        return img_size[0] // reduction, img_size[1] // reduction
+        grid = self.patch_embed.dynamic_feat_size(img_size)
+        return grid[0], grid[1]
 
     def rga_stages(self) -> list[tuple[str, dict[str, Any]]]:
         """The blocks at the end of each quarter of the depth."""
-        depth = len(self.feature_info)
-        ends = [math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
+        ends = quarters(len(self.feature_info))
         return [(self.feature_info[i]["module"], self.feature_info[i]) for i in ends]
 
     def add_rga(self, *args: Any) -> None:
         """Blocks that have an attention run it."""
+        if unsupported := [name for name, used in self._unsupported().items() if used]:
+            raise ValueError(
+                f"{', '.join(unsupported)} cannot be combined with relation attention over the "
+                "grid of patches"
+            )
         super().add_rga(*args)
         self.size_error = _size_error(self.img_size)
         for block in self.blocks:
             if hasattr(block, "rga"):
+                if type(block) is not Block:
+                    raise ValueError(
+                        f"{type(block).__name__} is no block that relation attention can follow: "
+                        "timm's plain Block alone"
+                    )
                 block.__class__ = RGABlock
+                block.num_prefix_tokens = self.num_prefix_tokens
+
+    def _unsupported(self) -> dict[str, bool]:
+        """Arguments of timm's under which the grid, or what is made of it, would be another."""
+        return {
+            "dynamic_img_size": self.dynamic_img_size,
+            "patch_drop_rate": not isinstance(self.patch_drop, nn.Identity),
+            "fc_norm": not isinstance(self.fc_norm, nn.Identity),
+            "pool_include_prefix": self.pool_include_prefix,
+        }
 
     def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
         """Change the pooling of the maps to timm's ``pool_type``."""
@@ -83,13 +104,14 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         pos_embed, reduction = weights.get("pos_embed"), self.feature_info[0]["reduction"]
         if pos_embed is None or pos_embed.ndim != 3:
             return weights
-        tokens = pos_embed.shape[1] - self.num_prefix_tokens
-        old = self.feat_size(img_size, reduction) if img_size else (math.isqrt(tokens),) * 2
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        tokens = pos_embed.shape[1] - prefix
         new = self.feat_size(self.img_size, reduction)
+        old = self.feat_size(img_size, reduction) if img_size else (math.isqrt(tokens),) * 2
         if old[0] * old[1] != tokens or old == new:
             return weights  # what does not fit is reported with its shape
         resampled = resample_abs_pos_embed(
-            pos_embed, new, old, num_prefix_tokens=self.num_prefix_tokens, verbose=True
+            pos_embed, new, old, num_prefix_tokens=prefix, verbose=True
         )
         return {**weights, "pos_embed": resampled}
 
@@ -126,10 +148,16 @@ def _size_error(img_size: Size) -> str:
     )
 
 
+def quarters(depth: int) -> tuple[int, ...]:
+    """Indices of the blocks that end each quarter of the depth, or of all if there are but few."""
+    return tuple(sorted({math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)}))
+
+
 def _create(
-    variant: str, backbone: str, pretrained: bool, out_indices: tuple[int, ...], **kwargs: Any
+    variant: str, backbone: str, pretrained: bool, depth: int, **kwargs: Any
 ) -> RGAVisionTransformer:
-    feature_cfg = {"out_indices": out_indices, "feature_cls": "getter"}
+    feature_cfg = {"out_indices": quarters(depth), "feature_cls": "getter"}
+    kwargs["depth"] = depth
     return create_rga(RGAVisionTransformer, variant, backbone, pretrained, feature_cfg, **kwargs)
 
 
@@ -146,12 +174,12 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def rga_vit_small_patch16(pretrained: bool = False, **kwargs: Any) -> RGAVisionTransformer:
     """ViT-S/16 with RGA-SC after blocks 3, 6, 9 and 12."""
-    kwargs = {"out_indices": (2, 5, 8, 11), **kwargs}
+    kwargs = {"depth": 12, **kwargs}
     return _create("rga_vit_small_patch16", "vit_small_patch16_224", pretrained, **kwargs)
 
 
 @register_model
 def test_rga_vit(pretrained: bool = False, **kwargs: Any) -> RGAVisionTransformer:
     """A tiny model with every part of the family, for tests."""
-    kwargs = {"native_size": (64, 32), "out_indices": (1, 2, 4, 5), **kwargs}
+    kwargs = {"native_size": (64, 32), "depth": 6, **kwargs}
     return _create("test_rga_vit", "test_vit", pretrained, **kwargs)

@@ -203,6 +203,10 @@ class ModelTests(FamilyBase):
         with pytest.raises(ValueError, match=r"img_size|image size"):
             timm.create_model(self.tiny, img_size=size)
 
+    def test_reduction_below_one_is_refused(self):
+        with pytest.raises(ValueError, match="reduction"):
+            timm.create_model(self.tiny, reduction=0)
+
     def test_set_input_size_takes_images_of_that_size(self):
         model = self.make(num_classes=7)
         model.set_input_size((80, 48))

@@ -244,6 +244,13 @@ def test_own_checkpoint_in_any_wrapping(tmp_path, images, wrapping):
     assert torch.equal(loaded(images), model(images))
 
 
+def test_classifier_that_fits_is_kept_whatever_the_config_says(tmp_path, images):
+    model = own(num_classes=6)
+    path = save(tmp_path / "model.pth", model.state_dict())
+    assert torch.equal(load(path, num_classes=6)(images), model(images))
+    assert timm.get_pretrained_cfg("test_rga_resnet").num_classes == 0
+
+
 @pytest.mark.parametrize("declared", [None, 6, 9])
 @pytest.mark.parametrize("num_classes", [0, 9])
 def test_classifier_of_other_identities_is_dropped_and_said(
@@ -282,8 +289,7 @@ def test_own_checkpoint_at_another_image_size_is_resampled(tmp_path, caplog, rel
     assert loaded(torch.randn(2, 3, 96, 80)).isfinite().all()
     model.set_input_size((96, 80))  # the same by another way
     for (key, a), b in zip(loaded.state_dict().items(), model.state_dict().values(), strict=True):
-        if key != "fc.weight":  # which is fresh: the overlay does not declare the classes
-            assert torch.equal(a, b), key
+        assert torch.equal(a, b), key
     if relation != "c":
         weight = own(relation=relation).layer2.rga.spatial.relation.weight.flatten(1)
         resampled = resample_grid_weight(weight, (24, 12), (12, 10))

@@ -50,3 +50,12 @@ class TestRGAConvNeXt(ModelFamilyTests):
         names = set(timm.create_model("convnext_tiny", device="meta").state_dict())
         ours = set(timm.create_model("rga_convnext_tiny", device="meta").state_dict())
         assert {n for n in names if "downsample" in n} == {n for n in ours if "downsample" in n}
+
+    def test_image_too_small_for_a_map_is_refused_and_changes_nothing(self):
+        with pytest.raises(ValueError, match="8x40 is too small"):
+            timm.create_model(self.tiny, img_size=(8, 40))
+        model = self.make(num_classes=7)
+        expected = model(self.images())
+        with pytest.raises(ValueError, match="24x8 is too small"):
+            model.set_input_size((24, 8))
+        assert torch.equal(model(self.images()), expected)

@@ -5,6 +5,7 @@ import timm
 import torch
 from family_tests import ModelFamilyTests
 from random_weights import scramble
+from timm.layers import BlurPool2d
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
@@ -70,3 +71,11 @@ class TestRGAResNet(ModelFamilyTests):
         model = self.make(output_stride=16)
         assert model.forward_features(self.images()).shape[2:] == (4, 2)
         assert model.feature_info[-1]["reduction"] == 16
+
+    def test_last_stride_is_removed_from_a_pooling_shortcut_too(self):
+        model = self.make(avg_down=True)  # ResNet-D
+        assert model.forward_features(self.images()).shape[2:] == (4, 2)
+
+    def test_last_stride_that_is_no_convolutions_is_refused(self):
+        with pytest.raises(ValueError, match="BlurPool2d"):
+            timm.create_model(self.tiny, aa_layer=BlurPool2d)

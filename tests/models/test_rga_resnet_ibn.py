@@ -1,3 +1,5 @@
+import pytest
+import timm
 import torch
 from family_tests import ModelFamilyTests
 from random_weights import scramble, settle
@@ -63,3 +65,7 @@ class TestRGAResNetIBN(ModelFamilyTests):
             else:
                 renamed[key] = shape
         return renamed
+
+    def test_other_norms_are_refused(self):
+        with pytest.raises(ValueError, match="GroupNorm"):
+            timm.create_model(self.tiny, norm_layer="groupnorm1")

@@ -4,6 +4,8 @@ import torch
 from family_tests import ModelFamilyTests
 from random_weights import scramble, settle
 from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import ResPostBlock
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 
@@ -74,3 +76,67 @@ class TestRGAVisionTransformer(ModelFamilyTests):
         assert torch.equal(other.pos_embed, expected)
         model.set_input_size((64, 64))
         assert torch.equal(model.pos_embed, expected)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"dynamic_img_size": True},
+            {"patch_drop_rate": 0.5},
+            {"fc_norm": True},
+            {"pool_include_prefix": True},
+        ],
+        ids=str,
+    )
+    def test_what_would_change_the_grid_or_the_feature_is_refused(self, settings):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            timm.create_model(self.tiny, **settings)
+
+    def test_blocks_of_another_kind_are_refused(self):
+        with pytest.raises(ValueError, match="ResPostBlock"):
+            timm.create_model(self.tiny, block_fn=ResPostBlock)
+
+    @pytest.mark.parametrize("patch_size", [(16, 8), (8, 16), 32])
+    def test_attention_sees_the_grid_of_other_patches(self, patch_size):
+        model = timm.create_model(self.tiny, patch_size=patch_size).eval()
+        maps = model.forward_features(self.images())
+        height, width = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+        assert tuple(maps.shape[2:]) == (64 // height, 32 // width)
+        assert (model.blocks[1].rga.height, model.blocks[1].rga.width) == tuple(maps.shape[2:])
+
+    def test_position_embeddings_without_class_token_are_resampled(self):
+        model = self.make(no_embed_class=True, img_size=(128, 32))
+        overlay = {"state_dict": model.state_dict(), "input_size": (3, 128, 32)}
+        other = timm.create_model(
+            self.tiny,
+            no_embed_class=True,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            img_size=(64, 64),
+        )
+        expected = resample_abs_pos_embed(model.pos_embed, (4, 4), (8, 2), num_prefix_tokens=0)
+        assert torch.equal(other.pos_embed, expected)
+
+    def test_weight_decay_leaves_embeddings_alone(self):
+        model = self.make(num_classes=7)
+        assert {"pos_embed", "cls_token"} <= set(model.no_weight_decay())
+        optimizer = create_optimizer_v2(model, "sgd", lr=1.0, weight_decay=0.1)
+        decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        assert decay[id(model.pos_embed)] == decay[id(model.cls_token)] == 0
+        assert decay[id(model.fc.weight)] == 0.1
+
+    @pytest.mark.parametrize("depth", [1, 2, 4, 7])
+    def test_other_depths_have_their_own_quarters(self, depth):
+        model = timm.create_model(self.tiny, depth=depth)
+        found = [i for i, block in enumerate(model.blocks) if hasattr(block, "rga")]
+        assert found == {1: [0], 2: [0, 1], 4: [0, 1, 2, 3], 7: [1, 3, 5, 6]}[depth]
+        maps = timm.create_model(self.tiny, depth=depth, features_only=True)
+        assert maps.feature_info.module_name() == [f"blocks.{i}" for i in found]
+
+    def test_image_too_small_for_a_map_is_refused_and_changes_nothing(self):
+        with pytest.raises(ValueError, match="8x40 is too small"):
+            timm.create_model(self.tiny, img_size=(8, 40))
+        model = self.make(num_classes=7)
+        expected = model(self.images())
+        with pytest.raises(ValueError, match="24x8 is too small"):
+            model.set_input_size((24, 8))
+        assert torch.equal(model(self.images()), expected)
