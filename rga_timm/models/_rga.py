@@ -108,7 +108,7 @@ class RGAMixin(_TimmModel):
         pool_type: str,
         drop_rate: float,
     ) -> None:
-        """Turn the plain backbone, without classifier, into an RGA model; see ``create_rga``."""
+        """Turn the plain backbone, without classifier, into an RGA model; see ``make_rga``."""
         self.backbone = backbone
         self.img_size = img_size
         self.native_size = native_size
