@@ -32,7 +32,7 @@ def create_rga(
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(feature_cfg or {}),
+        feature_cfg=feature_cfg,
         **kwargs,
     )
 
@@ -124,15 +124,27 @@ def imagenet_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
         weights: timm's name of them, model and tag, in whose repository on the Hub they lie.
         **kwargs: What differs.
     """
+    kept = ("hf_hub_id", "license", "origin_url", *_PREPROCESSING)
+    return reid_cfg(**_from_timm(weights, kept) | kwargs)
+
+
+def test_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
+    """The config of a family's small model for tests, on images of 64x32, without weights.
+
+    Args:
+        weights: timm's name of those whose preprocessing it shares.
+        **kwargs: What differs.
+    """
+    kept = _from_timm(weights, _PREPROCESSING)
+    return reid_cfg(input_size=(3, 64, 32), pool_size=(4, 2), **kept, **kwargs)
+
+
+_PREPROCESSING = ("mean", "std", "interpolation", "first_conv")
+
+
+def _from_timm(weights: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """These entries of timm's own config of some weights."""
     source: Any = get_pretrained_cfg(weights)
     if source is None:
         raise ValueError(f"timm knows no weights {weights!r}")
-    kept = ("hf_hub_id", "mean", "std", "interpolation", "first_conv", "license", "origin_url")
-    return reid_cfg(**{name: getattr(source, name) for name in kept} | kwargs)
-
-
-def test_cfg(backbone: str, **kwargs: Any) -> dict[str, Any]:
-    """The config of a family's small model for tests, on images of 64x32, without weights."""
-    source: Any = get_pretrained_cfg(backbone)
-    kept = {name: getattr(source, name) for name in ("mean", "std", "interpolation", "first_conv")}
-    return reid_cfg(input_size=(3, 64, 32), pool_size=(4, 2), **kept, **kwargs)
+    return {name: getattr(source, name) for name in names}

@@ -123,12 +123,15 @@ class RGAMixin(_TimmModel):
         if relation != "none":
             self._append_rga(zero_init)
         self.drop_rate = drop_rate
-        self.set_pool_type(pool_type)
-        self.head_hidden_size = self.pooled_width()
-        self.pool_type = pool_type
+        self._change_pooling(pool_type)
         self.num_classes = num_classes
         self.neck = self._make_neck()
         self.fc = self._make_classifier()
+
+    def _change_pooling(self, pool_type: str, **kwargs: Any) -> None:
+        self.set_pool_type(pool_type, **kwargs)
+        self.head_hidden_size = self.pooled_width()
+        self.pool_type = pool_type
 
     @torch.jit.ignore
     def check_size(self, size: Size, name: str) -> None:
@@ -215,9 +218,7 @@ class RGAMixin(_TimmModel):
         check_num_classes(num_classes)
         if global_pool is not None:
             old_width = self.head_hidden_size if self.pool_type else 0
-            self.set_pool_type(global_pool, **kwargs)
-            self.head_hidden_size = self.pooled_width()
-            self.pool_type = global_pool
+            self._change_pooling(global_pool, **kwargs)
             if old_width != (self.head_hidden_size if global_pool else 0):
                 self.neck = self._make_neck().train(self.training)
         self.num_classes = num_classes

@@ -40,13 +40,17 @@ _LITE_RELEASES = (
 )
 
 
-class RGAEfficientNet(RGAMixin, EfficientNet):
-    """EfficientNet, or one built alike, with relation-aware global attention and a re-id head."""
+class RGABlocksMixin(RGAMixin):
+    """For the networks of timm's EfficientNet builder, whose stages are groups of blocks."""
 
     def remove_last_stride(self) -> None:
         """The last resolution may have several groups of blocks."""
         for blocks in self.blocks[self.stage_ends[-2] :]:
             remove_stride(blocks)
+
+
+class RGAEfficientNet(RGABlocksMixin, EfficientNet):
+    """EfficientNet, or one built alike, with relation-aware global attention and a re-id head."""
 
     def convert_weights(self, weights: StateDict) -> StateDict:
         """Weights of the EfficientNet-Lite releases under timm's names; others as they are.

@@ -17,13 +17,12 @@ from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor
 
 from ._create import create_rga, imagenet_cfg, test_cfg
-from ._rga import RGAMixin, remove_stride
-from .rga_efficientnet import RGAEfficientNet
+from .rga_efficientnet import RGABlocksMixin, RGAEfficientNet
 
 __all__ = ["RGAMobileNetV3"]
 
 
-class RGAMobileNetV3(RGAMixin, MobileNetV3):
+class RGAMobileNetV3(RGABlocksMixin, MobileNetV3):
     """MobileNet V3 or V4 with relation-aware global attention and a re-id head."""
 
     def forward_pool(self, x: Tensor) -> Tensor:
@@ -34,11 +33,6 @@ class RGAMobileNetV3(RGAMixin, MobileNetV3):
     def pooled_width(self) -> int:
         """That of the convolution, whatever the pooling."""
         return self.head_hidden_size
-
-    def remove_last_stride(self) -> None:
-        """The last resolution may have several groups of blocks."""
-        for blocks in self.blocks[self.stage_ends[-2] :]:
-            remove_stride(blocks)
 
 
 def _create(

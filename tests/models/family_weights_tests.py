@@ -49,12 +49,11 @@ class WeightsTests(FamilyBase):
         assert "backbone alone" in caplog.text
         x = self.images()
         # All stages before the one that had the last stride are timm's own to the bit.
-        index = (
-            -2 if model.feature_info[-1]["reduction"] != plain.feature_info[-1]["reduction"] else -1
-        )
+        ours, theirs = (m.feature_info[-1]["reduction"] for m in (model, plain))
+        end = None if ours == theirs else -1
         actual = model.forward_intermediates(x, intermediates_only=True)
         expected = plain.forward_intermediates(x, intermediates_only=True)
-        for a, b in zip(actual[: index + 1 or None], expected[: index + 1 or None], strict=True):
+        for a, b in zip(actual[:end], expected[:end], strict=True):
             self.assert_same_maps(a, b)
         assert torch.equal(model.neck.weight, torch.ones_like(model.neck.weight))
         if num_classes:

@@ -1,12 +1,12 @@
 import pytest
 import timm
 import torch
-from family_tests import ModelFamilyTests
+from family_tests import PatchFamilyTests
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class TestRGAConvNeXt(ModelFamilyTests):
+class TestRGAConvNeXt(PatchFamilyTests):
     tiny = "test_rga_convnext"
     stages = ("stages.0", "stages.1", "stages.2", "stages.3")
     inside = ".blocks"
@@ -23,9 +23,6 @@ class TestRGAConvNeXt(ModelFamilyTests):
         norm, x = model.head.norm, maps.permute(0, 2, 3, 1)
         x = F.layer_norm(x, maps.shape[1:2], norm.weight, norm.bias, norm.eps)
         return x.permute(0, 3, 1, 2)
-
-    def grid(self, size: tuple[int, int], reduction: int) -> tuple[int, int]:
-        return size[0] // reduction, size[1] // reduction
 
     def test_pooling_side_by_side_widens_neck_and_classifier(self):
         """It cannot: timm refuses it, or in older versions fails in the layer norm."""
@@ -50,12 +47,3 @@ class TestRGAConvNeXt(ModelFamilyTests):
         names = set(timm.create_model("convnext_tiny", device="meta").state_dict())
         ours = set(timm.create_model("rga_convnext_tiny", device="meta").state_dict())
         assert {n for n in names if "downsample" in n} == {n for n in ours if "downsample" in n}
-
-    def test_image_too_small_for_a_map_is_refused_and_changes_nothing(self):
-        with pytest.raises(ValueError, match="8x40 is too small"):
-            timm.create_model(self.tiny, img_size=(8, 40))
-        model = self.make(num_classes=7)
-        expected = model(self.images())
-        with pytest.raises(ValueError, match="24x8 is too small"):
-            model.set_input_size((24, 8))
-        assert torch.equal(model(self.images()), expected)

@@ -1,7 +1,7 @@
 import pytest
 import timm
 import torch
-from family_tests import ModelFamilyTests
+from family_tests import PatchFamilyTests
 from random_weights import scramble, settle
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import ResPostBlock
@@ -9,15 +9,12 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 
-class TestRGAVisionTransformer(ModelFamilyTests):
+class TestRGAVisionTransformer(PatchFamilyTests):
     tiny = "test_rga_vit"
     stages = ("blocks.1", "blocks.2", "blocks.4", "blocks.5")
     variants = ("rga_vit_small_patch16",)
     golden_embedding = (0.491443, -1.264806, 0.257469, 0.200287, -0.019012, -0.883091)
     golden_logits = (0.181261, 0.748578, -0.495670, -1.386677, 0.370839)
-
-    def grid(self, size: tuple[int, int], reduction: int) -> tuple[int, int]:
-        return size[0] // reduction, size[1] // reduction
 
     def traced_to_maps(self, feature: Tensor, shape: torch.Size) -> Tensor:
         """Blocks give tokens, the class token first."""
@@ -131,12 +128,3 @@ class TestRGAVisionTransformer(ModelFamilyTests):
         assert found == {1: [0], 2: [0, 1], 4: [0, 1, 2, 3], 7: [1, 3, 5, 6]}[depth]
         maps = timm.create_model(self.tiny, depth=depth, features_only=True)
         assert maps.feature_info.module_name() == [f"blocks.{i}" for i in found]
-
-    def test_image_too_small_for_a_map_is_refused_and_changes_nothing(self):
-        with pytest.raises(ValueError, match="8x40 is too small"):
-            timm.create_model(self.tiny, img_size=(8, 40))
-        model = self.make(num_classes=7)
-        expected = model(self.images())
-        with pytest.raises(ValueError, match="24x8 is too small"):
-            model.set_input_size((24, 8))
-        assert torch.equal(model(self.images()), expected)

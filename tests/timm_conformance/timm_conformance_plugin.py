@@ -17,6 +17,7 @@ import pytest
 import stand_in_weights
 import timm
 import torch
+from conformance_verdict import arch
 
 import rga_timm  # noqa: F401  registers the models
 
@@ -28,11 +29,6 @@ MODELS = os.environ.get("RGA_CONFORMANCE_MODELS", "*").split()
 TESTS = os.environ.get("RGA_CONFORMANCE_TESTS", "*").split()
 SHARD, SHARDS = (int(n) for n in os.environ.get("RGA_CONFORMANCE_SHARD", "0/1").split("/"))
 SEED = 0
-
-
-def arch(name: str) -> str:
-    """Model name without its tag."""
-    return name.split(".", 1)[0]
 
 
 def family(name: str) -> str:
