@@ -37,7 +37,7 @@ from timm.utils import ParseKwargs
 
 import rga_timm
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
-from rga_timm.data.pedestrians import VERSION, draw
+from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.evaluation import Embedder
 from rga_timm.evaluation.embed import Feature
 

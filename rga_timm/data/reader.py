@@ -1,9 +1,7 @@
 """The readers of re-identification: lists of images, each with a person and a camera."""
 
-import hashlib
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import builtins
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -13,7 +11,7 @@ from PIL import Image
 from timm.data import ImageDataset
 from timm.data.readers.reader import Reader
 
-_logger = logging.getLogger(__name__)
+NO_TRACKLET = -1
 
 
 class ReidImage(NamedTuple):
@@ -22,6 +20,10 @@ class ReidImage(NamedTuple):
     path: str  # relative to the reader's root, with forward slashes
     pid: int  # person, as the data set numbers them
     camid: int  # camera, as the data set numbers them
+    tracklet: int = NO_TRACKLET  # images of one tracklet are tested as one, by their mean feature
+    box: tuple[int, int, int, int] | None = (
+        None  # left, top, right, bottom: what to cut out, pixels
+    )
 
 
 class ReidReader(Reader):
@@ -29,13 +31,16 @@ class ReidReader(Reader):
 
     ``reader[i]`` is an open file and the tensor ``[label, camid]`` (2,) int64, where the label is
     ``label_of[pid]`` for training and the pid itself for testing. It is a tensor because timm's
-    ``fast_collate`` takes no tuples. Read images through `ReidDataset`: timm's own `ImageDataset`
-    takes readers too, but puts the next image in the place of one that it cannot decode.
+    ``fast_collate`` takes no tuples. In a test split of tracklets it is ``[pid, camid, tracklet]``
+    (3,). Read images through `ReidDataset`: timm's own `ImageDataset` takes readers too, but puts
+    the next image in the place of one that it cannot decode, and knows nothing of boxes.
 
     Args:
         root: Folder that the paths of the images start from.
         images: The images, in the order in which they are to be read.
         label_of: From pid to the classifier's label.
+        opener: From an image's path to an open file of it, where it is not a file below ``root``.
+            Loader processes need it to be picklable.
     """
 
     def __init__(
@@ -43,13 +48,16 @@ class ReidReader(Reader):
         root: str | Path,
         images: Iterable[ReidImage],
         label_of: Mapping[int, int] | None = None,
+        opener: Callable[[str], BinaryIO] | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
         self.images = list(images)
         self.label_of = dict(label_of) if label_of is not None else None
+        self.opener = opener
         self.pids = np.array([image.pid for image in self.images], dtype=np.int64)
         self.camids = np.array([image.camid for image in self.images], dtype=np.int64)
+        self.tracklets = np.array([image.tracklet for image in self.images], dtype=np.int64)
 
     @property
     def labels(self) -> np.ndarray:
@@ -58,14 +66,34 @@ class ReidReader(Reader):
             return self.pids
         return np.array([self.label_of[image.pid] for image in self.images], dtype=np.int64)
 
+    @property
+    def has_tracklets(self) -> bool:
+        """Whether images belong together as tracklets."""
+        return bool((self.tracklets != NO_TRACKLET).any())
+
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, torch.Tensor]:
         image = self.images[index]
-        label = image.pid if self.label_of is None else self.label_of[image.pid]
-        target = torch.tensor([label, image.camid], dtype=torch.int64)
-        return open(self.root / image.path, "rb"), target
+        if self.label_of is not None:
+            target = [self.label_of[image.pid], image.camid]
+        elif image.tracklet != NO_TRACKLET:
+            target = [image.pid, image.camid, image.tracklet]
+        else:
+            target = [image.pid, image.camid]
+        return self.open(index), torch.tensor(target, dtype=torch.int64)
+
+    def open(self, index: int) -> BinaryIO:
+        """The file of an image, open for reading."""
+        path = self.images[index].path
+        return self.opener(path) if self.opener else builtins.open(self.root / path, "rb")
+
+    def without(self, indices: Iterable[int]) -> "ReidReader":
+        """The same reader without the images at these indices. Labels stay as they are."""
+        dropped = set(indices)
+        kept = (image for i, image in enumerate(self.images) if i not in dropped)
+        return ReidReader(self.root, kept, self.label_of, self.opener)
 
     def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         path = Path(self.images[index].path)
@@ -89,10 +117,13 @@ class ReidDataset(ImageDataset):
         super().__init__(root=str(reader.root), reader=reader, transform=transform)
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
+        box = self.reader.images[index].box
         try:
             file, target = self.reader[index]
             with file, Image.open(file) as image:
                 pixels = image.convert("RGB")  # this is what decodes
+            if box is not None:
+                pixels = _cut_out(pixels, box)
         # What Pillow raises on a broken file depends on the format and on where it is broken.
         except (OSError, SyntaxError, ValueError) as error:
             name = self.reader.filename(index, absolute=True)
@@ -100,81 +131,12 @@ class ReidDataset(ImageDataset):
         return pixels if self.transform is None else self.transform(pixels), target
 
 
-@dataclass(frozen=True)
-class ReidSplits:
-    """A data set: one split to train on, and queries to be looked for in a gallery.
-
-    Attributes:
-        name: Of the data set.
-        root: Folder that was read, which holds the images.
-        train: Its labels are 0 … len(classes) - 1.
-        query: Its labels are pids.
-        gallery: Its labels are pids.
-    """
-
-    name: str
-    root: Path
-    train: ReidReader
-    query: ReidReader
-    gallery: ReidReader
-
-    @classmethod
-    def from_images(
-        cls,
-        name: str,
-        root: Path,
-        *,
-        train: Sequence[ReidImage],
-        query: Sequence[ReidImage],
-        gallery: Sequence[ReidImage],
-    ) -> "ReidSplits":
-        """Make the readers. Label i is the i-th smallest pid of ``train``.
-
-        Sorted, so that a checkpoint's classifier means the same people whatever the order in
-        which a file system lists them.
-        """
-        pids = sorted({image.pid for image in train})
-        label_of = {pid: label for label, pid in enumerate(pids)}
-        return cls(
-            name=name,
-            root=root,
-            train=ReidReader(root, train, label_of),
-            query=ReidReader(root, query),
-            gallery=ReidReader(root, gallery),
+def _cut_out(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    left, top, right, bottom = box
+    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        # Pillow would fill up with black what lies outside.
+        raise ValueError(
+            f"the box {box} (left, top, right, bottom) does not lie within "
+            f"the {image.width}x{image.height} (width x height) image"
         )
-
-    @property
-    def classes(self) -> list[int]:
-        """The pid of each label of ``train``."""
-        return [int(pid) for pid in np.unique(self.train.pids)]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of who is where in which image: two runs with the same one used the same data.
-
-        Of the sorted lines "split path pid camid"; the pixels do not count.
-        """
-        lines = sorted(
-            f"{split} {image.path} {image.pid} {image.camid}\n"
-            for split, reader in self._readers().items()
-            for image in reader.images
-        )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, and per split the numbers of images, ids and cameras.
-
-        Plain types only, ready for JSON or YAML.
-        """
-        counts = {
-            split: {
-                "images": len(reader),
-                "ids": len(np.unique(reader.pids)),
-                "cameras": len(np.unique(reader.camids)),
-            }
-            for split, reader in self._readers().items()
-        }
-        return {"name": self.name, **counts, "fingerprint": self.fingerprint}
-
-    def _readers(self) -> dict[str, ReidReader]:
-        return {"train": self.train, "query": self.query, "gallery": self.gallery}
+    return image.crop(box)

@@ -1,4 +1,4 @@
-import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from noise_image import write_noise
 from PIL import Image
 
-from rga_timm.data import ReidDataset, ReidImage, ReidReader, ReidSplits
+from rga_timm.data import ReidDataset, ReidImage, ReidReader
 
 IMAGES = [ReidImage("a/30.png", 30, 2), ReidImage("a/4.png", 4, 1), ReidImage("b/30.png", 30, 1)]
 
@@ -18,10 +18,6 @@ def root(tmp_path: Path) -> Path:
     for seed, image in enumerate(IMAGES):
         write_noise(tmp_path / image.path, seed=seed)
     return tmp_path
-
-
-def splits(train: list[ReidImage], root: Path = Path("unused")) -> ReidSplits:
-    return ReidSplits.from_images("x", root, train=train, query=IMAGES[:1], gallery=IMAGES[1:])
 
 
 def test_a_test_reader_gives_the_pid_and_a_train_reader_the_label(root):
@@ -74,29 +70,43 @@ def test_an_unreadable_image_is_an_error_that_names_it(root, damage):
     assert dataset[0][1].tolist() == [30, 2]
 
 
-def test_labels_follow_the_sorted_pids_whatever_the_order_of_the_images():
-    for images in (IMAGES, IMAGES[::-1]):
-        made = splits(images)
-        assert made.classes == [4, 30]
-        assert [made.classes[label] for label in made.train.labels] == made.train.pids.tolist()
+def test_images_of_a_tracklet_are_tested_with_its_number_and_trained_on_without(root):
+    images = [image._replace(tracklet=7) for image in IMAGES]
+    reader = ReidReader(root, images)
+    assert reader.has_tracklets
+    assert reader[1][1].tolist() == [4, 1, 7]
+    assert ReidReader(root, images, {30: 1, 4: 0})[1][1].tolist() == [0, 1]
+    assert not ReidReader(root, IMAGES).has_tracklets
 
 
-def test_describe_counts_images_ids_and_cameras_in_plain_types():
-    description = splits(IMAGES).describe()
-    assert description["train"] == {"images": 3, "ids": 2, "cameras": 2}
-    assert description["query"] == {"images": 1, "ids": 1, "cameras": 1}
-    assert {type(count) for count in description["train"].values()} == {int}
+def test_images_may_come_from_elsewhere_than_files():
+    def opener(path: str) -> io.BytesIO:
+        file = io.BytesIO()
+        Image.new("RGB", (4, 8), color=(len(path), 0, 0)).save(file, "png")
+        file.seek(0)
+        return file
+
+    image, target = ReidDataset(ReidReader("nowhere", IMAGES, opener=opener))[1]
+    assert image.getpixel((0, 0)) == (len("a/4.png"), 0, 0)
+    assert target.tolist() == [4, 1]
 
 
-def test_the_fingerprint_is_the_hash_of_the_sorted_lines():
-    lines = "gallery a/4.png 4 1\ngallery b/30.png 30 1\nquery a/30.png 30 2\ntrain a/4.png 4 1\n"
-    assert splits(IMAGES[1:2]).fingerprint == hashlib.sha256(lines.encode()).hexdigest()
+def test_a_box_is_cut_out(root):
+    whole = np.asarray(Image.open(root / "a/4.png"))
+    images = [IMAGES[1]._replace(box=(2, 3, 10, 20))]
+    image, _ = ReidDataset(ReidReader(root, images))[0]
+    assert np.array_equal(np.asarray(image), whole[3:20, 2:10])
 
 
-def test_the_fingerprint_ignores_order_and_place_and_notices_everything_else():
-    original = splits(IMAGES).fingerprint
-    assert splits(IMAGES[::-1], Path("elsewhere")).fingerprint == original
-    first, *rest = IMAGES
-    changed = [first._replace(path="z"), first._replace(pid=5), first._replace(camid=5)]
-    others = {splits([image, *rest]).fingerprint for image in changed}
-    assert len({original, *others, splits(rest).fingerprint}) == 5
+@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 17, 4), (0, 0, 4, 33), (4, 0, 4, 8)])
+def test_a_box_that_is_not_within_the_image_is_an_error(root, box):
+    dataset = ReidDataset(ReidReader(root, [IMAGES[1]._replace(box=box)]))
+    with pytest.raises(RuntimeError, match=r"a/4\.png: the box .* within the 16x32 "):
+        dataset[0]
+
+
+def test_images_can_be_left_out_and_labels_stay(root):
+    reader = ReidReader(root, IMAGES, {30: 1, 4: 0}).without([0])
+    assert [image.path for image in reader.images] == ["a/4.png", "b/30.png"]
+    assert reader.labels.tolist() == [0, 1]
+    assert ReidReader(root, IMAGES, {30: 1, 4: 0}).without([1]).labels.tolist() == [1, 1]

@@ -17,7 +17,7 @@ import yaml
 from finetune_options import RECIPES, parse_args
 from safetensors.torch import load_file
 
-from rga_timm.data.pedestrians import draw
+from rga_timm.data.datasets.pedestrians import draw
 
 SCRIPT = Path(finetune.__file__)
 

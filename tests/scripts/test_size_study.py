@@ -7,7 +7,7 @@ import timm
 import torch
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.data.pedestrians import VERSION, draw
+from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.hub import save_pretrained
 
 

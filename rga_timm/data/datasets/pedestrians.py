@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from ..registry import register_dataset
+from ..splits import ReidSplits
 from .market1501 import FOLDERS, read_market1501
 from .pedestrian_camera import NUM_CAMERAS, Camera
 from .pedestrian_figure import Person
-from .reader import ReidSplits
-from .registry import register_dataset
 
 _logger = logging.getLogger(__name__)
 

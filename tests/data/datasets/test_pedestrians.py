@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rga_timm.data import ReidReader, create_dataset, pedestrians
-from rga_timm.data.market1501 import read_market1501
+from rga_timm.data import ReidReader, create_dataset
+from rga_timm.data.datasets import pedestrians
+from rga_timm.data.datasets.market1501 import read_market1501
 
 SMALL = {
     "train_ids": 6,
@@ -203,6 +204,6 @@ def test_a_place_taken_by_something_else_meanwhile_is_an_error(tmp_path, monkeyp
 def test_what_is_in_the_place_already_is_read_and_not_drawn_over(tiny_sets, tmp_path):
     folder = tmp_path / f"pedestrians-{pedestrians.VERSION}"
     folder.mkdir()
-    with pytest.raises(FileNotFoundError, match="nothing: the folder is empty"):
+    with pytest.raises(FileNotFoundError, match="nothing: it is empty"):
         create_dataset("pedestrians", tmp_path)
     assert not tiny_sets

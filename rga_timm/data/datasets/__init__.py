@@ -1,0 +1,11 @@
+"""The data sets, one small file each. Importing this registers them all."""
+
+from . import (
+    market1501,
+    pedestrians,
+)
+
+__all__ = [
+    "market1501",
+    "pedestrians",
+]

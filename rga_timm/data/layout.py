@@ -1,0 +1,212 @@
+"""Find a data set in a folder, and read its names and lists: what all data sets have in common.
+
+A data set circulates in several layouts, each under a folder or two too many. A `Layout` says what
+must be there, `find_layout` looks for it in a folder and below, and what it says where nothing fits
+is what a user needs to mend it.
+"""
+
+import fnmatch
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_logger = logging.getLogger(__name__)
+
+SEARCH_DEPTH = 2  # how many folders too many may lie around a data set
+_NOT_DATA = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a data set lies on disk.
+
+    Attributes:
+        name: Whose layout it is, such as ``"the archive's own"``.
+        paths: Files and folders that must be there, relative to the layout's root. They may hold
+            wildcards, as `glob` has them.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+
+    def missing_in(self, folder: Path) -> list[str]:
+        """Those of `paths` that a folder does not hold."""
+        return [path for path in self.paths if not _holds(folder, path)]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.paths)})"
+
+
+def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tuple[Path, Layout]:
+    """Where below a folder a data set lies, and how.
+
+    Looks at ``root`` itself, then at what is right below it, then a level deeper; and at the folder
+    above where ``root`` is one of the data set's own folders. Earlier layouts win over later ones.
+
+    Args:
+        name: Of the data set, as registered. Of several data sets in the same layout, the one in a
+            folder that is called like it is taken.
+        root: Folder of the data set, or one around it.
+        layouts: Those that it is known to have.
+
+    Returns:
+        The layout's root and the layout.
+
+    Raises:
+        FileNotFoundError: No layout fits, or several folders do. The error says what was expected,
+            what is there, and what the nearest layout lacks.
+    """
+    expected = f"Expected is one of these layouts, or a folder around it: {_join(layouts)}"
+    if root is None:
+        raise FileNotFoundError(f"{name} has to be told where it lies. {expected}")
+    if not root.is_dir():
+        kind = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(f"{root} {kind}. {expected}")
+    seen: list[Path] = []
+    level = [root]
+    for _ in range(SEARCH_DEPTH + 1):
+        found = [
+            (folder, layout)
+            for folder in level
+            if (layout := next((fit for fit in layouts if not fit.missing_in(folder)), None))
+        ]
+        if found:
+            return _choose(name, root, found)
+        seen += level
+        level = [below for folder in level for below in subfolders(folder)]
+    for layout in layouts:
+        inner = any(fnmatch.fnmatch(root.name, path.split("/")[0]) for path in layout.paths)
+        if inner and not layout.missing_in(root.resolve().parent):
+            _logger.info("%s lies in the folder above %s: taking that", name, root)
+            return root.parent, layout
+    raise FileNotFoundError(
+        f"{name} was not found in {root}, which holds {listing(root)}. "
+        f"{_nearest(root, seen, layouts)}{expected}"
+    )
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders right below one, sorted, but for those that operating systems leave behind."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
+    return [folder / name for name in sorted(names)]
+
+
+def file_names(folder: Path) -> list[str]:
+    """The names of the files right below a folder, sorted, but for what operating systems leave.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    with os.scandir(folder) as entries:
+        # Not is_file(): on a network drive that can be a question to the server for each file.
+        return sorted(entry.name for entry in entries if is_data(entry.name) and not entry.is_dir())
+
+
+def is_data(name: str) -> bool:
+    """Whether a name is not one of those that macOS (._*) and Windows leave in folders."""
+    return not name.startswith(".") and name.lower() not in _NOT_DATA
+
+
+def match_names(
+    folder: Path, names: Iterable[str], pattern: re.Pattern[str], example: str, title: str
+) -> Iterator[tuple[str, re.Match[str]]]:
+    """Names with their match of a pattern.
+
+    Args:
+        folder: That the names are from, for the error.
+        names: As of `file_names`.
+        pattern: That each whole name must match.
+        example: A name that does.
+        title: Of the data set.
+
+    Yields:
+        Name and match.
+
+    Raises:
+        ValueError: A name does not match.
+    """
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise ValueError(
+                f"{folder / name} is not named as in {title}, where names are like {example}. "
+                "Is this another data set, or a file that does not belong there?"
+            )
+        yield name, match
+
+
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """The lines of a list that are not empty, each with its place ``FILE:LINE`` for errors.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a text file, or empty.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no list {path}")
+    try:
+        # Not splitlines(), which breaks names at rarer characters too.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file: {error}") from error
+    numbered = ((f"{path}:{number}", line.strip()) for number, line in enumerate(lines, start=1))
+    found = [(place, line) for place, line in numbered if line]
+    if not found:
+        raise ValueError(f"the list {path} is empty")
+    return found
+
+
+def listing(folder: Path, limit: int = 8) -> str:
+    """What a folder holds, in words."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) + more) or "nothing: it is empty"
+
+
+def _holds(folder: Path, path: str) -> bool:
+    if not glob.has_magic(path):
+        return (folder / path).exists()
+    return any(True for _ in glob.iglob(path, root_dir=folder))
+
+
+def _choose(name: str, root: Path, found: list[tuple[Path, Layout]]) -> tuple[Path, Layout]:
+    """One of several folders that fit: the only one that is called like the data set."""
+    called = [item for item in found if _plain(name) in _plain(item[0].name)]
+    candidates = called or found
+    if len(candidates) == 1:
+        return candidates[0]
+    folders = ", ".join(str(folder.relative_to(root)) for folder, _ in candidates)
+    raise FileNotFoundError(
+        f"{root} holds several folders that could be {name} ({folders}): name one of them"
+    )
+
+
+def _nearest(root: Path, folders: Sequence[Path], layouts: Sequence[Layout]) -> str:
+    """What is missing where a part of a layout is there."""
+    partial = []
+    for folder in folders:
+        for layout in layouts:
+            missing = layout.missing_in(folder)
+            if missing and len(missing) < len(layout.paths):
+                partial.append((len(missing) / len(layout.paths), folder, layout, missing))
+    if not partial:
+        return ""
+    _, folder, layout, missing = min(partial, key=lambda item: item[0])
+    where = "it" if folder == root else str(folder)
+    return f"As {layout.name} layout {where} lacks {', '.join(missing)}. "
+
+
+def _join(layouts: Sequence[Layout]) -> str:
+    return "; ".join(map(str, layouts))
+
+
+def _plain(name: str) -> str:
+    """A name without case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
