@@ -3,13 +3,13 @@
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from .layout import Layout
-from .splits import ReidSplits
+from .splits import Counts, ReidSplits
 
 Factory = Callable[..., ReidSplits]
 
@@ -30,6 +30,8 @@ class DatasetInfo:
         title: As its authors call it.
         factory: From its folder and its options to its splits.
         layouts: In which it circulates; none for users' own data.
+        published: The counts of its splits with the default options, as far as its authors give
+            them.
         partitions: How many values ``split`` takes where the protocol is a mean over partitions.
     """
 
@@ -37,6 +39,7 @@ class DatasetInfo:
     title: str
     factory: Factory
     layouts: tuple[Layout, ...] = ()
+    published: Mapping[str, Counts] = field(default_factory=dict)
     partitions: int = 1
 
     @property
@@ -54,7 +57,12 @@ _datasets: dict[str, DatasetInfo] = {}
 
 
 def register_dataset(
-    name: str, *, title: str | None = None, layouts: Sequence[Layout] = (), partitions: int = 1
+    name: str,
+    *,
+    title: str | None = None,
+    layouts: Sequence[Layout] = (),
+    published: Mapping[str, Counts] | None = None,
+    partitions: int = 1,
 ) -> Callable[[Factory], Factory]:
     """Decorate a function from a root folder to a `ReidSplits`, to be found under ``name``.
 
@@ -62,6 +70,8 @@ def register_dataset(
         name: Lower case, without colons.
         title: The name as the authors write it; ``name`` if there is none.
         layouts: In which it circulates.
+        published: The counts of its splits with the default options. Where other options change
+            them, the function gives `ReidSplits` its own, ``{}`` for unknown ones.
         partitions: The function's option ``split`` goes from 0 to this, exclusively.
 
     Returns:
@@ -75,7 +85,9 @@ def register_dataset(
     def register(factory: Factory) -> Factory:
         if name in _datasets:
             raise ValueError(f"a data set named {name!r} is registered already")
-        _datasets[name] = DatasetInfo(name, title or name, factory, tuple(layouts), partitions)
+        _datasets[name] = DatasetInfo(
+            name, title or name, factory, tuple(layouts), published or {}, partitions
+        )
         return factory
 
     return register
@@ -167,6 +179,8 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
             f"{info.title}, 0 to {info.partitions - 1}"
         )
     splits = info.factory(None if root is None else Path(root).expanduser(), **given)
+    if splits.published is None:
+        splits = replace(splits, published=info.published)
     unusual = [
         f"{option}={str(value).lower() if isinstance(value, bool) else value}"
         for option, value in sorted(given.items())

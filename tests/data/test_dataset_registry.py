@@ -4,6 +4,7 @@ from typing import Literal
 import pytest
 
 from rga_timm.data import (
+    Counts,
     ReidImage,
     ReidSplits,
     create_dataset,
@@ -122,3 +123,15 @@ def test_all_partitions_of_a_spec(mine):
     register_dataset("whole")(lambda root: root)
     with pytest.raises(ValueError, match="whole has no partitions"):
         partition_specs("whole:split=all")
+
+
+def test_published_counts_are_the_data_set_s_own_or_those_of_its_registration(monkeypatch, caplog):
+    monkeypatch.setattr(registry, "_datasets", {})
+    counts = {"query": Counts(1, 1)}
+    for name, own in (("usual", None), ("unusual", {})):
+        made = ReidSplits.from_images(name, Path("."), published=own)
+        register_dataset(name, published=counts)(lambda root, made=made: made)
+    assert create_dataset("usual").published == counts
+    assert len(caplog.messages) == 1
+    assert create_dataset("unusual").published == {}
+    assert len(caplog.messages) == 1

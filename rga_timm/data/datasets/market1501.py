@@ -32,7 +32,7 @@ _PUBLISHED = {
 }
 
 
-@register_dataset("market1501", title="Market-1501", layouts=[LAYOUT])
+@register_dataset("market1501", title="Market-1501", layouts=[LAYOUT], published=_PUBLISHED)
 def market1501(root: Path | None) -> ReidSplits:
     """Market-1501, or anything in its layout; a warning is logged where it is not all there.
 
@@ -40,12 +40,10 @@ def market1501(root: Path | None) -> ReidSplits:
         root: The folder with ``bounding_box_train``, ``query`` and ``bounding_box_test``, or a
             folder around it.
     """
-    return read_market1501(root, "market1501", _PUBLISHED)
+    return read_market1501(root, "market1501")
 
 
-def read_market1501(
-    root: Path | None, name: str, published: dict[str, Counts] | None = None
-) -> ReidSplits:
+def read_market1501(root: Path | None, name: str) -> ReidSplits:
     """Read a data set in Market-1501's layout.
 
     Junk (pid -1) is dropped; distractors (pid 0) stay.
@@ -53,7 +51,6 @@ def read_market1501(
     Args:
         root: As for `market1501`.
         name: What to call the data set.
-        published: How large it should be.
 
     Raises:
         FileNotFoundError: The layout is another one, or one of its folders is empty.
@@ -61,9 +58,7 @@ def read_market1501(
     """
     root, _ = find_layout(name, root, [LAYOUT])
     train, query, gallery = (_read_folder(root, folder) for folder in FOLDERS)
-    return ReidSplits.from_images(
-        name, root, train=train, query=query, gallery=gallery, published=published
-    )
+    return ReidSplits.from_images(name, root, train=train, query=query, gallery=gallery)
 
 
 def _read_folder(root: Path, folder: str) -> list[ReidImage]:
