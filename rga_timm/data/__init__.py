@@ -1,6 +1,7 @@
 """Data sets as readers, P×K batches, transforms and loaders. Serves any timm model."""
 
 from . import datasets  # noqa: F401 - registers them
+from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
 from .reader import ReidDataset, ReidImage, ReidReader
@@ -21,6 +22,7 @@ __all__ = [
     "Counts",
     "DatasetInfo",
     "IdentityBatchSampler",
+    "JoinedReader",
     "Layout",
     "ReidDataset",
     "ReidImage",
@@ -32,6 +34,7 @@ __all__ = [
     "dataset_info",
     "eval_transform",
     "find_layout",
+    "join_train",
     "list_datasets",
     "parse_spec",
     "partition_specs",
