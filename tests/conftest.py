@@ -6,7 +6,7 @@ import os
 # cost more than they bring, and round differently.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from hypothesis import settings  # noqa: E402 - imports numpy where it is there
+from hypothesis import settings
 
 # The same cases every time, on machines however slow.
 settings.register_profile("rga_timm", deadline=None, derandomize=True, database=None)
