@@ -1,8 +1,8 @@
 """MSMT17: 4,101 people before 15 cameras.
 
 Wei et al., "Person Transfer GAN to Bridge Domain Gap for Person Re-Identification", CVPR 2018.
-126,441 images. Train and val share 1,041 people; 11,659 queries and 82,161 gallery images are of the
-3,060 others, whose numbers start from 0 again.
+126,441 images. Train and val share 1,041 people; 11,659 queries and 82,161 gallery images are of
+the 3,060 others, whose numbers start from 0 again.
 
 There are two versions with the same images, names and lists: V1 as published, and V2, in which the
 authors masked the faces. Scores on one do not compare with scores on the other.
