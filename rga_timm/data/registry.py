@@ -186,8 +186,10 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
         for option, value in sorted(given.items())
         if value != info.options[option].default
     ]
-    if unusual:
-        splits = replace(splits, name=f"{splits.name}:{','.join(unusual)}")
+    # A reader that finds out an option by itself has named it: msmt17:version=v2.
+    name, _, named = splits.name.partition(":")
+    if options_of_name := sorted({*unusual, *filter(None, named.split(","))}):
+        splits = replace(splits, name=f"{name}:{','.join(options_of_name)}")
     splits.warn_of_surprises()
     return splits
 

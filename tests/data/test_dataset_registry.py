@@ -90,6 +90,24 @@ def test_the_name_says_which_options_are_not_the_defaults(mine):
     assert parse_spec("mine:distractors=true,split=1")[1] == {"distractors": True, "split": 1}
 
 
+def test_the_name_says_which_options_the_data_set_found_out_by_itself(monkeypatch):
+    monkeypatch.setattr(registry, "_datasets", {})
+
+    @register_dataset("mine")
+    def factory(
+        root: Path | None, *, val: bool = False, version: Literal["v1", "v2"] | None = None
+    ) -> ReidSplits:
+        return ReidSplits.from_images("mine:version=v2", Path("."))
+
+    for spec, name in (
+        ("mine", "mine:version=v2"),
+        ("mine:version=v2", "mine:version=v2"),
+        ("mine:val=true", "mine:val=true,version=v2"),
+        ("mine:version=v2,val=true", "mine:val=true,version=v2"),
+    ):
+        assert create_dataset(spec).name == name
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -2,10 +2,14 @@
 
 from . import (
     market1501,
+    msmt17,
     pedestrians,
+    veri776,
 )
 
 __all__ = [
     "market1501",
+    "msmt17",
     "pedestrians",
+    "veri776",
 ]
