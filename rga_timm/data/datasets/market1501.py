@@ -36,7 +36,6 @@ DISTRACTOR_FOLDERS = (
     "distractors_500k",
     "../distractors_500k/images",
     "../distractors_500k",
-    "../images",
 )
 # Left out of a ranking is who has the query's person and camera. No query has the distractors'
 # person, nor this camera: Market-1501 counts its cameras from 1.

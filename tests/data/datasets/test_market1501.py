@@ -141,7 +141,6 @@ def write_distractors(folder, names=DISTRACTORS):
         "distractors_500k/images",
         "../distractors_500k",
         "../distractors_500k/images",
-        "../images",
     ],
 )
 def test_every_image_of_the_folder_of_distractors_is_one(market_root, folder):
