@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..splits import ReidSplits
 from .decode import ImageFacts
-from .finding import Finding
+from .finding import Finding, Level
 
 SMALLEST = 16  # pixels, of the shorter side: below it nobody can be told from anybody
 
@@ -123,11 +123,13 @@ def _duplicates(splits: ReidSplits, facts_of: dict[str, list[ImageFacts]]) -> li
         "query_in_gallery": [copies for copies in several if _gives_answer_away(copies)],
         "twice": [copies for copies in several if _is_twice(copies)],
     }
-    return [
-        Finding(kind, *_DUPLICATES[kind](len(found)), [_item(copies) for copies in found])
-        for kind, found in kinds.items()
-        if found
-    ]
+    findings = []
+    for kind, found in kinds.items():
+        if found:
+            level, text, mend = _DUPLICATES[kind]
+            items = [_item(copies) for copies in found]
+            findings.append(Finding(kind, level, text.format(len(found)), mend, items))
+    return findings
 
 
 def _are_two_people(copies: list[_Copy], same_numbering: bool) -> bool:
@@ -160,27 +162,28 @@ def _item(copies: list[_Copy]) -> dict[str, Any]:
     return {"images": [str(copy) for copy in copies]}
 
 
-_DUPLICATES: dict[str, Any] = {
-    "two_identities": lambda n: (
+# From the kind to level, text (of how many), and what to do.
+_DUPLICATES: dict[str, tuple[Level, str, str]] = {
+    "two_identities": (
         "warning",
-        f"{n} images are there under two identities",
+        "{} images are there under two identities",
         "One of them is wrong, and teaches or tests something wrong. In data of your own correct "
         "it; in a published set leave it, or scores do not compare.",
     ),
-    "train_and_test": lambda n: (
+    "train_and_test": (
         "warning",
-        f"{n} images are both trained and tested on",
+        "{} images are both trained and tested on",
         "The scores are too good. In data of your own take them out of one of the splits.",
     ),
-    "query_in_gallery": lambda n: (
+    "query_in_gallery": (
         "warning",
-        f"{n} queries are in the gallery too, under another camera: they find themselves",
+        "{} images are queries, and in the gallery under another camera: they find themselves",
         "The scores are too good. In data of your own take them out of one of the two, or correct "
         "their cameras.",
     ),
-    "twice": lambda n: (
+    "twice": (
         "note",
-        f"{n} images are there more than once under one identity, in the same split",
+        "{} images are there more than once under one identity, in the same split",
         "They count more than others. In data of your own delete all but one.",
     ),
 }
