@@ -5,6 +5,7 @@ import fnmatch
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..layout import SEARCH_DEPTH, Layout, is_data, listing, plain_name
@@ -14,6 +15,9 @@ from .tree import IMAGE_ENDINGS, fitting, levels_below
 
 _DEEPEST = 6  # levels below the folder that are searched for a data set
 _HIGHEST = 4  # levels above it
+# Shares of a layout that are missing. Up to the first it is that data set; beyond the second, a
+# folder called train or so is no hint at all.
+_MOSTLY_THERE, _BARELY_THERE = 0.5, 0.7
 
 _UNPACK = {
     ".zip": "unzip",
@@ -45,22 +49,27 @@ def find_hints(root: Path, infos: Sequence[DatasetInfo]) -> list[Finding]:
     if not root.is_dir():
         return _of_file(root)
     what = f"no data set was found in {root}, which holds {listing(root)}"
+    partial = _partial(root, infos)
     hints = [
         *_above(root, infos),
         *_deeper(root, infos),
         *_packed(root),
-        *_partial(root, infos),
-        *_one_folder_a_person(root, infos),
-        *_tables(root),
+        *(hint for _, hint in partial),
     ]
+    if not partial or partial[0][0] > _MOSTLY_THERE:
+        hints += _one_folder_a_person(root, infos)
+    hints += _tables(root)
     known = ", ".join(info.name for info in infos)
     mend = "" if hints else f"Give the folder of one of the known data sets: {known}."
-    if not hints and (image := next(_images(root), None)):
+    folders = (folder for level in levels_below(root, SEARCH_DEPTH) for folder in level)
+    images = (image for folder in folders for image in _images(folder))
+    if not hints and (image := next(images, None)):
         mend += (
             f" Data of your own, such as {image}, need to say who is in which image: by a table "
             "(--dataset table), or by a folder for each person (--dataset folder)."
         )
-    return [_hint("not_found", what, mend), *hints]
+    # The error is one; the rest may explain it.
+    return [_hint("not_found", what, mend), *(replace(hint, level="note") for hint in hints)]
 
 
 def _hint(kind: str, text: str, mend: str) -> Finding:
@@ -123,8 +132,10 @@ def _unpacking(file: Path) -> str | None:
     return f"cd {shlex.quote(str(file.parent))} && {command} {shlex.quote(file.name)}"
 
 
-def _partial(root: Path, infos: Sequence[DatasetInfo], limit: int = 3) -> list[Finding]:
-    """The layouts of which a part is there, those first that lack least."""
+def _partial(
+    root: Path, infos: Sequence[DatasetInfo], limit: int = 3
+) -> list[tuple[float, Finding]]:
+    """The layouts of which a part is there, each after the share that it lacks, smallest first."""
     folders = [folder for level in levels_below(root, SEARCH_DEPTH) for folder in level]
     partial = []
     for info in infos:
@@ -132,18 +143,15 @@ def _partial(root: Path, infos: Sequence[DatasetInfo], limit: int = 3) -> list[F
             lacking = [(layout.missing_in(folder), folder) for folder in folders]
             # Of equal ones the outermost folder, which comes first.
             missing, folder = min(lacking, key=lambda pair: len(pair[0]))
-            if 0 < len(missing) < len(layout.paths):
-                partial.append((len(missing) / len(layout.paths), info, layout, folder, missing))
-    partial.sort(key=lambda item: item[0])
-    return [
-        _hint(
-            "incomplete",
-            f"{folder} could be {info.title} ({info.name}) in {_layout(layout)}, but lacks "
-            f"{', '.join(missing)}",
-            _mend_partial(folder, layout, missing),
-        )
-        for _, info, layout, folder, missing in partial[:limit]
-    ]
+            share = len(missing) / len(layout.paths)
+            if 0 < share <= _BARELY_THERE and len(missing) < len(layout.paths):
+                text = (
+                    f"{folder} could be {info.title} ({info.name}) in {_layout(layout)}, but "
+                    f"lacks {', '.join(missing)}"
+                )
+                hint = _hint("incomplete", text, _mend_partial(folder, layout, missing))
+                partial.append((share, hint))
+    return sorted(partial, key=lambda pair: pair[0])[:limit]
 
 
 def _mend_partial(folder: Path, layout: Layout, missing: list[str]) -> str:

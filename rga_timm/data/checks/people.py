@@ -18,9 +18,10 @@ _RARE_CAMERA = 0.1
 def check_counts(splits: ReidSplits) -> list[Finding]:
     """How splits differ from what was published; at most one finding."""
     items: list[dict[str, Any]] = [
-        {"split": split, "found": str(splits.counts[split]), "published": f"published: {published}"}
+        {"split": split, "count": field, "found": ours, "published": theirs}
         for split, published in (splits.published or {}).items()
-        if not splits.counts[split].agrees(published)
+        for field, ours, theirs in zip(Counts._fields, splits.counts[split], published, strict=True)
+        if theirs not in (None, ours)
     ]
     if not items:
         return []

@@ -158,6 +158,7 @@ def test_a_folder_that_is_missing_is_told_with_a_likely_other_name(market_root: 
     (market_root / "bounding_box_train").rename(market_root / "train")
     found = identify(market_root)
     assert kinds(found) == ["not_found", "incomplete"]
+    assert [finding.level for finding in found.findings] == ["error", "note"]
     assert "lacks bounding_box_train" in texts(found)
     assert "Rename train to bounding_box_train?" in texts(found)
 
@@ -169,7 +170,7 @@ def test_without_a_likely_name_what_is_missing_has_to_be_unpacked(market_root: P
 
 
 def test_the_layouts_that_lack_least_come_first(register, cameras: Path) -> None:
-    register("one", layout=Layout("own", ("cam_a", "cam_x", "cam_y")))
+    register("one", layout=Layout("own", ("cam_a", "cam_b", "cam_x", "cam_y")))
     register("two", layout=Layout("own", ("cam_a", "cam_b", "list.txt")))
     found = identify(cameras)
     assert kinds(found) == ["not_found", "incomplete", "incomplete"]
@@ -215,6 +216,21 @@ def test_a_folder_for_each_person_is_data_of_ones_own(register, tmp_path: Path) 
     assert kinds(identify(tmp_path / "train"))[-1] == "folder_per_person"
 
 
+def test_the_folders_of_people_of_a_data_set_that_lacks_a_part_are_not_data_of_ones_own(
+    register, tmp_path: Path
+) -> None:
+    register("msmt", layout=Layout("V2's", ("mask_train_v2", "mask_test_v2")))
+    for pid in ("0000", "0001"):
+        write_noise(tmp_path / "mask_train_v2" / pid / "1.jpg")
+    assert kinds(identify(tmp_path)) == ["not_found", "incomplete"]
+
+
+def test_a_folder_called_train_alone_is_no_hint(register, tmp_path: Path) -> None:
+    register("msmt", layout=Layout("V1's", ("train", "test", "a.txt", "b.txt")))
+    write_noise(tmp_path / "train" / "1.jpg")
+    assert kinds(identify(tmp_path)) == ["not_found"]
+
+
 def test_the_folders_of_splits_are_no_people(market_root: Path, tmp_path: Path) -> None:
     shutil.rmtree(market_root / "bounding_box_train")
     assert "folder_per_person" not in kinds(identify(market_root))
@@ -235,7 +251,7 @@ def test_a_table_is_data_of_ones_own(register, tmp_path: Path, name: str) -> Non
 
 
 def test_nothing_but_images_needs_a_list_of_who_is_where(tmp_path: Path) -> None:
-    write_noise(tmp_path / "1.jpg")
+    write_noise(tmp_path / "all of it" / "1.jpg")
     assert "1.jpg, need to say who is in which image" in texts(identify(tmp_path))
 
 
