@@ -1,6 +1,7 @@
 """Data sets as readers, P×K batches, transforms and loaders. Serves any timm model."""
 
 from . import datasets  # noqa: F401 - registers them
+from .checks import find_bad_images, skip_bad_images
 from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
@@ -33,11 +34,13 @@ __all__ = [
     "create_train_loader",
     "dataset_info",
     "eval_transform",
+    "find_bad_images",
     "find_layout",
     "join_train",
     "list_datasets",
     "parse_spec",
     "partition_specs",
     "register_dataset",
+    "skip_bad_images",
     "train_transform",
 ]

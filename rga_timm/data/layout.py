@@ -170,6 +170,11 @@ def listing(folder: Path, limit: int = 8) -> str:
     return (", ".join(names[:limit]) + more) or "nothing: it is empty"
 
 
+def plain_name(name: str) -> str:
+    """A name without case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
 def _holds(folder: Path, path: str) -> bool:
     if not glob.has_magic(path):
         return (folder / path).exists()
@@ -178,7 +183,7 @@ def _holds(folder: Path, path: str) -> bool:
 
 def _choose(name: str, root: Path, found: list[tuple[Path, Layout]]) -> tuple[Path, Layout]:
     """One of several folders that fit: the only one that is called like the data set."""
-    called = [item for item in found if _plain(name) in _plain(item[0].name)]
+    called = [item for item in found if plain_name(name) in plain_name(item[0].name)]
     candidates = called or found
     if len(candidates) == 1:
         return candidates[0]
@@ -205,8 +210,3 @@ def _nearest(root: Path, folders: Sequence[Path], layouts: Sequence[Layout]) -> 
 
 def _join(layouts: Sequence[Layout]) -> str:
     return "; ".join(map(str, layouts))
-
-
-def _plain(name: str) -> str:
-    """A name without case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .layout import Layout
+from .layout import Layout, plain_name
 from .splits import Counts, ReidSplits
 
 Factory = Callable[..., ReidSplits]
@@ -18,7 +18,7 @@ _WITHDRAWN = {
     "dukemtmcreid": "DukeMTMC-reID was withdrawn by its authors in 2019, because the people in it "
     "were filmed without being asked. It is not offered here, and should not be used",
 }
-_WITHDRAWN.update(dict.fromkeys(("duke", "dukemtmc", "dukemtmc-reid"), _WITHDRAWN["dukemtmcreid"]))
+_WITHDRAWN.update(dict.fromkeys(("duke", "dukemtmc"), _WITHDRAWN["dukemtmcreid"]))
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,21 @@ def dataset_info(spec: str) -> DatasetInfo:
     name = spec.partition(":")[0]
     if name in _datasets:
         return _datasets[name]
-    if reason := _WITHDRAWN.get(name.lower()):
+    if reason := why_withdrawn(name):
         raise ValueError(f"no data set {name!r}: {reason}")
     close = difflib.get_close_matches(name.lower(), _datasets, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise ValueError(
         f"unknown data set {name!r}: {hint}The known ones are {', '.join(list_datasets())}"
     )
+
+
+def why_withdrawn(name: str) -> str | None:
+    """Why a data set is not offered although others do, by its name; None where nothing is known.
+
+    Case, spaces and punctuation of the name do not matter.
+    """
+    return _WITHDRAWN.get(plain_name(name))
 
 
 def parse_spec(spec: str) -> tuple[DatasetInfo, dict[str, Any]]:

@@ -50,7 +50,9 @@ def test_an_unknown_name_is_answered_with_close_ones_and_all():
         create_dataset("imagenet", "somewhere")
 
 
-@pytest.mark.parametrize("name", ["duke", "DukeMTMC-reID", "dukemtmcreid", "dukemtmc:split=1"])
+@pytest.mark.parametrize(
+    "name", ["duke", "DukeMTMC-reID", "dukemtmcreid", "dukemtmc:split=1", "Duke MTMC"]
+)
 def test_who_asks_for_dukemtmc_is_told_why_it_is_not_there(name):
     with pytest.raises(ValueError, match=r"withdrawn by its authors in 2019.*without being asked"):
         create_dataset(name, "somewhere")
