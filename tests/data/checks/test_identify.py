@@ -234,7 +234,7 @@ def test_a_folder_called_train_alone_is_no_hint(register, tmp_path: Path) -> Non
 def test_the_folders_of_splits_are_no_people(market_root: Path, tmp_path: Path) -> None:
     shutil.rmtree(market_root / "bounding_box_train")
     assert "folder_per_person" not in kinds(identify(market_root))
-    for split in ("train", "test"):
+    for split in ("train", "val"):
         write_noise(tmp_path / "flat" / split / "1.jpg")
     assert kinds(identify(tmp_path / "flat")) == ["not_found"]
 
