@@ -91,7 +91,7 @@ def _read_partition(path: Path, split: int, people: set[int]) -> set[int]:
     if not 0 <= split < PARTITIONS:
         raise ValueError(f"{path} holds the partitions 0 to {PARTITIONS - 1}, not {split}")
     place = f"{path}, trainIdxAll{{{split + 1}}}"  # as MATLAB writes it
-    fields = getattr(cells[split].dtype, "names", None) or ()
+    fields = list(cells[split].dtype.names or ())
     if len(fields) < 3:
         raise ValueError(f"{place} is no struct of probeImIdx, galleryImIdx and personIdx")
     field = "personIdx" if "personIdx" in fields else fields[2]

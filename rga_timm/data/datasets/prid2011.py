@@ -1,8 +1,8 @@
 """PRID 2011 with a single shot of each person and camera.
 
 Hirzer et al., "Person Re-Identification by Descriptive and Discriminative Classification", SCIA
-2011. 385 people in camera a, 749 in camera b, one image each. Persons 1 to 200 are in both. Above 200 a
-number means one person in camera a and another one in camera b.
+2011. 385 people in camera a, 749 in camera b, one image each. Persons 1 to 200 are in both. Above
+200 a number means one person in camera a and another one in camera b.
 """
 
 import re
