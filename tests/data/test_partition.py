@@ -90,7 +90,7 @@ def torchreid_entry(train, test, query_angle, gallery_angle):
 
     def items(pids, angle, camera):
         return [
-            [f"/home/kaiyang/reid-data/viper/VIPeR/cam_a/{pid:03d}_{angle}.bmp", label, camera]
+            [f"/home/me/reid-data/viper/VIPeR/cam_a/{pid:03d}_{angle}.bmp", label, camera]
             for label, pid in enumerate(pids)
         ]
 
