@@ -60,7 +60,8 @@ class ReidSplits:
         published: The counts of each split as its authors give them, as far as they do.
         has_cameras: Whether the camera of each image is known. Where it is not, each image has a
             camera id of its own: so the rule that leaves out gallery images of the same person and
-            camera leaves out the query image itself and nothing else.
+            camera leaves out the query image itself and nothing else. Where no image is in both,
+            one id for the queries and another for the gallery do as well.
         single_gallery_shot: Whether the protocol of the data set is a gallery with one random image
             of each person, drawn many times.
         same_numbering: Whether a pid means the same person in ``train`` and in the test splits.
