@@ -29,8 +29,9 @@ def evaluate_model(
     Args:
         model: any timm model.
         query: yields images (B, 3, H, W), already preprocessed as `protocol` says, and targets
-            (B, 2) [person id, camera id].
-        gallery: the same.
+            (B, 2) [person id, camera id], or (B, 3) with the tracklet: tracklets are ranked by the
+            mean feature of their images, as `embed` says.
+        gallery: the same. It may be of tracklets where the queries are images, and the reverse.
         protocol: feature, distance, flip, re-ranking and precision.
         device: where the model runs and the ranking is computed.
         channels_last: run in that memory format.
