@@ -3,6 +3,7 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
+from rga_timm.evaluation.average import average_reports
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.model import evaluate_model
 from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
@@ -18,6 +19,7 @@ __all__ = [
     "ReidResult",
     "Report",
     "Reranking",
+    "average_reports",
     "embed",
     "evaluate",
     "evaluate_model",
