@@ -326,7 +326,12 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
         resume_task_checkpoint(task, best, log_info=False)
     initial = run / "initial_report.json"
     reports = load_reports(run / "report.json")
-    private = ("data_dir", "eval_data_dir", "output", "pretrained_path")  # paths, of no use to others
+    private = (
+        "data_dir",
+        "eval_data_dir",
+        "output",
+        "pretrained_path",
+    )  # paths, of no use to others
     reid = {
         "options": {name: value for name, value in args.options.items() if name not in private},
         "trained_on": [splits.describe() for splits in data.sources],

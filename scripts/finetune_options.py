@@ -275,9 +275,7 @@ def check_data(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
     try:
         pair_with_folders(args.dataset, args.data_dir or [])
         if args.eval_dataset:
-            pair_with_folders(
-                args.eval_dataset, args.eval_data_dir or [], option="--eval-data-dir"
-            )
+            pair_with_folders(args.eval_dataset, args.eval_data_dir or [], option="--eval-data-dir")
     except ValueError as error:
         parser.error(str(error))
     if "split=all" in ",".join(args.dataset).replace(":", ",").split(","):

@@ -83,7 +83,9 @@ def record(
         )
         if reports:
             metrics = reports[i].metrics
-            scores |= {f"{prefix}{score}": metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")}
+            scores |= {
+                f"{prefix}{score}": metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")
+            }
             scores[f"{prefix}rank1"] = metrics["cmc"][0]
     text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     for name, report in zip(test_names, reports, strict=False):

@@ -17,11 +17,11 @@ DISTRACTOR_PID = 0  # Market-1501's: always a wrong answer
 
 
 class Counts(NamedTuple):
-    """How large a split is."""
+    """How large a split is. None: not known, or not published."""
 
-    images: int
-    ids: int
-    cameras: int | None = None  # None: not known, or not published
+    images: int | None
+    ids: int | None
+    cameras: int | None = None
     tracklets: int | None = None
 
     @classmethod
@@ -39,10 +39,7 @@ class Counts(NamedTuple):
         return all(theirs in (None, ours) for ours, theirs in zip(self, published, strict=True))
 
     def __str__(self) -> str:
-        words = [f"{self.images} images", f"{self.ids} ids"]
-        words += [f"{self.cameras} cameras"] * (self.cameras is not None)
-        words += [f"{self.tracklets} tracklets"] * (self.tracklets is not None)
-        return ", ".join(words)
+        return ", ".join(f"{n} {name}" for name, n in self._asdict().items() if n is not None)
 
 
 @dataclass(frozen=True)

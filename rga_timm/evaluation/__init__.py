@@ -3,6 +3,7 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
+from rga_timm.evaluation.average import average_reports
 from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.model import evaluate_model
@@ -11,7 +12,6 @@ from rga_timm.evaluation.report import (
     AP_CONVENTIONS,
     Protocol,
     Report,
-    average_reports,
     format_table,
     load_reports,
     save_reports,

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
+from rga_timm.evaluation.average import average_reports
 from rga_timm.evaluation.model import evaluate_model
-from rga_timm.evaluation.report import Protocol, Report, average_reports
+from rga_timm.evaluation.report import Protocol, Report
 
 
 def evaluate_dataset(

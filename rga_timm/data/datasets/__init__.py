@@ -2,26 +2,30 @@
 
 from . import (
     grid,
+    ilids_vid,
     market1501,
+    mars,
     msmt17,
     occluded_reid,
     partial_reid,
     pedestrians,
-    prid2011,
     prid450s,
+    prid2011,
     veri776,
     viper,
 )
 
 __all__ = [
     "grid",
+    "ilids_vid",
     "market1501",
+    "mars",
     "msmt17",
     "occluded_reid",
     "partial_reid",
     "pedestrians",
-    "prid2011",
     "prid450s",
+    "prid2011",
     "veri776",
     "viper",
 ]
