@@ -41,7 +41,7 @@ def format_counts(splits: ReidSplits) -> str:
     """A table of the counts of each split, "found / published", with a * where they differ."""
     rows = [["split", *Counts._fields]]
     for split, counts in splits.counts.items():
-        published = (splits.published or {}).get(split) or Counts(*[None] * 4)  # type: ignore[arg-type]
+        published = (splits.published or {}).get(split) or Counts(*[None] * 4)
         cells = (_cell(ours, theirs) for ours, theirs in zip(counts, published, strict=True))
         rows.append([split, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

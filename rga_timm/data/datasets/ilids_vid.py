@@ -11,7 +11,7 @@ from ..layout import Layout, file_names, find_layout, match_names, subfolders
 from ..matlab import read_matrix
 from ..reader import ReidImage
 from ..registry import register_dataset
-from ..splits import ReidSplits
+from ..splits import Counts, ReidSplits
 
 _SEQUENCES = "i-LIDS-VID/sequences"
 _PARTITIONS = "train-test people splits/train_test_splits_ilidsvid.mat"
@@ -23,7 +23,16 @@ _FOLDER = re.compile(r"person(?P<pid>\d{3})")
 
 
 # How many images there are to a partition was not published.
-@register_dataset("ilids_vid", title="iLIDS-VID", layouts=[LAYOUT], partitions=10)
+_PUBLISHED = {
+    "train": Counts(None, 150, 2, 300),
+    "query": Counts(None, 150, 1, 150),
+    "gallery": Counts(None, 150, 1, 150),
+}
+
+
+@register_dataset(
+    "ilids_vid", title="iLIDS-VID", layouts=[LAYOUT], published=_PUBLISHED, partitions=10
+)
 def ilids_vid(root: Path | None, *, split: int = 0) -> ReidSplits:
     """iLIDS-VID, the sequences: queries are tracklets of camera 1, the gallery those of camera 2.
 

@@ -14,8 +14,9 @@ CAMERAS = Layout("the archive's own", ("cam_a", "cam_b"))
 
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch):
-    """Registers data sets of two folders, for the time of a test; each wants files of its own."""
-    monkeypatch.setattr(registry, "_datasets", dict(registry._datasets))
+    """Registers data sets of two folders, beside Market-1501; each wants files of its own."""
+    known = {"market1501": registry._datasets["market1501"]}
+    monkeypatch.setattr(registry, "_datasets", known)
 
     def register(name: str, ending: str = ".png", layout: Layout = CAMERAS, **info) -> None:
         @register_dataset(name, layouts=[layout], **info)
