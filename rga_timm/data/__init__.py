@@ -1,6 +1,8 @@
 """Data sets as readers, P×K batches, transforms and loaders. Serves any timm model."""
 
 from . import datasets  # noqa: F401 - registers them
+from .cache import ImageCache
+from .cached_loader import CachedTrainLoader, create_cached_train_loader
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
 from .reader import ReidDataset, ReidImage, ReidReader
@@ -15,17 +17,22 @@ from .registry import (
 )
 from .sampler import IdentityBatchSampler
 from .splits import Counts, ReidSplits
-from .transforms import eval_transform, train_transform
+from .transforms import Drawn, TrainTransform, eval_transform, train_transform
 
 __all__ = [
+    "CachedTrainLoader",
     "Counts",
     "DatasetInfo",
+    "Drawn",
     "IdentityBatchSampler",
+    "ImageCache",
     "Layout",
     "ReidDataset",
     "ReidImage",
     "ReidReader",
     "ReidSplits",
+    "TrainTransform",
+    "create_cached_train_loader",
     "create_dataset",
     "create_eval_loader",
     "create_train_loader",

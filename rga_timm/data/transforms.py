@@ -192,6 +192,7 @@ class TrainTransform:
         return [self.enlarge, self.flip, T.ToTensor(), self.normalise, self.erase]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Draw and apply."""
         return self.apply(image, self.draw())
 
     def draw(self) -> Drawn:
