@@ -1,6 +1,8 @@
 """Data sets as readers, P×K batches, transforms and loaders. Serves any timm model."""
 
 from . import datasets  # noqa: F401 - registers them
+from .cache import ImageCache
+from .cached_loader import CachedTrainLoader, create_cached_train_loader
 from .checks import find_bad_images, skip_bad_images
 from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
@@ -17,18 +19,23 @@ from .registry import (
 )
 from .sampler import IdentityBatchSampler
 from .splits import Counts, ReidSplits
-from .transforms import eval_transform, train_transform
+from .transforms import Drawn, TrainTransform, eval_transform, train_transform
 
 __all__ = [
+    "CachedTrainLoader",
     "Counts",
     "DatasetInfo",
+    "Drawn",
     "IdentityBatchSampler",
+    "ImageCache",
     "JoinedReader",
     "Layout",
     "ReidDataset",
     "ReidImage",
     "ReidReader",
     "ReidSplits",
+    "TrainTransform",
+    "create_cached_train_loader",
     "create_dataset",
     "create_eval_loader",
     "create_train_loader",

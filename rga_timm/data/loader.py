@@ -155,7 +155,15 @@ class _SeededDataset(Dataset):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's random numbers, and put them back afterwards.
+    """Seed Python's, numpy's and torch's random numbers, and put them back afterwards."""
+    with _random_state_kept():
+        _seed_all(seed)
+        yield
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Put Python's, numpy's and torch's random numbers back afterwards.
 
     Without workers all of this happens in the training process, whose own randomness (dropout,
     say) must not be touched.
@@ -163,12 +171,15 @@ def _seeded(seed: int) -> Iterator[None]:
     python, torch_cpu = random.getstate(), torch.get_rng_state()
     numpy = np.random.get_state()  # noqa: NPY002 - transforms may use the global one
     try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        # Not torch.manual_seed, which would seed the GPUs too.
-        torch.default_generator.manual_seed(seed)
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(torch_cpu)
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    # Not torch.manual_seed, which would seed the GPUs too.
+    torch.default_generator.manual_seed(seed)

@@ -3,11 +3,16 @@
 The training transform is that of the paper's code: resize, or in half of the cases enlarge by 1/8
 and crop at random; flip; erase a rectangle (Zhong et al., "Random Erasing Data Augmentation",
 AAAI 2020) after the normalisation, so that the erased part is grey.
+
+What is drawn at random is apart from how it is applied: to one image as it comes from its file, or
+to a batch of resized ones on a GPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_interp_mode
@@ -31,7 +36,7 @@ def train_transform(
     erase_prob: float = 0.5,
     erase_area: tuple[float, float] = (0.02, 0.4),
     erase_aspect: tuple[float, float] = (0.3, 3.3),
-) -> T.Compose:
+) -> "TrainTransform":
     """The augmentation of the paper's recipe.
 
     Args:
@@ -51,23 +56,19 @@ def train_transform(
         From a PIL RGB image to a tensor (3, height, width) float32. Draws from torch's and from
         Python's random numbers.
     """
-    erase = RandomErasing(
-        probability=erase_prob,
-        min_area=erase_area[0],
-        max_area=erase_area[1],
-        min_aspect=erase_aspect[0],
-        max_aspect=erase_aspect[1],
-        mode="const",  # to 0, which is the mean
-        device="cpu",
-    )
-    return T.Compose(
-        [
-            RandomEnlarge(img_size, enlarge_prob, enlarge_factor, interpolation),
-            T.RandomHorizontalFlip(flip_prob),
-            T.ToTensor(),
-            T.Normalize(mean, std),
-            erase,
-        ]
+    return TrainTransform(
+        RandomEnlarge(img_size, enlarge_prob, enlarge_factor, interpolation),
+        T.RandomHorizontalFlip(flip_prob),
+        T.Normalize(mean, std),
+        RandomErasing(
+            probability=erase_prob,
+            min_area=erase_area[0],
+            max_area=erase_area[1],
+            min_aspect=erase_aspect[0],
+            max_aspect=erase_aspect[1],
+            mode="const",  # to 0, which is the mean
+            device="cpu",
+        ),
     )
 
 
@@ -118,13 +119,194 @@ class RandomEnlarge(nn.Module):
         self.p = p
         self.interpolation = str_to_interp_mode(interpolation)
 
-    def forward(self, image: Image.Image) -> Image.Image:
-        """Resize, or enlarge and crop."""
+    def draw(self) -> tuple[int, int] | None:
+        """Top and left of the crop from the enlarged image; None where it is just resized."""
         if torch.rand(()) >= self.p:
+            return None
+        sheet = torch.empty(()).expand(1, *self.enlarged_size)  # has a size, and takes no memory
+        top, left, _, _ = T.RandomCrop.get_params(sheet, self.img_size)
+        return int(top), int(left)
+
+    def apply(self, image: Image.Image, corner: tuple[int, int] | None) -> Image.Image:
+        """Resize, or enlarge and crop at the corner."""
+        if corner is None:
             return TF.resize(image, self.img_size, self.interpolation)
         image = TF.resize(image, self.enlarged_size, self.interpolation)
-        return TF.crop(image, *T.RandomCrop.get_params(image, self.img_size))
+        return TF.crop(image, *corner, *self.img_size)
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        """Draw and apply."""
+        return self.apply(image, self.draw())
 
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
         return f"{self.img_size}, p={self.p}, enlarged_size={self.enlarged_size}"
+
+
+class Drawn(NamedTuple):
+    """What the augmentation does to one image. All numbers, so that a tensor can be made of it."""
+
+    enlarge: bool
+    top: int  # of the crop from the enlarged image
+    left: int
+    flip: bool
+    erase_top: int  # of the erased rectangle, after flipping
+    erase_left: int
+    erase_height: int  # 0 where nothing is erased
+    erase_width: int
+
+
+class TrainTransform:
+    """Enlarge or resize, flip, normalise, erase: what `train_transform` returns.
+
+    From a PIL RGB image to a tensor (3, height, width) float32. Called, it draws and applies:
+    ``transform(image)`` is ``transform.apply(image, transform.draw())``.
+
+    Args:
+        enlarge: Draws from torch's random numbers.
+        flip: Draws from torch's random numbers.
+        normalise: Of images in 0..1.
+        erase: Of one rectangle, to 0. Draws from Python's random numbers.
+    """
+
+    def __init__(
+        self,
+        enlarge: RandomEnlarge,
+        flip: T.RandomHorizontalFlip,
+        normalise: T.Normalize,
+        erase: RandomErasing,
+    ) -> None:
+        self.enlarge = enlarge
+        self.flip = flip
+        self.normalise = normalise
+        self.erase = erase
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(height, width) of the result in pixels."""
+        return self.enlarge.img_size
+
+    @property
+    def transforms(self) -> list[Callable]:
+        """The same, step by step, as torchvision's Compose has them."""
+        return [self.enlarge, self.flip, T.ToTensor(), self.normalise, self.erase]
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Draw and apply."""
+        return self.apply(image, self.draw())
+
+    def draw(self) -> Drawn:
+        """Draw for one image: all randomness of the augmentation is here.
+
+        Flip and erasing are torchvision's and timm's, which do not tell what they draw. They are
+        applied to small images in which it can be seen.
+        """
+        corner = self.enlarge.draw()
+        flipped = self.flip(torch.tensor([[[0, 1]]]))[0, 0, 0] == 1
+        sheet = self.erase(torch.ones(1, *self.img_size, dtype=torch.uint8))[0].numpy() == 0
+        rows, columns = sheet.any(1).nonzero()[0], sheet.any(0).nonzero()[0]
+        box = (
+            (int(rows[0]), int(columns[0]), len(rows), len(columns)) if len(rows) else (0, 0, 0, 0)
+        )
+        return Drawn(corner is not None, *(corner or (0, 0)), bool(flipped), *box)
+
+    def apply(self, image: Image.Image, drawn: Drawn) -> torch.Tensor:
+        """Augment one image.
+
+        Args:
+            image: PIL, RGB, of any size.
+            drawn: By `draw`.
+
+        Returns:
+            (3, height, width) float32.
+        """
+        image = self.enlarge.apply(image, (drawn.top, drawn.left) if drawn.enlarge else None)
+        if drawn.flip:
+            image = TF.hflip(image)
+        result = self.normalise(TF.to_tensor(image))
+        bottom = drawn.erase_top + drawn.erase_height
+        right = drawn.erase_left + drawn.erase_width
+        result[:, drawn.erase_top : bottom, drawn.erase_left : right] = 0
+        return result
+
+    def apply_batch(
+        self, images: torch.Tensor, drawn: Sequence[Drawn] | torch.Tensor
+    ) -> torch.Tensor:
+        """Augment a batch of resized images, on the device that they are on.
+
+        What is not enlarged is what `apply` makes of the originals. The others are enlarged from
+        the resized image, not the original, and bilinearly whatever the interpolation. Where the
+        original has the size ``img_size``, a bilinear `apply` differs by a level of 255 at most,
+        as Pillow rounds between its two passes; elsewhere the result is a bit softer.
+
+        Args:
+            images: (B, 3, height, width) uint8, resized to ``img_size``.
+            drawn: B times what `draw` returns; or as a tensor (B, 8), best in memory of the CPU,
+                as otherwise the CPU has to wait for it.
+
+        Returns:
+            (B, 3, height, width) float32.
+
+        Raises:
+            ValueError: The images do not have that size or type, or are not as many.
+        """
+        _check_batch(images, self.img_size, len(drawn))
+        plan = torch.as_tensor(drawn, dtype=torch.int64).cpu()  # (B, 8)
+        enlarged = plan[:, 0].nonzero()[:, 0]  # (E,), found here: a GPU would have to be waited for
+        corners = send(plan[enlarged, 1:3], images.device)
+        enlarged, plan = send(enlarged, images.device), send(plan, images.device)
+
+        pixels = images.float()
+        if len(enlarged):
+            crops = self._enlarge_batch(pixels.index_select(0, enlarged), corners)
+            pixels.index_copy_(0, enlarged, crops)
+        flip = plan[:, 3].bool()[:, None, None, None]
+        pixels = torch.where(flip, pixels.flip(-1), pixels)
+        # In ToTensor's and Normalize's order, which decides the rounding.
+        mean, std = (
+            send(torch.tensor(values, dtype=torch.float32), images.device)[:, None, None]
+            for values in (self.normalise.mean, self.normalise.std)
+        )
+        pixels = pixels.div_(255).sub_(mean).div_(std)
+
+        top, left, height, width = plan[:, 4:, None].unbind(1)  # (B, 1) each
+        y, x = (torch.arange(side, device=images.device) for side in self.img_size)
+        rows = (y >= top) & (y < top + height)  # (B, H)
+        columns = (x >= left) & (x < left + width)  # (B, W)
+        return pixels.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+    def _enlarge_batch(self, pixels: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+        """Crops (E, 3, H, W) at ``corners`` (E, 2) from the enlarged ``pixels`` (E, 3, H, W)."""
+        # Where the crop's pixels lie in the enlarged image, whose left edge is -1 and right edge 1.
+        y, x = (
+            (2 * (torch.arange(side, device=pixels.device) + corners[:, i, None]) + 1) / large - 1
+            for i, (side, large) in enumerate(
+                zip(self.img_size, self.enlarge.enlarged_size, strict=True)
+            )
+        )  # (E, H), (E, W)
+        shape = (len(pixels), *self.img_size)
+        grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1)
+        crops = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        return crops.round_()
+
+    def __repr__(self) -> str:
+        steps = "".join(f"    {step}\n" for step in self.transforms)
+        return f"{type(self).__name__}(\n{steps})"
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor from the CPU to a device, without waiting for what a GPU still has to do."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return pinned.to(device, non_blocking=True)
+
+
+def _check_batch(images: torch.Tensor, img_size: tuple[int, int], count: int) -> None:
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, *img_size):
+        raise ValueError(
+            f"a batch to augment is (B, 3, {img_size[0]}, {img_size[1]}) of uint8, "
+            f"not {tuple(images.shape)} of {images.dtype}"
+        )
+    if len(images) != count:
+        raise ValueError(f"{count} times was drawn for {len(images)} images")

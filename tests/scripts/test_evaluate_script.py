@@ -179,7 +179,10 @@ def test_a_folder_in_the_hubs_layout_is_evaluated(
             "no_such does not exist",
         ),
         (["test_resnet", "--no-pretrained", "--dataset", "nobody"], "unknown data set 'nobody'"),
-        (["test_resnet", "--no-pretrained", "--dataset", "viper:split=10"], "split 10 is not one of the 10"),
+        (
+            ["test_resnet", "--no-pretrained", "--dataset", "viper:split=10"],
+            "split 10 is not one of the 10",
+        ),
         (
             ["test_resnet", "--no-pretrained", "--dataset", "viper", "--data-dir", "a", "b"],
             "one folder for all data sets or one for each: there are 2 for 1",

@@ -1,0 +1,159 @@
+"""Decoded, resized images in memory, so that reading them does not keep a GPU waiting."""
+
+from types import TracebackType
+
+import torch
+from timm.data.transforms import str_to_interp_mode
+from torch.utils.data import DataLoader
+from torchvision import transforms as T
+from tqdm import tqdm
+
+from .node_memory import Node
+from .reader import ReidDataset, ReidReader
+
+_BATCH = 32  # images that a process hands over at a time
+
+
+class ImageCache:
+    """The images of a reader, decoded and resized, as bytes in memory.
+
+    Made by `fill`, for one run: nothing is kept on disk that a changed data set could outdate.
+
+    Args:
+        images: (n, 3, H, W) uint8, in the reader's order.
+        interpolation: By which they were resized, as timm names it.
+    """
+
+    def __init__(self, images: torch.Tensor, interpolation: str = "bilinear") -> None:
+        self._images: torch.Tensor | None = images
+        self.interpolation = interpolation
+
+    @staticmethod
+    def required_bytes(n: int, img_size: tuple[int, int]) -> int:
+        """What a cache of ``n`` images of (height, width) pixels takes."""
+        return n * 3 * img_size[0] * img_size[1]
+
+    @classmethod
+    def fill(
+        cls,
+        reader: ReidReader,
+        img_size: tuple[int, int] = (256, 128),
+        interpolation: str = "bilinear",
+        *,
+        allowed_gb: float | None = None,
+        num_workers: int = 4,
+        progress: bool = True,
+    ) -> "ImageCache":
+        """Read all images of a reader.
+
+        With torch.distributed, all ranks call this together. Those on one machine share one cache,
+        which the first of them fills; an error of one is raised on all.
+
+        Args:
+            reader: A split.
+            img_size: (height, width) in pixels.
+            interpolation: As timm names them: ``"bilinear"``, ``"bicubic"``, …
+            allowed_gb: How much memory it may take on each machine, in GB (10⁹ bytes); None for
+                whatever is free.
+            num_workers: Processes that read, for each rank on the machine; 0 reads in this one.
+            progress: Whether to show a bar, where there is a terminal.
+
+        Raises:
+            ValueError: It takes more than is allowed.
+            MemoryError: It takes more than is free.
+            RuntimeError: An image cannot be read, or there was an error on another rank.
+        """
+        needed = cls.required_bytes(len(reader), img_size)
+        if allowed_gb is not None and needed > allowed_gb * 1e9:
+            raise ValueError(
+                f"caching {len(reader)} images of {img_size[0]}x{img_size[1]} needs "
+                f"{needed / 1e9:.2f} GB, --cache allows {allowed_gb:.2f} GB"
+            )
+        node = Node()
+        try:
+            images = node.allocate(needed).view(len(reader), 3, *img_size)
+            with node.together():
+                if node.is_first:
+                    workers = num_workers * len(node.ranks)
+                    _read_all(reader, images, interpolation, workers, progress)
+        finally:
+            node.close()
+        return cls(images, interpolation)
+
+    @property
+    def images(self) -> torch.Tensor:
+        """(n, 3, H, W) uint8.
+
+        Raises:
+            ValueError: The cache was closed.
+        """
+        if self._images is None:
+            raise ValueError("the image cache is closed")
+        return self._images
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "ImageCache":
+        """The cache in a device's memory. Close this one then, or let go of it.
+
+        Raises:
+            MemoryError: The GPU has less free.
+        """
+        device = torch.device(device)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.images.nbytes > free:
+                raise MemoryError(
+                    f"the image cache needs {self.images.nbytes / 1e9:.2f} GB, "
+                    f"{device} has {free / 1e9:.2f} GB free"
+                )
+        return ImageCache(self.images.to(device), self.interpolation)
+
+    def close(self) -> None:
+        """Let go of the memory. It is free once all ranks on the machine have done so."""
+        self._images = None
+
+    def __enter__(self) -> "ImageCache":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._images is None:
+            return "ImageCache(closed)"
+        size = "x".join(map(str, self.img_size))
+        gb = self._images.nbytes / 1e9
+        return f"ImageCache({len(self)} images of {size}, {gb:.2f} GB on {self._images.device})"
+
+
+def _read_all(
+    reader: ReidReader, images: torch.Tensor, interpolation: str, num_workers: int, progress: bool
+) -> None:
+    """Fill ``images`` (n, 3, H, W) uint8 with those of the reader."""
+    resize = T.Resize(tuple(images.shape[2:]), str_to_interp_mode(interpolation))
+    loader = DataLoader(
+        ReidDataset(reader, T.Compose([resize, T.PILToTensor()])),
+        batch_size=_BATCH,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # or it takes a number from torch's global ones
+    )
+    done = 0
+    with tqdm(
+        total=len(reader), desc="caching images", unit="img", disable=None if progress else True
+    ) as bar:
+        for batch, _ in loader:
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+            bar.update(len(batch))

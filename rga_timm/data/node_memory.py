@@ -1,0 +1,177 @@
+"""Memory that the ranks of a training run on one machine have in common.
+
+It is a file in the system's shared memory that all of them map. Its name is taken away as soon as
+they have: the memory goes when the last of them lets go of it or dies, and nothing can stay behind.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed as dist
+
+# Where control groups tell of a container's memory: limit, use, and what of that is page cache.
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+
+
+class Node:
+    """The ranks of this run that are on this machine. Without torch.distributed, this process.
+
+    Made by all ranks of the run together, as everything that they do with it.
+
+    Attributes:
+        ranks: On this machine, in order.
+        is_first: Whether this is the first of them, which does what is to be done once.
+    """
+
+    def __init__(self) -> None:
+        self.group: Any = None
+        self.rank, self.ranks, self._token = 0, [0], ""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self.rank = dist.get_rank()
+            # Not the run's own group: a GPU's gives up after minutes of waiting.
+            self.group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+            said = self._gather((socket.gethostname(), uuid.uuid4().hex))
+            host = said[self.rank][0]
+            self.ranks = [rank for rank, (other, _) in enumerate(said) if other == host]
+            self._token = said[self.ranks[0]][1]
+        self.is_first = self.rank == self.ranks[0]
+
+    def close(self) -> None:
+        """End the connection to the other ranks. What was allocated stays."""
+        if self.group is not None:
+            dist.destroy_process_group(self.group)
+            self.group = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Wait for all ranks at the end of the block. An error of one is an error of all.
+
+        Raises:
+            RuntimeError: There was an error on another rank. It is said which.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:
+            error = caught
+        # A KeyboardInterrupt goes past this: it comes to all ranks, or their connection breaks.
+        failed = self._gather(None if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, text in enumerate(failed):
+            if text is not None:
+                raise RuntimeError(f"rank {rank} failed with {text}")
+
+    def allocate(self, size: int) -> torch.Tensor:
+        """Memory of ``size`` bytes, (size,) uint8, the same in all ranks on the machine.
+
+        Raises:
+            MemoryError: There is not as much, of RAM or of shared memory.
+        """
+        folder = shared_folder() if len(self.ranks) > 1 else None
+        path = Path(folder or "", f"rga_timm-{self._token}")
+        try:
+            with self.together():
+                if self.is_first:
+                    check_free(size, folder)
+                    if folder is not None:
+                        _create(path, size)
+            with self.together():
+                if folder is None:
+                    return torch.empty(size, dtype=torch.uint8)
+                return torch.from_numpy(np.memmap(path, np.uint8, "r+"))
+        finally:
+            if self.is_first and folder is not None:
+                path.unlink(missing_ok=True)
+
+    def _gather(self, item: Any) -> list[Any]:
+        """What each rank of the run says, in their order."""
+        if self.group is None:
+            return [item]
+        items: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(items, item, group=self.group)
+        return items
+
+
+def shared_folder() -> Path:
+    """Where files are memory that processes share; on systems without that, a temporary folder."""
+    shared = Path("/dev/shm")
+    return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def check_free(size: int, folder: Path | None = None) -> None:
+    """Refuse what the machine has no room for.
+
+    Args:
+        size: Bytes.
+        folder: Of a file of that size, if it is to be one.
+
+    Raises:
+        MemoryError: There is less.
+    """
+    available = available_memory()
+    if available is not None and size > available:
+        raise MemoryError(f"{_gb(size)} GB of memory are needed, {_gb(available)} GB are free")
+    if folder is not None and size > (free := shutil.disk_usage(folder).free):
+        raise MemoryError(
+            f"{_gb(size)} GB are needed in {folder}, where {_gb(free)} GB are free. "
+            "(A container may have been given little: docker run --shm-size gives it more.)"
+        )
+
+
+def available_memory(
+    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes of RAM that can be had without swapping; None where the system does not tell.
+
+    Args:
+        proc: Where Linux tells about the machine.
+        cgroup: Where it tells about the container.
+    """
+    found = []
+    if (info := proc / "meminfo").is_file():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+        if "MemAvailable" in fields:
+            found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    for limit, used, stat, cached in _CGROUPS:
+        try:
+            left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
+            fields = dict(line.split(" ", 1) for line in (cgroup / stat).read_text().splitlines())
+            found.append(left + int(fields.get(cached, 0)))
+        except (OSError, ValueError):  # no such control group, or no limit ("max")
+            continue
+    return max(0, min(found)) if found else None
+
+
+def _create(path: Path, size: int) -> None:
+    """An empty file whose space is set aside: otherwise a write without room kills the process."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.truncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f}"
