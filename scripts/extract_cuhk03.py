@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     again = "Run the same command again to go on from here."
     try:
         root, _ = find_layout("cuhk03", args.folder, [RAW])
-        missing = copy_new_protocol(root / MAT, make(output))
         extract(root / MAT, output)
+        missing = copy_new_protocol(root / MAT, output)
     except KeyboardInterrupt:
         print(f"\ninterrupted. {again}", file=sys.stderr)
         sys.exit(130)
@@ -126,12 +126,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{' and '.join(missing)} not found. The new protocol needs them: get them from "
             "https://github.com/zhunzhong07/person-re-ranking (evaluation/data/CUHK03)"
         )
-
-
-def make(folder: Path) -> Path:
-    """A folder that is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

@@ -237,9 +237,14 @@ def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set
     return test_sets[split]
 
 
-def _classic(images: _Images, train: Iterable[Cell], test: Iterable[Cell]) -> ReidSplits:
-    splits = ([images.image(cell, cell.pid) for cell in sorted(group)] for group in (train, test))
-    return _single_shot(images.root, *splits, opener=images.opener)
+def _classic(
+    images: _Images, train_cells: Iterable[Cell], test_cells: Iterable[Cell]
+) -> ReidSplits:
+    train, test = (
+        [images.image(cell, cell.pid) for cell in sorted(cells)]
+        for cells in (train_cells, test_cells)
+    )
+    return _single_shot(images.root, train, test, opener=images.opener)
 
 
 def _single_shot(

@@ -116,6 +116,11 @@ def read_new_protocol(path: Path) -> NewProtocol:
 
     try:
         content = loadmat(path)
+    except Exception as error:  # of what kind depends on what is in the file
+        raise ValueError(
+            f"{path} is not a MATLAB file of version 5: is it a web page, or cut off? ({error})"
+        ) from error
+    try:
         names = [str(np.asarray(name).item()) for name in content["filelist"].ravel()]
         pids = [int(pid) for pid in content["labels"].ravel()]
         indices = [
@@ -124,10 +129,8 @@ def read_new_protocol(path: Path) -> NewProtocol:
         ]
     except KeyError as error:
         raise ValueError(f"{path} is not CUHK03's new protocol: it has no {error}") from error
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a MATLAB file of version 5: is it a web page, or cut off? ({error})"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not CUHK03's new protocol: {error}") from error
     if len(names) != len(pids):
         raise ValueError(f"{path} has {len(names)} names in filelist, but {len(pids)} labels")
     cells = [parse_name(name, f"{path}, filelist {i}") for i, name in enumerate(names, start=1)]
