@@ -1,5 +1,6 @@
 """CUHK03 in small, as it is published: MATLAB 7.3 and 5, and torchreid's JSON."""
 
+import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ class Picture(NamedTuple):
     pixels: np.ndarray  # (H, W, 3) uint8
 
 
+@functools.cache
 def pictures(boxes: str) -> list[Picture]:
     """All images of a kind of boxes, in order."""
     found = []
@@ -142,7 +144,7 @@ def write_new_protocol(folder: Path) -> None:
 
 
 def write_torchreid(root: Path, separator: str = "/") -> Path:
-    """What torchreid makes of the archive: images (empty here), the lists with the paths of its own machine."""
+    """What torchreid makes of the archive: images, empty here, and lists with its own paths."""
     for boxes in ("detected", "labeled"):
         (root / f"images_{boxes}").mkdir(parents=True)
         for shot in pictures(boxes):

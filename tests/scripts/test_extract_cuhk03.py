@@ -231,7 +231,6 @@ def test_a_folder_without_the_archive_and_a_broken_one_end_with_a_message(tmp_pa
         extract_cuhk03.main([str(tmp_path)])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_ends_the_command_without_a_traceback(
     archive: Path, extracted: Path, tmp_path: Path
 ) -> None:
