@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -15,66 +14,9 @@ import timm
 import torch
 import yaml
 from finetune_options import RECIPES, parse_args
-from safetensors.torch import load_file
-
-from rga_timm.data.datasets.pedestrians import draw
+from finetune_runs import assert_equal_runs, checkpoint, summary, weights
 
 SCRIPT = Path(finetune.__file__)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn people to train on, in Market-1501's layout."""
-    return draw(
-        tmp_path_factory.mktemp("people") / "market1501",
-        train_ids=6, train_images=4, test_ids=4, gallery_images=2, distractors=2, junk=1,
-        progress=False,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def options(people: Path, tmp_path: Path) -> list[str]:
-    (tmp_path / "recipe.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "dataset": "market1501",
-                "data_dir": str(people),
-                "model": "test_rga_resnet",
-                "pretrained": False,
-                "num_identities": 2,
-                "num_instances": 2,
-                "epochs": 3,
-                "eval_every": 1,
-                "workers": 0,
-                "device": "cpu",
-            }
-        )
-    )
-    return ["--config", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]
-
-
-def summary(run: Path) -> list[dict[str, str]]:
-    with (run / "summary.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(run / f"{name}.pth.tar", weights_only=True)
-
-
-def assert_equal_runs(a: Path, b: Path) -> None:
-    for part in ("state_dict", "state_dict_ema"):
-        first, second = checkpoint(a).get(part, {}), checkpoint(b).get(part, {})
-        assert first.keys() == second.keys()
-        for key, value in first.items():
-            torch.testing.assert_close(second[key], value, rtol=0, atol=0)
-    for key, value in weights(a).items():
-        torch.testing.assert_close(weights(b)[key], value, rtol=0, atol=0)
-    assert summary(a) == summary(b)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])

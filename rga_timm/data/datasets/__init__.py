@@ -1,6 +1,8 @@
 """The data sets, one small file each. Importing this registers them all."""
 
 from . import (
+    cuhk01,
+    cuhk03,
     grid,
     ilids_vid,
     market1501,
@@ -9,13 +11,15 @@ from . import (
     occluded_reid,
     partial_reid,
     pedestrians,
-    prid450s,
     prid2011,
+    prid450s,
     veri776,
     viper,
 )
 
 __all__ = [
+    "cuhk01",
+    "cuhk03",
     "grid",
     "ilids_vid",
     "market1501",
@@ -24,8 +28,8 @@ __all__ = [
     "occluded_reid",
     "partial_reid",
     "pedestrians",
-    "prid450s",
     "prid2011",
+    "prid450s",
     "veri776",
     "viper",
 ]
