@@ -59,7 +59,7 @@ def test_several_sets_are_trained_on_and_others_tested_on(
     best = max(rows, key=lambda row: float(row["eval_mAP"]))
     assert float(best["eval_mAP"]) == pytest.approx(reports[0].metrics["mAP"])
     assert float(best["eval_market1501_mAP"]) == pytest.approx(reports[1].metrics["mAP"])
-    reid = json.loads((run / "model" / "config.json").read_text())["pretrained_cfg"]["reid"]
+    reid = json.loads((run / "model" / "config.json").read_text())["reid"]
     assert [data["name"] for data in reid["trained_on"]] == ["market1501", "viper:split=1"]
     assert reid["metrics"]["mAP"] == reports[0].metrics["mAP"]
     assert [report["dataset"]["name"] for report in reid["also_tested_on"]] == ["market1501"]

@@ -11,8 +11,8 @@ from . import (
     occluded_reid,
     partial_reid,
     pedestrians,
-    prid2011,
     prid450s,
+    prid2011,
     veri776,
     viper,
 )
@@ -28,8 +28,8 @@ __all__ = [
     "occluded_reid",
     "partial_reid",
     "pedestrians",
-    "prid2011",
     "prid450s",
+    "prid2011",
     "veri776",
     "viper",
 ]

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from ..layout import Layout, file_names, find_layout, listing, match_names
+from ..partition import random_partition
 from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
@@ -64,7 +63,8 @@ def cuhk01(root: Path | None, *, split: int = 0, test_ids: Literal[486, 100] = 4
         raise ValueError(f"split is one of the {NUM_PARTITIONS} partitions from 0, not {split}")
     root, _ = find_layout("cuhk01", root, [LAYOUT])
     images = _read(root / "campus")
-    tested = _draw(split, test_ids)
+    # Of all 971, so that it is the same people where images are missing.
+    tested = random_partition(range(1, NUM_IDS + 1), test_ids, split)
     train = [image for image in images if image.pid not in tested]
     query, gallery = (
         [image for image in images if image.pid in tested and image.camid == camid]
@@ -97,9 +97,3 @@ def _read(folder: Path) -> list[ReidImage]:
             f"{folder} holds no images. Expected files such as {_EXAMPLE}, found {listing(folder)}"
         )
     return images
-
-
-def _draw(split: int, test_ids: int) -> set[int]:
-    """Who is tested on. Of all 971, so that it is the same people where images are missing."""
-    rng = np.random.Generator(np.random.PCG64(split))
-    return set((rng.permutation(NUM_IDS)[:test_ids] + 1).tolist())
