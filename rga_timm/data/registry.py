@@ -181,6 +181,12 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
     given.update(options)
     if unknown := [option for option in given if option not in info.options]:
         raise ValueError(f"{info.name} has no option {unknown[0]!r}. {_offer(info)}")
+    for option, value in given.items():
+        choices = _choices(info.options[option].annotation)
+        if choices and value not in choices:
+            raise ValueError(
+                f"{option} of {info.name} is one of {', '.join(map(str, choices))}, not {value!r}"
+            )
     if "split" in given and info.partitions > 1 and not 0 <= given["split"] < info.partitions:
         raise ValueError(
             f"split {given['split']} is not one of the {info.partitions} partitions of "
@@ -209,11 +215,10 @@ def _parse(text: str, kind: Any) -> Any:
         if text.lower() == "none":
             return None
         kind = next(argument for argument in arguments if argument is not type(None))
-        arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        if text not in map(str, arguments):
-            raise ValueError(f"one of {', '.join(map(str, arguments))}")
-        return next(argument for argument in arguments if str(argument) == text)
+    if choices := _choices(kind):
+        if text not in map(str, choices):
+            raise ValueError(f"one of {', '.join(map(str, choices))}")
+        return next(choice for choice in choices if str(choice) == text)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError("true or false")
@@ -222,6 +227,15 @@ def _parse(text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """What an option of a Literal type, or of that or None, can be; nothing for other types."""
+    if typing.get_origin(kind) is Literal:
+        return typing.get_args(kind)
+    several = typing.get_args(kind)
+    literals = [choice for one in several for choice in _choices(one)]
+    return (*literals, None) if literals and type(None) in several else tuple(literals)
 
 
 def _offer(info: DatasetInfo) -> str:

@@ -132,6 +132,9 @@ def test_a_wrong_option_is_an_error_that_says_what_it_can_be(mine, spec, message
 def test_an_unknown_argument_is_an_error_too(mine):
     with pytest.raises(ValueError, match="mine has no option 'fold'"):
         create_dataset("mine", fold=1)
+    with pytest.raises(ValueError, match="boxes of mine is one of labeled, detected, not 'drawn'"):
+        create_dataset("mine", boxes="drawn")
+    create_dataset("mine", boxes="detected", column=None)
 
 
 def test_all_partitions_of_a_spec(mine):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from finetune_data import Data
 from finetune_options import parse_args
 from finetune_runs import assert_equal_runs, checkpoint, summary
 from PIL import Image
@@ -46,7 +47,7 @@ def test_several_sets_are_trained_on_and_others_tested_on(
             "2",
             *("--dataset", "market1501", "viper:split=1"),
             *("--data-dir", str(people), str(strangers)),
-            *("--eval-dataset", "viper:split=all", "market1501"),
+            *("--eval-dataset", "viper:split=2", "market1501"),
             *("--eval-data-dir", str(strangers), str(people)),
         ]
     )
@@ -55,7 +56,7 @@ def test_several_sets_are_trained_on_and_others_tested_on(
     assert len(checkpoint(run)["state_dict"]["fc.weight"]) == classes == 6 + 316
     rows = summary(run)
     reports = load_reports(run / "report.json")
-    assert [report.dataset["name"] for report in reports] == ["viper:split=all", "market1501"]
+    assert [report.dataset["name"] for report in reports] == ["viper:split=2", "market1501"]
     best = max(rows, key=lambda row: float(row["eval_mAP"]))
     assert float(best["eval_mAP"]) == pytest.approx(reports[0].metrics["mAP"])
     assert float(best["eval_market1501_mAP"]) == pytest.approx(reports[1].metrics["mAP"])
@@ -65,6 +66,12 @@ def test_several_sets_are_trained_on_and_others_tested_on(
     assert [report["dataset"]["name"] for report in reid["also_tested_on"]] == ["market1501"]
     resumed = finetune.main(["--resume", str(run), "--epochs", "3"])
     assert summary(resumed)[:2] == rows
+
+
+def test_a_test_set_is_called_as_in_its_report(strangers: Path) -> None:
+    parts = [create_dataset("viper", strangers, split=i) for i in range(2)]
+    data = Data(parts[0].train, [parts[0]], [parts[:1], parts[1:], parts])
+    assert data.test_names == ["viper", "viper:split=1", "viper:split=all"]
 
 
 def test_the_image_cache_trains_the_same_model(options: list[str], tmp_path: Path) -> None:

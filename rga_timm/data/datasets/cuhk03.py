@@ -121,12 +121,6 @@ def cuhk03(
         ImportError: h5py is missing, which the archive's own file needs.
         ValueError: The options do not go together, or a file is not as it should be.
     """
-    if protocol not in _LAYOUTS_OF:
-        raise ValueError(f"protocol is one of {', '.join(_LAYOUTS_OF)}, not {protocol!r}")
-    if boxes not in _PUBLISHED:
-        raise ValueError(f"boxes is one of {', '.join(_PUBLISHED)}, not {boxes!r}")
-    if not 0 <= split < NUM_TEST_SETS:
-        raise ValueError(f"split is one of the {NUM_TEST_SETS} test sets from 0, not {split}")
     if protocol == "new" and split:
         raise ValueError(f"protocol=new has one split: split={split} needs protocol=classic")
     root, kind = _find(root, protocol, boxes)

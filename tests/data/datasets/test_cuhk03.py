@@ -237,13 +237,6 @@ def test_options_that_do_not_go_together_are_an_error(torchreid, spec, message):
         create_dataset(spec, torchreid)
 
 
-def test_a_misspelt_option_is_an_error_as_an_argument_too(torchreid):
-    with pytest.raises(ValueError, match="protocol is one of new, classic, not 'clasic'"):
-        create_dataset("cuhk03", torchreid, protocol="clasic")
-    with pytest.raises(ValueError, match="boxes is one of detected, labeled, not 'labelled'"):
-        create_dataset("cuhk03", torchreid, boxes="labelled")
-
-
 def test_there_are_twenty_partitions():
     specs = partition_specs(f"{CLASSIC},split=all")
     assert specs == [f"{CLASSIC},split={split}" for split in range(20)]
