@@ -6,12 +6,13 @@ python scripts/data_page.py --check    # exit 1 if DATA.md has another
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import page_part
 
 from rga_timm.data import Counts, DatasetInfo, dataset_info, list_datasets
 
@@ -21,24 +22,7 @@ START, END = "<!-- data sets: made by scripts/data_page.py -->", "<!-- data sets
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the part or compare it; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("--file", type=Path, default=PAGE, help="(default: DATA.md)")
-    args = parser.parse_args(argv)
-    text = args.file.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        parser.error(f"{args.file} has no lines {START} and {END} for the part to stand between")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    updated = f"{before}{START}\n{format_part()}\n{END}{after}"
-    if args.check and updated != text:
-        print(f"{args.file}: the part on data sets is out of date; run scripts/data_page.py")
-        return 1
-    if not args.check:
-        args.file.write_text(updated, encoding="utf-8")
-    return 0
+    return page_part.update(argv, doc=__doc__, page=PAGE, marks=(START, END), part=format_part)
 
 
 def format_part() -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import finetune
 import torch
 from safetensors.torch import load_file
 
@@ -32,3 +36,13 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     for key, value in weights(a).items():
         torch.testing.assert_close(weights(b)[key], value, rtol=0, atol=0)
     assert summary(a) == summary(b)
+
+
+def train_in_two_processes(options: list[str], run: Path) -> Path:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*torchrun, "--nproc-per-node=2", finetune.__file__, *options, "--output", str(run)],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    return run

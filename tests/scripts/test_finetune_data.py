@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import finetune
@@ -15,7 +12,7 @@ import torch
 import yaml
 from finetune_data import Data
 from finetune_options import parse_args
-from finetune_runs import assert_equal_runs, checkpoint, summary
+from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes
 from PIL import Image
 
 from rga_timm.data import create_dataset
@@ -91,13 +88,7 @@ def test_two_processes_share_an_image_cache_and_train_as_one(
 ) -> None:
     options += ["--freeze-bn", "--epochs", "1", "--opt", "sgd", "--lr", "0.05", "--cache", "0.1"]
     one = finetune.main([*options, "--output", str(tmp_path / "one")])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(SCRIPT), *options, "--output", str(tmp_path / "two")],
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    two = checkpoint(tmp_path / "two")["state_dict"]
+    two = checkpoint(train_in_two_processes(options, tmp_path / "two"))["state_dict"]
     for key, value in checkpoint(one)["state_dict"].items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5, msg=key)
 

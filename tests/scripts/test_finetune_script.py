@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import timm
 import torch
 import yaml
 from finetune_options import RECIPES, parse_args
-from finetune_runs import assert_equal_runs, checkpoint, summary, weights
+from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes, weights
 
 SCRIPT = Path(finetune.__file__)
 
@@ -79,13 +78,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(
 ) -> None:
     options += ["--freeze-bn", "--epochs", "2", "--opt", "sgd", "--lr", "0.05"]
     one = finetune.main([*options, "--output", str(tmp_path / "one")])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(SCRIPT), *options, "--output", str(tmp_path / "two")],
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    two = tmp_path / "two"
+    two = train_in_two_processes(options, tmp_path / "two")
     for a, b in zip(summary(one), summary(two), strict=True):
         for name in ("train_cross_entropy", "train_triplet", "eval_mAP"):
             assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-4), name

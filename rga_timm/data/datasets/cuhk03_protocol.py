@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..matlab import load_mat
+
 VIEW_IMAGES = 5  # of a person at most, from each of the two cameras of a pair
 PAIR_SIZES = (843, 440, 77, 58, 49)  # how many people each pair of cameras saw; 1,467 in all
 
@@ -112,23 +114,12 @@ def read_new_protocol(path: Path) -> NewProtocol:
     Raises:
         ValueError: It is another file.
     """
-    from scipy.io import loadmat  # here, for it takes long to import
-
-    try:
-        content = loadmat(path)
-    except Exception as error:  # of what kind depends on what is in the file
-        raise ValueError(
-            f"{path} is not a MATLAB file of version 5: is it a web page, or cut off? ({error})"
-        ) from error
+    index_names = [f"{split}_idx" for split in NewProtocol._fields]
+    content = load_mat(path, ["filelist", "labels", *index_names])
     try:
         names = [str(np.asarray(name).item()) for name in content["filelist"].ravel()]
         pids = [int(pid) for pid in content["labels"].ravel()]
-        indices = [
-            [int(index) for index in content[f"{split}_idx"].ravel()]
-            for split in NewProtocol._fields
-        ]
-    except KeyError as error:
-        raise ValueError(f"{path} is not CUHK03's new protocol: it has no {error}") from error
+        indices = [[int(index) for index in content[name].ravel()] for name in index_names]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not CUHK03's new protocol: {error}") from error
     if len(names) != len(pids):

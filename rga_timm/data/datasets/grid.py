@@ -12,9 +12,8 @@ in the gallery.
 import re
 from pathlib import Path
 
-import scipy.io
-
 from ..layout import Layout, find_layout
+from ..matlab import load_mat
 from ..partition import PARTITIONS
 from ..registry import register_dataset
 from ..splits import DISTRACTOR_PID, Counts, ReidSplits
@@ -77,13 +76,8 @@ def _read_partition(path: Path, split: int, people: set[int]) -> set[int]:
     ``galleryImIdx`` and ``personIdx``. The first two count rows of features; the third are pids,
     whatever it is called: torchreid goes by the order alone.
     """
-    try:
-        # The features beside it are large.
-        contents = scipy.io.loadmat(str(path), variable_names=["trainIdxAll"])
-    except Exception as error:  # anything at all, depending on where it is broken
-        raise ValueError(f"{path} is not a MATLAB file of version 4 to 7: {error}") from error
-    if "trainIdxAll" not in contents:
-        raise ValueError(f"{path} holds no trainIdxAll: it is not {TITLE}'s {PARTITION_FILE}")
+    # The features beside it are large.
+    contents = load_mat(path, ["trainIdxAll"])
     cells = contents["trainIdxAll"].ravel()
     if len(cells) != PARTITIONS:
         raise ValueError(f"{path} holds {len(cells)} partitions; {TITLE} comes with {PARTITIONS}")

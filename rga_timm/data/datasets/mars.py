@@ -4,13 +4,12 @@ Market-1501's people as tracklets of a detector and a tracker: 8,298 tracklets (
 625 people to train on, 1,980 queries, and 10,200 other tracklets of which 870 are junk.
 """
 
-import os
 import re
 from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
-from ..layout import Layout, find_layout, read_lines
+from ..layout import Layout, ListedFiles, find_layout, read_lines
 from ..matlab import read_matrix
 from ..reader import ReidImage
 from ..registry import register_dataset
@@ -89,8 +88,7 @@ def _read_tracklets(root: Path, folder: str, names: str, split: str) -> dict[int
         )
     tracklets: dict[int, list[ReidImage]] = {}
     missing: list[str] = []
-    listed, there = "", frozenset[str]()
-    # The tables are in the order of the people: each folder's turn comes once.
+    present = ListedFiles(root)
     for number, (first, last, pid, camid) in enumerate(table.tolist(), start=1):
         if pid == JUNK_PID:
             continue
@@ -99,14 +97,12 @@ def _read_tracklets(root: Path, folder: str, names: str, split: str) -> dict[int
                 f"{path}, row {number}: images {first} to {last}, but {names} has {len(lines)}"
             )
         person = f"{folder}/{pid:04d}"
-        if person != listed:
-            listed, there = person, _names_in(root / person)
         tracklet = []
         for place, name in lines[first - 1 : last]:
             _check_name(name, pid, camid, place, f"{path}, row {number}")
             tracklet.append(ReidImage(f"{person}/{name}", pid, camid, number))
-            if name not in there:
-                missing.append(f"{person}/{name}")
+            if tracklet[-1].path not in present:
+                missing.append(tracklet[-1].path)
         tracklets[number] = tracklet
     if missing:
         raise FileNotFoundError(
@@ -126,10 +122,6 @@ def _check_name(name: str, pid: int, camid: int, place: str, row: str) -> None:
         )
     if (int(match["pid"]), int(match["camid"])) != (pid, camid):
         raise ValueError(f"{place}: {name} is not of person {pid} and camera {camid}, as in {row}")
-
-
-def _names_in(folder: Path) -> frozenset[str]:
-    return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
 
 def _read_queries(path: Path, test: Collection[int]) -> list[int]:

@@ -9,12 +9,11 @@ authors masked the faces. Scores on one do not compare with scores on the other.
 """
 
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Literal
 
-from ..layout import Layout, find_layout, read_lines
+from ..layout import Layout, ListedFiles, find_layout, read_lines
 from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
@@ -69,7 +68,7 @@ def msmt17(
     version = version or ("v1" if layout is LAYOUTS["v1"] else "v2")
     _logger.info("%s: MSMT17 %s", root, _DESCRIPTION[version])
     train_folder, test_folder = layout.paths[:2]
-    present = _Present(root)
+    present = ListedFiles(root)
     train = _read_list(root, "list_train.txt", train_folder, present)
     if val:
         train += _read_list(root, "list_val.txt", train_folder, present)
@@ -84,29 +83,7 @@ def msmt17(
     )
 
 
-class _Present:
-    """Whether files are there, by listing each folder once.
-
-    There are 126,441 files in 4,101 folders, and on a network drive each question is one to the
-    server.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folders: dict[str, frozenset[str]] = {}
-
-    def __contains__(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        if folder not in self.folders:
-            try:
-                with os.scandir(self.root / folder) as entries:
-                    self.folders[folder] = frozenset(entry.name for entry in entries)
-            except (FileNotFoundError, NotADirectoryError):
-                self.folders[folder] = frozenset()
-        return name in self.folders[folder]
-
-
-def _read_list(root: Path, file: str, folder: str, present: _Present) -> list[ReidImage]:
+def _read_list(root: Path, file: str, folder: str, present: ListedFiles) -> list[ReidImage]:
     """The images that a list names, in its order; its paths start from ``folder``."""
     images = []
     missing = []

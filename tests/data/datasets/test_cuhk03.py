@@ -172,11 +172,14 @@ def test_other_names_are_an_error(torchreid, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (b"<!DOCTYPE html>\n" * 99, "is not a MATLAB file of version 5: is it a web page"),
-        (b"", "is not a MATLAB file of version 5"),
-        ("cut off", "is not a MATLAB file of version 5"),
+        (
+            b"<!DOCTYPE html>\n" * 99,
+            "is not a MATLAB file of version 4 to 7: is it cut off, or a web page",
+        ),
+        (b"", "is not a MATLAB file of version 4 to 7"),
+        ("cut off", "is not a MATLAB file of version 4 to 7"),
         ({"labels": np.array([["one"]])}, "is not CUHK03's new protocol"),
-        ({"labels": None}, r"it has no 'labels'"),
+        ({"labels": None}, r"holds no labels, but camId"),
         ({"labels": [[1], [2]]}, r"names in filelist, but 2 labels"),
         ({"query_idx": [[1], [0]]}, r"query_idx holds 0, but there are \d+ images, from 1"),
         ({"gallery_idx": [[9999]]}, r"gallery_idx holds 9999, but there are"),
