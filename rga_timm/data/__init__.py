@@ -1,6 +1,7 @@
 """Data sets as readers, P×K batches, transforms and loaders. Serves any timm model."""
 
 from . import datasets  # noqa: F401 - registers them
+from .datasets.table import write_table
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
 from .reader import ReidDataset, ReidImage, ReidReader
@@ -37,4 +38,5 @@ __all__ = [
     "partition_specs",
     "register_dataset",
     "train_transform",
+    "write_table",
 ]
