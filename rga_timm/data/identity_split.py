@@ -51,7 +51,7 @@ class IdentitySplit(NamedTuple):
         return self == IdentitySplit(self.default_file)
 
     def apply(self, identities: Iterable[str]) -> dict[str, str]:
-        """Each identity's side, ``"train"`` or ``"test"``: as the file says, or dealt and kept there.
+        """The side of each identity, ``"train"`` or ``"test"``: as in the file, or dealt and kept.
 
         Processes may do this at the same time. The file appears in one piece, the first one to
         write it wins, and all others use what it wrote.
@@ -68,14 +68,16 @@ class IdentitySplit(NamedTuple):
             raise ValueError(f"test_share is a share from 0 to 1, not {self.test_share}")
         if self.test_share in (0, 1):
             return dict.fromkeys(names, _SIDES[int(self.test_share)])
-        if not self.file.exists():
+        is_new = not self.file.exists()
+        if is_new:
             dealt = deal_identities(names, self.test_share, self.seed)
             _write(self.file, dealt)
-            _logger.info(
-                "split by identity: %s (seed %d). It is kept in %s",
-                *(_sizes(dealt), self.seed, self.file),
-            )
-        return self._read(names)
+        split = self._read(names)
+        _logger.info(
+            "split by identity, %s %s: %s",
+            *("kept from now on in" if is_new else "as kept in", self.file, _sizes(split)),
+        )
+        return split
 
     def _read(self, names: list[str]) -> dict[str, str]:
         """What the file says of these identities."""
@@ -93,7 +95,6 @@ class IdentitySplit(NamedTuple):
             )
         split = {name: sides[name] for name in names}
         _check_sizes(split, f"{self.file}: ")
-        _logger.info("%s says who is trained and who is tested on: %s", self.file, _sizes(split))
         asked = (self.test_share, self.seed)
         if asked != (DEFAULT_SHARE, DEFAULT_SEED) and split != deal_identities(names, *asked):
             _logger.warning(
@@ -165,9 +166,7 @@ def _write(path: Path, split: Mapping[str, str]) -> None:
             with unfinished.open(
                 "x", encoding="utf-8", errors="surrogateescape", newline=""
             ) as file:
-                csv.writer(file, lineterminator="\n").writerows(
-                    [("identity", "split"), *split.items()]
-                )
+                csv.writer(file).writerows([("identity", "split"), *split.items()])
             _publish(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def table(
     asked = {"path": path, "identity": identity, "camera": camera}
     asked |= {"split": split_column, "tracklet": tracklet, **_box_columns(box)}
     columns = _columns_there(content, asked)
-    listed = [_image(row, columns) for row in content.rows(list(columns.values()))]
+    listed = [_image(row, columns) for row in content.rows([*dict.fromkeys(columns.values())])]
     if not listed:
         raise ValueError(f"{file} has a header but no rows")
     _check_listed_once(listed, same_numbering)
@@ -155,7 +155,7 @@ def write_table(splits: ReidSplits, path: str | Path) -> dict[str, Any]:
     header += ["tracklet"] * any(image.tracklet != NO_TRACKLET for _, image in rows)
     header += [*_BOX] * any(image.box is not None for _, image in rows)
     with path.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, header, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, header, extrasaction="ignore")
         writer.writeheader()
         for split, image in rows:
             cells: dict[str, Any] = {"path": image.path, "identity": image.pid, "split": split}
