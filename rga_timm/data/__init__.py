@@ -4,6 +4,7 @@ from . import datasets  # noqa: F401 - registers them
 from .cache import ImageCache
 from .cached_loader import CachedTrainLoader, create_cached_train_loader
 from .checks import find_bad_images, skip_bad_images
+from .datasets.table import write_table
 from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
@@ -50,4 +51,5 @@ __all__ = [
     "register_dataset",
     "skip_bad_images",
     "train_transform",
+    "write_table",
 ]

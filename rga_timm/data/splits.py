@@ -131,7 +131,8 @@ class ReidSplits:
             for split, reader in self.readers.items()
             for image in reader.images
         )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        # surrogateescape: the name of a file is not always valid UTF-8.
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, and per split the numbers of images, ids and cameras.

@@ -3,7 +3,9 @@
 from . import (
     cuhk01,
     cuhk03,
+    folder,
     grid,
+    hf,
     ilids_vid,
     market1501,
     mars,
@@ -13,6 +15,7 @@ from . import (
     pedestrians,
     prid450s,
     prid2011,
+    table,
     veri776,
     viper,
 )
@@ -20,7 +23,9 @@ from . import (
 __all__ = [
     "cuhk01",
     "cuhk03",
+    "folder",
     "grid",
+    "hf",
     "ilids_vid",
     "market1501",
     "mars",
@@ -30,6 +35,7 @@ __all__ = [
     "pedestrians",
     "prid450s",
     "prid2011",
+    "table",
     "veri776",
     "viper",
 ]
