@@ -143,7 +143,7 @@ def _read_all(
 ) -> None:
     """Fill ``images`` (n, 3, H, W) uint8 with those of the reader."""
     resize = T.Resize(tuple(images.shape[2:]), str_to_interp_mode(interpolation))
-    loader = DataLoader(
+    loader: DataLoader = DataLoader(
         ReidDataset(reader, T.Compose([resize, T.PILToTensor()])),
         batch_size=_BATCH,
         num_workers=num_workers,
