@@ -2,9 +2,11 @@
 
     python scripts/evaluate.py local-dir:output/RUN/model --dataset market1501 --data-dir DIR
     python scripts/evaluate.py resnet50 --img-size 256 128 --feature pooled --flip --rerank
+    python scripts/evaluate.py MODEL --dataset msmt17 viper:split=all --data-dir DIR DIR
 
 Any timm model will do. Images are resized and normalised as the model's own configuration says.
-Prints the scores in percent; --output keeps them, with everything that they depend on, as JSON.
+Several data sets make one table, and split=all is the mean over a data set's partitions. Prints the
+scores in percent; --output keeps them, with everything that they depend on, as JSON.
 """
 
 from __future__ import annotations
@@ -17,17 +19,25 @@ from typing import Any, get_args
 
 import timm
 import torch
+from data_options import (
+    add_data_options,
+    leave_out_bad_images,
+    pair_with_folders,
+    read_partitions,
+)
 from timm.data import resolve_data_config
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.data import create_dataset, create_eval_loader, eval_transform, list_datasets
+from rga_timm.data import ReidSplits
 from rga_timm.evaluation import (
     METRICS,
     Protocol,
     Report,
     Reranking,
-    evaluate_model,
+    check_testable,
+    evaluate_dataset,
     format_table,
+    save_reports,
 )
 from rga_timm.evaluation.embed import Feature
 from rga_timm.hub import takes_img_size
@@ -41,15 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
 
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset",
-        default="pedestrians",
-        choices=list_datasets(),
-        help="(default: %(default)s)",
-    )
-    data.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where it lies; pedestrians can do without"
-    )
+    add_data_options(data)
     data.add_argument(
         "--img-size",
         type=positive_int,
@@ -193,8 +195,8 @@ def classifier_width(model: str, checkpoint: Path) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> Report:
-    """Evaluate as the command line says; the report is returned for other programs."""
+def main(argv: Sequence[str] | None = None) -> list[Report]:
+    """Evaluate as the command line says; the reports are returned for other programs."""
     parser = get_parser()
     args = parser.parse_args(argv)
     check(args, parser)
@@ -203,20 +205,18 @@ def main(argv: Sequence[str] | None = None) -> Report:
     # Data
     try:
         rerank = Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None
-        splits = create_dataset(args.dataset, args.data_dir)
-        if rerank:
-            rerank.check_fits(len(splits.query) + len(splits.gallery))
-    except (ValueError, FileNotFoundError) as error:
+        test_sets = [
+            read_test_set(args, spec, folder, rerank)
+            for spec, folder in pair_with_folders(args.dataset, args.data_dir)
+        ]
+    except (ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
 
     # Model, and the preprocessing that it was trained with
     model = create_model(args)
     config = preprocessing(args, model)
-    img_size = config["input_size"][1:]
-    transform = eval_transform(img_size, config["mean"], config["std"], config["interpolation"])
-
     protocol = Protocol(
-        img_size=img_size,
+        img_size=config["input_size"][1:],
         interpolation=config["interpolation"],
         mean=config["mean"],
         std=config["std"],
@@ -228,30 +228,38 @@ def main(argv: Sequence[str] | None = None) -> Report:
     )
 
     # Scores
-    query, gallery = (
-        create_eval_loader(
-            reader,
-            transform,
-            args.batch_size,
+    reports = [
+        evaluate_dataset(
+            model,
+            partitions,
+            protocol,
+            name=args.model,
+            checkpoint=checkpoint_name(args),
+            batch_size=args.batch_size,
             num_workers=args.workers,
-            pin_memory=torch.device(args.device).type == "cuda",
+            device=args.device,
+            channels_last=args.channels_last,
         )
-        for reader in (splits.query, splits.gallery)
-    )
-    result = evaluate_model(
-        model, query, gallery, protocol, device=args.device, channels_last=args.channels_last
-    )
-    report = Report.of(
-        result,
-        model=args.model,
-        checkpoint=checkpoint_name(args),
-        dataset=splits.describe(),
-        protocol=protocol,
-    )
-    print(format_table([report]))
+        for partitions in test_sets
+    ]
+    print(format_table(reports))
     if args.output:
-        report.save(args.output)
-    return report
+        save_reports(reports, args.output)
+    return reports
+
+
+def read_test_set(
+    args: argparse.Namespace, spec: str, folder: str | Path | None, rerank: Reranking | None
+) -> list[ReidSplits]:
+    """A data set that can be tested on, as asked for; its partitions, or it alone."""
+    partitions = read_partitions(spec, folder)
+    if args.skip_bad_images:
+        partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
+    check_testable(partitions)
+    for part in partitions:
+        if rerank:
+            rerank.check_fits(len(part.query) + len(part.gallery))
+    return partitions
 
 
 def checkpoint_name(args: argparse.Namespace) -> str | None:

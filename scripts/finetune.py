@@ -3,6 +3,7 @@
     python scripts/finetune.py                                                  # embedded data
     python scripts/finetune.py --dataset market1501 --data-dir DIR --model rga_resnet50
     torchrun --nproc-per-node 4 scripts/finetune.py --dataset market1501 --data-dir DIR
+    python scripts/finetune.py --dataset market1501 cuhk03 --eval-dataset msmt17 --data-dir DIR
     python scripts/finetune.py --resume output/RUN                              # go on
 
 The options are in finetune_options.py. All of them can stand in a YAML file too (--config); without
@@ -21,17 +22,17 @@ import math
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import yaml
+from finetune_data import Data, create_batches, read_data
 from finetune_options import parse_args
 from finetune_records import open_tensorboard, record, resume
 from timm import utils
-from timm.data import resolve_data_config
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -42,16 +43,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.data import (
-    IdentityBatchSampler,
-    ReidSplits,
-    create_dataset,
-    create_eval_loader,
-    create_train_loader,
-    eval_transform,
-    train_transform,
+from rga_timm.evaluation import (
+    Report,
+    evaluate_dataset,
+    format_table,
+    load_reports,
+    save_reports,
 )
-from rga_timm.evaluation import Protocol, Report, evaluate_model, format_table
 from rga_timm.hub import save_pretrained, takes_img_size
 from rga_timm.losses import ReidLoss
 from rga_timm.task import ReidTask
@@ -76,14 +74,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
         _logger.info("Run %s on %d x %s", run, args.world_size, device)
 
     # Data and model, which agree on the image size and the number of identities
-    try:
-        splits = create_dataset(args.dataset, args.data_dir)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"--dataset {args.dataset}: {error}") from error
-    model = create_model(args, len(splits.classes)).to(device)
+    data = read_data(args)
+    if is_main and data.left_out:
+        (run / "left_out_images.txt").write_text("\n".join(data.left_out) + "\n")
+    model = create_model(args, data.num_classes).to(device)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
-    train_loader, sampler, query, gallery, protocol = create_loaders(args, splits, model, device)
+    closing = ExitStack()
+    train_loader, sampler, protocol = create_batches(args, data.train, model, device, closing)
 
     # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
     # are frozen, and DistributedDataParallel comes last.
@@ -125,19 +123,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
             saver.best_metric, saver.best_epoch = best
         board = open_tensorboard(run)
 
-    def evaluate(state: str | None = None) -> Report:
-        result = evaluate_model(
-            task.get_eval_model(ema=task.has_ema()), query, gallery, protocol,
-            device=device, channels_last=args.channels_last,
-        )  # fmt: skip
-        name = f"{args.model} ({state})" if state else args.model
-        return Report.of(result, model=name, dataset=splits.describe(), protocol=protocol)
+    def evaluate(state: str | None = None) -> list[Report]:
+        return [
+            evaluate_dataset(
+                task.get_eval_model(ema=task.has_ema()),
+                partitions,
+                protocol,
+                name=f"{args.model} ({state})" if state else args.model,
+                batch_size=args.eval_batch_size,
+                num_workers=args.workers,
+                device=device,
+                channels_last=args.channels_last,
+            )
+            for partitions in data.test_sets
+        ]
 
     try:
         if args.eval_initial and start_epoch == 0 and is_main:
             initial = evaluate("before training")
-            initial.save(run / "initial_report.json")
-            _logger.info("Before training: mAP %.1f%%", 100 * initial.metrics["mAP"])
+            save_reports(initial, run / "initial_report.json")
+            _logger.info("Before training: mAP %.1f%%", 100 * initial[0].metrics["mAP"])
         for epoch in range(start_epoch, args.epochs):
             if epoch == args.freeze_backbone_epochs > 0:
                 task.freeze_backbone(False)
@@ -149,10 +154,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
             if not is_main:
                 continue
             last = epoch + 1 == args.epochs
-            report = evaluate() if last or (epoch + 1) % args.eval_every == 0 else None
-            record(run, board, saver, epoch, losses, lr, report)
+            reports = evaluate() if last or (epoch + 1) % args.eval_every == 0 else []
+            record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
-            finish(args, run, task)
+            finish(args, run, task, data)
     except KeyboardInterrupt:
         if is_main:
             _logger.warning(
@@ -162,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             )
         sys.exit(130)
     finally:
+        closing.close()
         if board:
             board.close()
     if args.distributed:
@@ -188,54 +194,6 @@ def create_model(args: argparse.Namespace, num_classes: int) -> Any:
             f"the weights of {args.model} could not be had: {error}\nPass --pretrained-path FILE "
             "with weights of the backbone, or --no-pretrained to train from scratch."
         ) from error
-
-
-def create_loaders(
-    args: argparse.Namespace, splits: ReidSplits, model: Any, device: torch.device
-) -> tuple[DataLoader, IdentityBatchSampler, DataLoader, DataLoader, Protocol]:
-    """Loaders of the three splits, and how images are prepared for the model."""
-    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
-    config = resolve_data_config(wanted, model=model)
-    img_size = config["input_size"][1:]
-    preparation = {name: config[name] for name in ("mean", "std", "interpolation")}
-    pin_memory = device.type == "cuda"
-
-    sampler = IdentityBatchSampler(
-        splits.train.labels,
-        args.num_identities,
-        args.num_instances,
-        seed=args.seed,
-        rank=args.rank,
-        world_size=args.world_size,
-        epoch_images=args.epoch_images,
-    )
-    augmentation = train_transform(
-        img_size,
-        **preparation,
-        enlarge_prob=args.enlarge_prob,
-        flip_prob=args.flip_prob,
-        erase_prob=args.erase_prob,
-    )
-    train = create_train_loader(
-        splits.train,
-        augmentation,
-        sampler,
-        num_workers=args.workers,
-        seed=args.seed,
-        pin_memory=pin_memory,
-    )
-    query, gallery = (
-        create_eval_loader(
-            reader,
-            eval_transform(img_size, **preparation),
-            args.eval_batch_size,
-            num_workers=args.workers,
-            pin_memory=pin_memory,
-        )
-        for reader in (splits.query, splits.gallery)
-    )
-    protocol = Protocol(img_size=img_size, **preparation, amp_dtype=args.amp_dtype)
-    return train, sampler, query, gallery, protocol
 
 
 def create_schedule(
@@ -359,30 +317,38 @@ def backward(
         optimizer.step()
 
 
-def finish(args: argparse.Namespace, run: Path, task: ReidTask) -> None:
+def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> None:
     """Export the best model, and say how good it is and where."""
     best = run / "model_best.pth.tar"
     if task.has_ema():
         load_task_ema_checkpoint(task, best)
     else:
         resume_task_checkpoint(task, best, log_info=False)
-    reports = [
-        Report.load(path)
-        for path in (run / "initial_report.json", run / "report.json")
-        if path.exists()
-    ]
-    private = ("data_dir", "output", "pretrained_path")  # paths, of no use to anybody else
-    options = {name: value for name, value in args.options.items() if name not in private}
-    reid = {"options": options, **reports[-1].to_dict()}
+    initial = run / "initial_report.json"
+    reports = load_reports(run / "report.json")
+    private = (
+        "data_dir",
+        "eval_data_dir",
+        "output",
+        "pretrained_path",
+    )  # paths, of no use to others
+    reid = {
+        "options": {name: value for name, value in args.options.items() if name not in private},
+        "trained_on": [splits.describe() for splits in data.sources],
+        **reports[0].to_dict(),
+        "also_tested_on": [report.to_dict() for report in reports[1:]],
+    }
     model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(model, run / "model", reid=reid, model_args=args.model_kwargs)
     for stale in run.glob("recovery-*.pth.tar"):
         stale.unlink()
-    print(format_table(reports))
+    print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))
+    tested = " ".join(args.eval_dataset or args.dataset)
+    where = " ".join(map(str, args.eval_data_dir or args.data_dir or []))
     print(
         f"\nThe best model is in {folder}. Use it:\n"
-        f"    python scripts/evaluate.py local-dir:{folder} --dataset {args.dataset}"
-        + (f" --data-dir {args.data_dir}" if args.data_dir else "")
+        f"    python scripts/evaluate.py local-dir:{folder} --dataset {tested}"
+        + (f" --data-dir {where}" if where else "")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import timm
 import torch
 import yaml
+from data_options import FORM, add_data_options, pair_with_folders
 from timm.utils import ParseKwargs
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.data import list_datasets
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -31,9 +32,22 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", help="the run's folder (output/DATE-MODEL-DATASET if not given)")
     add("--seed", type=int, default=0, help="of weights, batches and augmentation")
 
-    add = parser.add_argument_group("data").add_argument
-    add("--dataset", default="pedestrians", choices=list_datasets(), help="what to train on")
-    add("--data-dir", metavar="DIR", help="where it lies; pedestrians can do without")
+    data = parser.add_argument_group("data")
+    add_data_options(data)
+    add = data.add_argument
+    add(
+        "--eval-dataset",
+        nargs="+",
+        metavar=FORM,
+        help="what to test on, the best model being that on the first; what is trained on if not "
+        "given",
+    )
+    add(
+        "--eval-data-dir",
+        nargs="+",
+        metavar="DIR",
+        help="where they lie; where the training data lies if not given",
+    )
     add(
         "--img-size",
         type=int,
@@ -53,6 +67,19 @@ def get_parser() -> argparse.ArgumentParser:
     add("--flip-prob", type=float, default=0.5, help="mirror")
     add("--erase-prob", type=float, default=0.5, help="erase a rectangle at random")
     add("--workers", type=int, default=4, help="loader processes, for each training process")
+    add(
+        "--cache",
+        type=float,
+        metavar="GB",
+        help="hold the training images in so much shared memory, decoded and resized, and augment "
+        "batches on the device",
+    )
+    add(
+        "--cache-on-device",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="hold them in the memory of each device",
+    )
 
     add = parser.add_argument_group("model").add_argument
     add(
@@ -164,17 +191,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif first.config:
         config = Path(first.config)
     else:
-        config = RECIPES / ("pedestrians.yaml" if first.dataset == "pedestrians" else "paper.yaml")
+        embedded = first.dataset == ["pedestrians"]
+        config = RECIPES / ("pedestrians.yaml" if embedded else "paper.yaml")
     options = read_config(config, parser)
     parser.set_defaults(**options)
     if first.resume:  # where the run lies now, not where it was begun
         parser.set_defaults(output=first.resume)
     args = parser.parse_args(argv)
+    for name in ("dataset", "data_dir", "eval_dataset", "eval_data_dir"):
+        if isinstance(value := getattr(args, name), str):  # files may name one without a list
+            setattr(args, name, [value])
     check(args, parser)
     args.model_kwargs = merge_model_kwargs(args, options.get("model_kwargs") or {})
     if not args.output:
         name = args.model.split(":")[-1].strip("/").replace("/", "-")
-        args.output = f"output/{datetime.now():%Y%m%d-%H%M%S}-{name}-{args.dataset}"
+        data = re.sub(r"[^\w.+]+", "-", "+".join(args.dataset))
+        args.output = f"output/{datetime.now():%Y%m%d-%H%M%S}-{name}-{data}"
     args.options = {k: v for k, v in vars(args).items() if k not in ("config", "resume")}
     return args
 
@@ -219,6 +251,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"timm knows no model {args.model!r}; timm.list_models('*rga*') lists ours")
     if args.pretrained_path and not Path(args.pretrained_path).is_file():
         parser.error(f"there is no file {args.pretrained_path}")
+    check_data(args, parser)
     for name in ("epochs", "grad_accum_steps", "eval_every", "eval_batch_size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -235,3 +268,21 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--sync-bn needs GPUs: torch synchronises batch norms on them alone")
     if args.freeze_bn and args.sync_bn:
         parser.error("--freeze-bn leaves nothing for --sync-bn to synchronise")
+
+
+def check_data(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless these can be data sets."""
+    try:
+        pair_with_folders(args.dataset, args.data_dir or [])
+        if args.eval_dataset:
+            pair_with_folders(args.eval_dataset, args.eval_data_dir or [], option="--eval-data-dir")
+    except ValueError as error:
+        parser.error(str(error))
+    if "split=all" in ",".join(args.dataset).replace(":", ",").split(","):
+        parser.error("--dataset: one model is trained on one partition, such as split=0")
+    if args.eval_data_dir and not args.eval_dataset:
+        parser.error("--eval-data-dir is for --eval-dataset")
+    if args.cache is not None and args.cache <= 0:
+        parser.error("--cache must be positive: so many GB")
+    if args.cache_on_device and args.cache is None:
+        parser.error("--cache-on-device needs --cache GB")

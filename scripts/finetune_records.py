@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from timm import utils
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
-from rga_timm.evaluation import Report
+from rga_timm.evaluation import Report, save_reports
 from rga_timm.task import ReidTask
 
 _logger = logging.getLogger("finetune")
@@ -67,16 +68,29 @@ def record(
     epoch: int,
     losses: dict[str, float],
     lr: float,
-    report: Report | None,
+    test_names: Sequence[str],
+    reports: Sequence[Report],
 ) -> None:
-    """Log an epoch, and make it one to resume from."""
-    scores = dict.fromkeys(("mAP", "mAP_trapezoid", "mINP", "rank1"), "")
-    if report:
-        scores = {name: report.metrics[name] for name in ("mAP", "mAP_trapezoid", "mINP")}
-        scores["rank1"] = report.metrics["cmc"][0]
+    """Log an epoch, and make it one to resume from.
+
+    Scores of the first test set are called mAP and so on, those of a further one NAME_mAP.
+    """
+    scores: dict[str, Any] = {}
+    for i, name in enumerate(test_names):
+        prefix = f"{name}_" if i else ""
+        scores |= dict.fromkeys(
+            (f"{prefix}{score}" for score in ("mAP", "mAP_trapezoid", "mINP", "rank1")), ""
+        )
+        if reports:
+            metrics = reports[i].metrics
+            scores |= {
+                f"{prefix}{score}": metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")
+            }
+            scores[f"{prefix}rank1"] = metrics["cmc"][0]
     text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-    if report:
-        text += f", mAP {scores['mAP']:.1%}, rank-1 {scores['rank1']:.1%}"
+    for name, report in zip(test_names, reports, strict=False):
+        on = f" on {name}" if len(test_names) > 1 else ""
+        text += f", mAP{on} {report.metrics['mAP']:.1%}, rank-1 {report.metrics['cmc'][0]:.1%}"
     _logger.info("Epoch %d: %s, lr %.2e", epoch + 1, text, lr)
     utils.update_summary(epoch, losses, scores, str(run / "summary.csv"), lr=lr,
                          write_header=not (run / "summary.csv").exists())  # fmt: skip
@@ -85,10 +99,10 @@ def record(
             board.add_scalar(name, value, epoch + 1)
         board.add_scalar("lr", lr, epoch + 1)
     # Last, so that an interruption before it only means doing the epoch again.
-    if report:
-        saver.save_checkpoint(epoch, report.metrics["mAP"])
+    if reports:
+        saver.save_checkpoint(epoch, reports[0].metrics["mAP"])
         if saver.best_epoch == epoch:
-            report.save(run / "report.json")
+            save_reports(reports, run / "report.json")
     else:
         saver.save_recovery(epoch)
 

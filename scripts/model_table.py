@@ -8,12 +8,12 @@ Nothing is computed and nothing downloaded: models are built without memory.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import page_part
 import timm
 import torch
 from benchmark import count_flops
@@ -27,24 +27,7 @@ HEADER = ("model", "parameters (M)", "GFLOPs", "image size", "embedding", "Image
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the table or compare it; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("--file", type=Path, default=README, help="(default: README.md)")
-    args = parser.parse_args(argv)
-    text = args.file.read_text()
-    if START not in text or END not in text:
-        parser.error(f"{args.file} has no lines {START} and {END} for the table to stand between")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    updated = f"{before}{START}\n{format_table()}\n{END}{after}"
-    if args.check and updated != text:
-        print(f"{args.file}: the table of models is out of date; run scripts/model_table.py")
-        return 1
-    if not args.check:
-        args.file.write_text(updated)
-    return 0
+    return page_part.update(argv, doc=__doc__, page=README, marks=(START, END), part=format_table)
 
 
 def format_table() -> str:

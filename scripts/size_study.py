@@ -20,8 +20,8 @@ import torch
 from timm.data import resolve_model_data_config
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.data import create_dataset, create_eval_loader, eval_transform, list_datasets
-from rga_timm.evaluation import Protocol, evaluate_model
+from rga_timm.data import ReidSplits, create_dataset
+from rga_timm.evaluation import Protocol, Report, evaluate_dataset
 from rga_timm.layers import RGA
 
 WEIGHTS = ("resampled", "drawn anew")
@@ -42,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar=("H", "W"),
         help="pixels; may be given several times, and is, beside the model's own size",
     )
-    add("--dataset", default="pedestrians", choices=list_datasets())
+    add("--dataset", default="pedestrians", metavar="NAME[:OPTION=VALUE,...]")
     add("--data-dir", type=Path, metavar="DIR", help="where it lies; pedestrians can do without")
     add("--batch-size", type=int, default=128)
     add("--workers", type=int, default=2)
@@ -69,9 +69,14 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             model = timm.create_model(args.model, pretrained=True, num_classes=0, img_size=size)
             if weights == "drawn anew":
                 draw_position_weights(model, args.seed)
-            result = evaluate(args, model, splits)
+            scores = evaluate(args, model, splits).metrics
             rows.append(
-                {"img_size": size, "weights": weights, "mAP": result.mAP, "rank1": result.cmc[0]}
+                {
+                    "img_size": size,
+                    "weights": weights,
+                    "mAP": scores["mAP"],
+                    "rank1": scores["cmc"][0],
+                }
             )
     print(format_table(rows, own_size))
     if args.output:
@@ -87,17 +92,19 @@ def draw_position_weights(model: torch.nn.Module, seed: int) -> None:
             rga.get_submodule(name.removesuffix(".weight")).reset_parameters()
 
 
-def evaluate(args: argparse.Namespace, model: Any, splits: Any) -> Any:
+def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Report:
     """Scores at the model's own image size and preprocessing."""
     config = resolve_model_data_config(model)
     preprocessing = {name: config[name] for name in ("mean", "std", "interpolation")}
-    transform = eval_transform(model.img_size, **preprocessing)
-    query, gallery = (
-        create_eval_loader(reader, transform, args.batch_size, num_workers=args.workers)
-        for reader in (splits.query, splits.gallery)
+    return evaluate_dataset(
+        model,
+        splits,
+        Protocol(img_size=model.img_size, **preprocessing),
+        name=args.model,
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        device=args.device,
     )
-    protocol = Protocol(img_size=model.img_size, **preprocessing)
-    return evaluate_model(model, query, gallery, protocol, device=args.device)
 
 
 def format_table(rows: Sequence[dict[str, Any]], own_size: tuple[int, int]) -> str:

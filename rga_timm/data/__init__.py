@@ -3,6 +3,9 @@
 from . import datasets  # noqa: F401 - registers them
 from .cache import ImageCache
 from .cached_loader import CachedTrainLoader, create_cached_train_loader
+from .checks import find_bad_images, skip_bad_images
+from .datasets.table import write_table
+from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
 from .reader import ReidDataset, ReidImage, ReidReader
@@ -26,6 +29,7 @@ __all__ = [
     "Drawn",
     "IdentityBatchSampler",
     "ImageCache",
+    "JoinedReader",
     "Layout",
     "ReidDataset",
     "ReidImage",
@@ -38,10 +42,14 @@ __all__ = [
     "create_train_loader",
     "dataset_info",
     "eval_transform",
+    "find_bad_images",
     "find_layout",
+    "join_train",
     "list_datasets",
     "parse_spec",
     "partition_specs",
     "register_dataset",
+    "skip_bad_images",
     "train_transform",
+    "write_table",
 ]

@@ -163,11 +163,40 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
     return found
 
 
+class ListedFiles:
+    """Whether files are there, by listing each of their folders once: ``"a/b.jpg" in files``.
+
+    Data sets have more than 100,000 files, and on a network drive each question about one is a
+    question to the server.
+
+    Args:
+        root: Folder that the paths, with forward slashes, start from.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: dict[str, frozenset[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = frozenset(os.listdir(self.root / folder))
+            except (FileNotFoundError, NotADirectoryError):
+                self._folders[folder] = frozenset()
+        return name in self._folders[folder]
+
+
 def listing(folder: Path, limit: int = 8) -> str:
     """What a folder holds, in words."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return (", ".join(names[:limit]) + more) or "nothing: it is empty"
+
+
+def plain_name(name: str) -> str:
+    """A name without case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _holds(folder: Path, path: str) -> bool:
@@ -178,7 +207,7 @@ def _holds(folder: Path, path: str) -> bool:
 
 def _choose(name: str, root: Path, found: list[tuple[Path, Layout]]) -> tuple[Path, Layout]:
     """One of several folders that fit: the only one that is called like the data set."""
-    called = [item for item in found if _plain(name) in _plain(item[0].name)]
+    called = [item for item in found if plain_name(name) in plain_name(item[0].name)]
     candidates = called or found
     if len(candidates) == 1:
         return candidates[0]
@@ -205,8 +234,3 @@ def _nearest(root: Path, folders: Sequence[Path], layouts: Sequence[Layout]) -> 
 
 def _join(layouts: Sequence[Layout]) -> str:
     return "; ".join(map(str, layouts))
-
-
-def _plain(name: str) -> str:
-    """A name without case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())

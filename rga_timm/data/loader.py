@@ -80,7 +80,9 @@ def create_eval_loader(
 
     Returns:
         A loader of (images (B, 3, H, W) float32, targets (B, 2) int64), a target being
-        [label or pid, camera].
+        [label or pid, camera]. Of a test split of tracklets it is (B, 3), [pid, camera, tracklet]:
+        `rga_timm.evaluation.embed` makes one feature a tracklet of them. Several ranks may then
+        have a part each of the tracklet that lies on their border.
 
     Raises:
         ValueError: ``rank`` is not one of ``world_size``.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .layout import Layout
+from .layout import Layout, plain_name
 from .splits import Counts, ReidSplits
 
 Factory = Callable[..., ReidSplits]
@@ -18,7 +18,7 @@ _WITHDRAWN = {
     "dukemtmcreid": "DukeMTMC-reID was withdrawn by its authors in 2019, because the people in it "
     "were filmed without being asked. It is not offered here, and should not be used",
 }
-_WITHDRAWN.update(dict.fromkeys(("duke", "dukemtmc", "dukemtmc-reid"), _WITHDRAWN["dukemtmcreid"]))
+_WITHDRAWN.update(dict.fromkeys(("duke", "dukemtmc"), _WITHDRAWN["dukemtmcreid"]))
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,21 @@ def dataset_info(spec: str) -> DatasetInfo:
     name = spec.partition(":")[0]
     if name in _datasets:
         return _datasets[name]
-    if reason := _WITHDRAWN.get(name.lower()):
+    if reason := why_withdrawn(name):
         raise ValueError(f"no data set {name!r}: {reason}")
     close = difflib.get_close_matches(name.lower(), _datasets, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise ValueError(
         f"unknown data set {name!r}: {hint}The known ones are {', '.join(list_datasets())}"
     )
+
+
+def why_withdrawn(name: str) -> str | None:
+    """Why a data set is not offered although others do, by its name; None where nothing is known.
+
+    Case, spaces and punctuation of the name do not matter.
+    """
+    return _WITHDRAWN.get(plain_name(name))
 
 
 def parse_spec(spec: str) -> tuple[DatasetInfo, dict[str, Any]]:
@@ -173,6 +181,12 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
     given.update(options)
     if unknown := [option for option in given if option not in info.options]:
         raise ValueError(f"{info.name} has no option {unknown[0]!r}. {_offer(info)}")
+    for option, value in given.items():
+        choices = _choices(info.options[option].annotation)
+        if choices and value not in choices:
+            raise ValueError(
+                f"{option} of {info.name} is one of {', '.join(map(str, choices))}, not {value!r}"
+            )
     if "split" in given and info.partitions > 1 and not 0 <= given["split"] < info.partitions:
         raise ValueError(
             f"split {given['split']} is not one of the {info.partitions} partitions of "
@@ -186,8 +200,10 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
         for option, value in sorted(given.items())
         if value != info.options[option].default
     ]
-    if unusual:
-        splits = replace(splits, name=f"{splits.name}:{','.join(unusual)}")
+    # A reader that finds out an option by itself has named it: msmt17:version=v2.
+    name, _, named = splits.name.partition(":")
+    if options_of_name := sorted({*unusual, *filter(None, named.split(","))}):
+        splits = replace(splits, name=f"{name}:{','.join(options_of_name)}")
     splits.warn_of_surprises()
     return splits
 
@@ -199,11 +215,10 @@ def _parse(text: str, kind: Any) -> Any:
         if text.lower() == "none":
             return None
         kind = next(argument for argument in arguments if argument is not type(None))
-        arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        if text not in map(str, arguments):
-            raise ValueError(f"one of {', '.join(map(str, arguments))}")
-        return next(argument for argument in arguments if str(argument) == text)
+    if choices := _choices(kind):
+        if text not in map(str, choices):
+            raise ValueError(f"one of {', '.join(map(str, choices))}")
+        return next(choice for choice in choices if str(choice) == text)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError("true or false")
@@ -212,6 +227,15 @@ def _parse(text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """What an option of a Literal type, or of that or None, can be; nothing for other types."""
+    if typing.get_origin(kind) is Literal:
+        return typing.get_args(kind)
+    several = typing.get_args(kind)
+    literals = [choice for one in several for choice in _choices(one)]
+    return (*literals, None) if literals and type(None) in several else tuple(literals)
 
 
 def _offer(info: DatasetInfo) -> str:

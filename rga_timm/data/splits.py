@@ -17,11 +17,11 @@ DISTRACTOR_PID = 0  # Market-1501's: always a wrong answer
 
 
 class Counts(NamedTuple):
-    """How large a split is."""
+    """How large a split is. None: not known, or not published."""
 
-    images: int
-    ids: int
-    cameras: int | None = None  # None: not known, or not published
+    images: int | None
+    ids: int | None
+    cameras: int | None = None
     tracklets: int | None = None
 
     @classmethod
@@ -39,10 +39,7 @@ class Counts(NamedTuple):
         return all(theirs in (None, ours) for ours, theirs in zip(self, published, strict=True))
 
     def __str__(self) -> str:
-        words = [f"{self.images} images", f"{self.ids} ids"]
-        words += [f"{self.cameras} cameras"] * (self.cameras is not None)
-        words += [f"{self.tracklets} tracklets"] * (self.tracklets is not None)
-        return ", ".join(words)
+        return ", ".join(f"{n} {name}" for name, n in self._asdict().items() if n is not None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class ReidSplits:
         published: The counts of each split as its authors give them, as far as they do.
         has_cameras: Whether the camera of each image is known. Where it is not, each image has a
             camera id of its own: so the rule that leaves out gallery images of the same person and
-            camera leaves out the query image itself and nothing else.
+            camera leaves out the query image itself and nothing else. Where no image is in both,
+            one id for the queries and another for the gallery do as well.
         single_gallery_shot: Whether the protocol of the data set is a gallery with one random image
             of each person, drawn many times.
         same_numbering: Whether a pid means the same person in ``train`` and in the test splits.
@@ -133,7 +131,8 @@ class ReidSplits:
             for split, reader in self.readers.items()
             for image in reader.images
         )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        # surrogateescape: the name of a file is not always valid UTF-8.
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, and per split the numbers of images, ids and cameras.

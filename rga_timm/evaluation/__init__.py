@@ -3,10 +3,19 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
+from rga_timm.evaluation.average import average_reports
+from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.model import evaluate_model
 from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
-from rga_timm.evaluation.report import AP_CONVENTIONS, Protocol, Report, format_table
+from rga_timm.evaluation.report import (
+    AP_CONVENTIONS,
+    Protocol,
+    Report,
+    format_table,
+    load_reports,
+    save_reports,
+)
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
 
 __all__ = [
@@ -18,9 +27,14 @@ __all__ = [
     "ReidResult",
     "Report",
     "Reranking",
+    "average_reports",
+    "check_testable",
     "embed",
     "evaluate",
+    "evaluate_dataset",
     "evaluate_model",
     "format_table",
     "k_reciprocal_rerank",
+    "load_reports",
+    "save_reports",
 ]

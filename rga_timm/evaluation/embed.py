@@ -14,12 +14,14 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rga_timm.evaluation.tracklets import TrackletMeans
+
 Feature = Literal["embedding", "pooled"]
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """The features of n images, with whom they show and from where.
+    """The features of n images, or of n tracklets, with whom they show and from where.
 
     Attributes:
         features: (n, D) float32, on the CPU.
@@ -48,11 +50,16 @@ def embed(
 ) -> Embeddings:
     """Embed every image of a loader, in the loader's order.
 
+    Where the targets name tracklets, as those of a test split of tracklets do, the result has one
+    entry a tracklet: the mean of its images' features, not normalised, in the order in which the
+    tracklets first appear. The mean is summed up on the way, so images do not stay in memory.
+
     Args:
         model: any timm model, also inside DataParallel, DDP, torch.compile or timm's EMA; the bare
             model is what runs. It is moved to `device`, and runs in eval mode; every module gets
             its own mode back afterwards.
-        loader: yields images (B, 3, H, W), normalised, and targets (B, 2) [person id, camera id].
+        loader: yields images (B, 3, H, W), normalised, and targets: (B, 2) [person id, camera id]
+            of images to be tested one by one, or (B, 3) [person id, camera id, tracklet number].
         device: where the model runs.
         feature: of a model with `forward_neck`, `pooled` is the feature before the BN neck and
             `embedding` the one after it. Any other model has one: what its classifier takes.
@@ -63,12 +70,13 @@ def embed(
         progress: show a progress bar.
 
     Returns:
-        The features and ids.
+        The features and ids, of each image or of each tracklet.
 
     Raises:
         TypeError: the model is not a timm model.
-        ValueError: an unknown feature, an empty loader, targets that are not (B, 2), or features
-            that are not (B, D).
+        ValueError: an unknown feature, an empty loader, targets that are not (B, 2) or (B, 3) or
+            now one and now the other, images of one tracklet with several persons or cameras, or
+            features that are not (B, D).
     """
     model = _check_model(model, feature)
     device = torch.device(device)
@@ -77,7 +85,7 @@ def embed(
     if channels_last:
         model.to(memory_format=torch.channels_last)
 
-    features, targets = [], []
+    features, targets, tracklets = [], [], TrackletMeans()
     with _eval_mode(model), torch.inference_mode():
         for images, batch_targets in tqdm(loader, desc="embed", disable=not progress):
             images = images.to(device, memory_format=memory_format, non_blocking=True)
@@ -86,12 +94,20 @@ def embed(
                 if flip:
                     batch = (batch.float() + _forward(model, images.flip(-1), feature).float()) / 2
             _check_batch(batch, batch_targets)
-            features.append(batch.float().cpu())
-            targets.append(batch_targets.cpu())
-    if not features:
+            if batch_targets.shape[1] == 3:
+                tracklets.add(batch.float(), batch_targets)
+            else:
+                features.append(batch.float().cpu())
+                targets.append(batch_targets.cpu())
+    if features and tracklets:
+        raise ValueError("some images are of tracklets and others are not: test them apart")
+    if not features and not tracklets:
         raise ValueError("the loader gave no images")
-    ids = torch.cat(targets).numpy()
-    return Embeddings(torch.cat(features), pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
+    if tracklets:
+        means, ids = tracklets.result()
+    else:
+        means, ids = torch.cat(features), torch.cat(targets).numpy()
+    return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
 
 
 class Embedder(nn.Module):
@@ -147,10 +163,11 @@ def _check_batch(features: Tensor, targets: Tensor) -> None:
             f"the model gives features of shape {tuple(features.shape)}, not (B, D); "
             "create it with its own global_pool"
         )
-    if targets.shape != (len(features), 2):
+    B = len(features)
+    if targets.shape not in ((B, 2), (B, 3)):
         raise ValueError(
-            f"targets must be ({len(features)}, 2) [person id, camera id], "
-            f"got shape {tuple(targets.shape)}"
+            f"targets must be ({B}, 2) [person id, camera id], "
+            f"or ({B}, 3) with the tracklet, got shape {tuple(targets.shape)}"
         )
 
 

@@ -29,9 +29,11 @@ def evaluate_model(
     Args:
         model: any timm model.
         query: yields images (B, 3, H, W), already preprocessed as `protocol` says, and targets
-            (B, 2) [person id, camera id].
-        gallery: the same.
-        protocol: feature, distance, flip, re-ranking and precision.
+            (B, 2) [person id, camera id], or (B, 3) with the tracklet: tracklets are ranked by the
+            mean feature of their images, as `embed` says.
+        gallery: the same. It may be of tracklets where the queries are images, and the reverse.
+        protocol: feature, distance, flip, re-ranking, precision and the kind of the CMC. What it
+            says of preprocessing and cameras is a matter of the loaders.
         device: where the model runs and the ranking is computed.
         channels_last: run in that memory format.
         progress: show progress bars.
@@ -64,5 +66,6 @@ def evaluate_model(
         images.camids,
         metric=protocol.metric,
         rerank=protocol.rerank,
+        single_gallery_shot=protocol.single_gallery_shot,
         device=device,
     )

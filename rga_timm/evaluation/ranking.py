@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from rga_timm.evaluation import distance, scores
 from rga_timm.evaluation.features import Ids, check_features, check_ids, check_same_width
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation.single_shot import expected_cmc
 
 METRICS = {"cosine": distance.Cosine, "euclidean": distance.SquaredEuclidean}
 
@@ -31,7 +32,8 @@ class ReidResult:
         mAP: mean over counted queries of the step AP (torchreid, fast-reid).
         mAP_trapezoid: mean of the trapezoid AP (Market-1501's script, scikit-learn < 0.19).
         mINP: mean inverse negative penalty (AGW).
-        cmc: (max_rank,) `cmc[k - 1]` is rank-k.
+        cmc: (max_rank,) `cmc[k - 1]` is rank-k. It alone is of single-gallery-shot tests where
+            these were asked for; everything else is of the whole gallery always.
         num_valid_queries: queries with at least one true match: those that count.
         average_precision: (Q,) step AP of each query; NaN for a query that does not count.
         first_match_rank: (Q,) rank of the nearest match, from 1; -1 for a query that does not
@@ -57,6 +59,7 @@ def evaluate(
     *,
     metric: str = "cosine",
     rerank: Reranking | Mapping[str, Any] | None = None,
+    single_gallery_shot: bool = False,
     max_rank: int = 50,
     query_tile: int = 128,
     device: torch.device | str | None = None,
@@ -65,6 +68,12 @@ def evaluate(
 
     For each query the gallery images of the same person *and* the same camera are left out, and
     nothing else is: distractors stay, as wrong answers. A query without a match is not counted.
+
+    With `single_gallery_shot`, the CMC is that of a gallery of one random image of each person, as
+    in CUHK03's classic protocol: for each query, images are left out as always, one image is drawn
+    of every person who is left, and the rank is the right person's. The curve is the exact
+    expectation over all draws, where others average some: no seed, no noise. Each pid is a person,
+    also the distractors' 0. The other scores stay those of the whole gallery, as in torchreid.
 
     Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
     summed in float64 and rounded to float32, for features of any precision: the result is
@@ -81,9 +90,12 @@ def evaluate(
             features as they are.
         rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017), on the features that `metric`
             compares: None for none, `Reranking()` or a dict of its fields. Holds (Q, G) floats.
+        single_gallery_shot: whether the CMC is of galleries with one image of each person.
         max_rank: length of the CMC curve.
         query_tile: queries ranked at a time. Beside a float64 copy of the gallery's features,
-            memory is about `query_tile * G * 50` bytes; the result does not depend on it.
+            memory is about `query_tile * G * 50` bytes, and for single-gallery-shot tests about
+            `query_tile * M * I * 24` more, with I persons and M the matches of the query that has
+            most; the result does not depend on it.
         device: where to compute; the gallery features' own by default.
 
     Returns:
@@ -115,14 +127,21 @@ def evaluate(
     distances = _distances(query, gallery, metric, reranking, device)
     ids = (query_pids, query_camids, gallery_pids, gallery_camids)
     q_pids, q_camids, g_pids, g_camids = (torch.from_numpy(i).to(device) for i in ids)
+    persons, g_persons = g_pids.unique(return_inverse=True)
+    q_persons = torch.searchsorted(persons, q_pids).clamp_max(len(persons) - 1)
     ranks: list[np.ndarray] = []  # one a query
+    curves: list[np.ndarray] = []  # rows: one a query that has a match
     for start in range(0, len(query), query_tile):
         tile = slice(start, start + query_tile)
         same_person = q_pids[tile, None] == g_pids  # (T, G)
         same_camera = q_camids[tile, None] == g_camids
         is_match = same_person & ~same_camera
-        ranks += match_ranks(distances(tile), is_match, same_person & same_camera)
-    return _summarise(ranks, max_rank)
+        gaps, counts = match_gaps(distances(tile), is_match, same_person & same_camera)
+        ranks += match_ranks(gaps, counts)
+        if single_gallery_shot and counts.any():
+            curves.append(expected_cmc(gaps, counts, q_persons[tile], g_persons, max_rank))
+    result = _summarise(ranks, max_rank)
+    return replace(result, cmc=np.concatenate(curves).mean(axis=0)) if curves else result
 
 
 def as_reranking(rerank: Reranking | Mapping[str, Any] | None) -> Reranking | None:
@@ -161,8 +180,8 @@ def _distances(
     return lambda tile: to_gallery(query[tile].to(device).double())
 
 
-def match_ranks(distances: Tensor, is_match: Tensor, is_left_out: Tensor) -> list[np.ndarray]:
-    """The ranks of each query's true matches, by counting.
+def match_gaps(distances: Tensor, is_match: Tensor, is_left_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Between which of its query's true matches every gallery image lies, by searching.
 
     Args:
         distances: (T, G) float32.
@@ -170,8 +189,10 @@ def match_ranks(distances: Tensor, is_match: Tensor, is_left_out: Tensor) -> lis
         is_left_out: (T, G) bool, images that the query does not see at all; none is a match.
 
     Returns:
-        For each of the T queries the ascending ranks, from 0, of its matches among the images
-        that are not left out: (m,) int64, empty without matches.
+        (T, G) int64 gaps: in gap s lies an image that s matches precede (or are), so that it is
+        nearer than match s, counted from 0, and all later ones. Images that are left out are in
+        the last gap, the number of matches of the query that has most. And (T,) int64, how many
+        matches each query has.
     """
     last = torch.iinfo(torch.int64).max
     keys = distance.order_keys(distances).masked_fill_(is_left_out, last)  # (T, G)
@@ -180,16 +201,28 @@ def match_ranks(distances: Tensor, is_match: Tensor, is_left_out: Tensor) -> lis
     counts = is_match.sum(1)  # (T,)
     rows, columns = is_match.nonzero(as_tuple=True)  # row by row
     slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    T, M = len(keys), int(counts.max())
-    match_keys = keys.new_full((T, M), last)
+    match_keys = keys.new_full((len(keys), int(counts.max())), last)
     match_keys[rows, slots] = keys[rows, columns]
     match_keys = match_keys.sort(dim=1).values
+    return torch.searchsorted(match_keys, keys, right=True), counts
 
-    # An image that s matches precede (or are) lies in gap s. Images nearer than match s lie in
-    # gaps 0 ... s. One flat bincount for all rows: deterministic on a GPU too.
-    gaps = torch.searchsorted(match_keys, keys, right=True)  # (T, G), 0 ... M
-    gaps += torch.arange(T, device=gaps.device)[:, None] * (M + 1)
-    sizes = torch.bincount(gaps.flatten(), minlength=T * (M + 1)).view(T, M + 1)
+
+def match_ranks(gaps: Tensor, counts: Tensor) -> list[np.ndarray]:
+    """The ranks of each query's true matches, by counting.
+
+    Args:
+        gaps: (T, G), of `match_gaps`.
+        counts: (T,), the same.
+
+    Returns:
+        For each of the T queries the ascending ranks, from 0, of its matches among the images
+        that are not left out: (m,) int64, empty without matches.
+    """
+    # Images nearer than match s lie in gaps 0 ... s. One flat bincount for all rows:
+    # deterministic on a GPU too.
+    T, M = len(gaps), int(counts.max())
+    cells = gaps + torch.arange(T, device=gaps.device)[:, None] * (M + 1)
+    sizes = torch.bincount(cells.flatten(), minlength=T * (M + 1)).view(T, M + 1)
     ranks = sizes.cumsum(1).cpu().numpy()
     return [row[:count] for row, count in zip(ranks, counts.tolist(), strict=True)]
 

@@ -45,6 +45,9 @@ class Protocol:
         flip: whether features are averaged with those of the mirror image.
         rerank: parameters of k-reciprocal re-ranking; None for none.
         amp_dtype: the autocast type, e.g. `float16`; None for full precision.
+        single_gallery_shot: whether the CMC is of galleries with one image of each person.
+        cameras: whether camera ids were known. Where they are not, no image is left out of a
+            query's gallery but the query itself, as each image has a camera id of its own.
     """
 
     img_size: tuple[int, int]
@@ -56,6 +59,8 @@ class Protocol:
     flip: bool = False
     rerank: Reranking | None = None
     amp_dtype: str | None = None
+    single_gallery_shot: bool = False
+    cameras: bool = True
 
     def summary(self) -> str:
         """On a line, e.g. `256x128, embedding, cosine, flip, re-ranked (20, 6, 0.3)`."""
@@ -67,6 +72,10 @@ class Protocol:
             parts.append(f"re-ranked ({k1}, {k2}, {lambda_value})")
         if self.amp_dtype:
             parts.append(self.amp_dtype)
+        if self.single_gallery_shot:
+            parts.append("single gallery shot")
+        if not self.cameras:
+            parts.append("no cameras")
         return ", ".join(parts)
 
 
@@ -121,7 +130,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, report: Mapping[str, Any]) -> Report:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`, also of reports from before there were the newest fields.
 
         Raises:
             ValueError: a report in other units.
@@ -146,6 +155,21 @@ class Report:
     def load(cls, path: str | Path) -> Report:
         """Read what `save` wrote."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def save_reports(reports: Sequence[Report], path: str | Path) -> None:
+    """Write as JSON: one report as `Report.save` does, several as a list of such objects."""
+    if len(reports) == 1:
+        reports[0].save(path)
+        return
+    text = json.dumps([report.to_dict() for report in reports], indent=2, allow_nan=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def load_reports(path: str | Path) -> list[Report]:
+    """Read what `save_reports` wrote."""
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [Report.from_dict(report) for report in (found if isinstance(found, list) else [found])]
 
 
 def format_table(reports: Sequence[Report]) -> str:

@@ -50,7 +50,9 @@ def test_an_unknown_name_is_answered_with_close_ones_and_all():
         create_dataset("imagenet", "somewhere")
 
 
-@pytest.mark.parametrize("name", ["duke", "DukeMTMC-reID", "dukemtmcreid", "dukemtmc:split=1"])
+@pytest.mark.parametrize(
+    "name", ["duke", "DukeMTMC-reID", "dukemtmcreid", "dukemtmc:split=1", "Duke MTMC"]
+)
 def test_who_asks_for_dukemtmc_is_told_why_it_is_not_there(name):
     with pytest.raises(ValueError, match=r"withdrawn by its authors in 2019.*without being asked"):
         create_dataset(name, "somewhere")
@@ -90,6 +92,24 @@ def test_the_name_says_which_options_are_not_the_defaults(mine):
     assert parse_spec("mine:distractors=true,split=1")[1] == {"distractors": True, "split": 1}
 
 
+def test_the_name_says_which_options_the_data_set_found_out_by_itself(monkeypatch):
+    monkeypatch.setattr(registry, "_datasets", {})
+
+    @register_dataset("mine")
+    def factory(
+        root: Path | None, *, val: bool = False, version: Literal["v1", "v2"] | None = None
+    ) -> ReidSplits:
+        return ReidSplits.from_images("mine:version=v2", Path("."))
+
+    for spec, name in (
+        ("mine", "mine:version=v2"),
+        ("mine:version=v2", "mine:version=v2"),
+        ("mine:val=true", "mine:val=true,version=v2"),
+        ("mine:version=v2,val=true", "mine:val=true,version=v2"),
+    ):
+        assert create_dataset(spec).name == name
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -112,6 +132,9 @@ def test_a_wrong_option_is_an_error_that_says_what_it_can_be(mine, spec, message
 def test_an_unknown_argument_is_an_error_too(mine):
     with pytest.raises(ValueError, match="mine has no option 'fold'"):
         create_dataset("mine", fold=1)
+    with pytest.raises(ValueError, match="boxes of mine is one of labeled, detected, not 'drawn'"):
+        create_dataset("mine", boxes="drawn")
+    create_dataset("mine", boxes="detected", column=None)
 
 
 def test_all_partitions_of_a_spec(mine):

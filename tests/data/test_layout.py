@@ -4,6 +4,7 @@ import pytest
 
 from rga_timm.data.layout import (
     Layout,
+    ListedFiles,
     file_names,
     find_layout,
     listing,
@@ -119,3 +120,14 @@ def test_a_list_that_is_missing_empty_or_no_text_is_an_error(tmp_path):
 def test_a_long_listing_is_cut_short(tmp_path):
     make(tmp_path, *(f"{i}.jpg" for i in range(10)), "sub")
     assert listing(tmp_path, limit=2) == "0.jpg, 1.jpg and 9 more"
+
+
+def test_files_are_there_or_not_and_their_folders_are_listed_once(tmp_path):
+    make(tmp_path, "a/1.jpg", "a/b/2.jpg", "3.jpg")
+    files = ListedFiles(tmp_path)
+    assert all(path in files for path in ("a/1.jpg", "a/b/2.jpg", "3.jpg"))
+    absent = ("a/2.jpg", "b/2.jpg", "1.jpg", "3.jpg/1.jpg")
+    assert not any(path in files for path in absent)
+    (tmp_path / "a" / "2.jpg").touch()
+    assert "a/2.jpg" not in files
+    assert "a/2.jpg" in ListedFiles(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -158,8 +159,79 @@ def test_wrong_arguments_are_refused(model: nn.Module) -> None:
         run(nn.Linear(1, 1), make_loader())
     with pytest.raises(ValueError, match="no images"):
         run(model, [])
-    with pytest.raises(ValueError, match=r"targets must be \(2, 2\)"):
-        run(model, [(torch.zeros(2, 3, 32, 32), torch.zeros(2))])
+    for shape in [(2,), (2, 1), (2, 4), (3, 2)]:
+        with pytest.raises(ValueError, match=r"targets must be \(2, 2\).*or \(2, 3\)"):
+            run(model, [(torch.zeros(2, 3, 32, 32), torch.zeros(shape))])
+
+
+# Tracklet 7 comes in several batches, in pieces; numbers and persons are in no order.
+TRACKLETS = [[5, 1, 7], [5, 1, 7], [2, 4, 3], [5, 1, 7], [2, 4, 3], [9, 1, -5], [5, 1, 7]]
+
+
+def tracklet_loader(targets: list[list[int]] = TRACKLETS, batch_size: int = 3) -> DataLoader:
+    images = images_of(make_loader(len(targets)))
+    return DataLoader(TensorDataset(images, torch.tensor(targets)), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+def test_a_tracklet_has_the_mean_feature_of_its_images(batch_size: int, flip: bool) -> None:
+    loader = tracklet_loader(batch_size=batch_size)
+    images = run(WithNeck(), make_loader(), flip=flip).features.numpy()
+    result = run(WithNeck(), loader, flip=flip)
+    # The order is that in which the tracklets first appear.
+    assert result.pids.tolist() == [5, 2, 9]
+    assert result.camids.tolist() == [1, 4, 1]
+    assert len(result) == 3
+    members = [[0, 1, 3, 6], [2, 4], [5]]
+    expected = np.stack([sum(images[i] for i in rows) / len(rows) for rows in members])
+    np.testing.assert_allclose(result.features.numpy(), expected, rtol=1e-5, atol=1e-7)
+    assert result.features.dtype == torch.float32
+    assert result.pids.dtype == result.camids.dtype == np.int64
+
+
+def test_batches_of_tracklets_change_nothing_that_can_be_seen() -> None:
+    whole = run(WithNeck(), tracklet_loader(batch_size=7)).features
+    for batch_size in (1, 2, 5):
+        found = run(WithNeck(), tracklet_loader(batch_size=batch_size)).features
+        torch.testing.assert_close(found, whole, rtol=1e-6, atol=1e-8)
+
+
+def test_long_features_do_not_count_less_than_short_ones() -> None:
+    # Not normalised before the mean: of (1, 0, 0) and (0, 9, 0) it is (0.5, 4.5, 0).
+    images = torch.zeros(2, 3, 1, 1)
+    images[0, 0], images[1, 1] = 1, 9
+    result = run(WithNeck(), [(images, torch.tensor([[1, 1, 0]] * 2))], feature="pooled")
+    assert result.features.tolist() == [[0.5, 4.5, 0.0]]
+
+
+def test_images_of_a_tracklet_do_not_stay_in_memory() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+
+    class Watched(WithNeck):
+        def forward_neck(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            pooled, embedding = super().forward_neck(x)
+            assert sum(ref() is not None for ref in alive) <= 1  # at most the batch before
+            alive.append(weakref.ref(embedding))
+            return pooled, embedding
+
+    run(Watched(), tracklet_loader([[1, 1, 1]] * 12, batch_size=2))
+    assert len(alive) == 6
+
+
+@pytest.mark.parametrize("other", [[6, 1, 7], [5, 2, 7]])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_a_tracklet_of_several_persons_or_cameras_is_refused(
+    other: list[int], batch_size: int
+) -> None:
+    loader = tracklet_loader([*TRACKLETS[:4], other], batch_size)
+    with pytest.raises(ValueError, match="images of tracklet 7 are of several persons or cameras"):
+        run(WithNeck(), loader)
+
+
+def test_images_with_and_without_tracklets_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match="some images are of tracklets and others are not"):
+        run(WithNeck(), [*make_loader(), *tracklet_loader()])
 
 
 @pytest.mark.parametrize("feature", ["embedding", "pooled"])

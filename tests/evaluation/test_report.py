@@ -54,6 +54,25 @@ def test_what_is_saved_is_loaded(tmp_path: Path, rerank: Reranking | None) -> No
     assert Report.load(tmp_path / "report.json") == report
 
 
+def test_kinds_of_tests_are_told_where_they_are_unusual(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(PROTOCOL, single_gallery_shot=True, cameras=False)
+    assert protocol.summary() == "256x128, embedding, cosine, single gallery shot, no cameras"
+    assert PROTOCOL.summary() == "256x128, embedding, cosine"
+    make_report(protocol).save(tmp_path / "report.json")
+    saved = json.loads((tmp_path / "report.json").read_text())["protocol"]
+    assert (saved["single_gallery_shot"], saved["cameras"]) == (True, False)
+    assert Report.load(tmp_path / "report.json").protocol == protocol
+
+
+def test_reports_from_before_there_were_other_kinds_of_tests_are_loaded(tmp_path: Path) -> None:
+    report = make_report().to_dict()
+    for name in ("single_gallery_shot", "cameras"):
+        del report["protocol"][name]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    loaded = Report.load(tmp_path / "report.json").protocol
+    assert (loaded.single_gallery_shot, loaded.cameras) == (False, True)
+
+
 def test_reports_in_other_units_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(json.dumps({**make_report().to_dict(), "units": "percent"}))

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 import timm
+import yaml
+
+from rga_timm.data.datasets.pedestrians import draw
 
 # The scripts import each other by name, as they do when they are run from the command line.
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -17,3 +20,34 @@ def no_model_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a model was made")
 
     monkeypatch.setattr(timm, "create_model", create_model)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six drawn people to train on, in Market-1501's layout."""
+    return draw(
+        tmp_path_factory.mktemp("people") / "market1501",
+        train_ids=6, train_images=4, test_ids=4, gallery_images=2, distractors=2, junk=1,
+        progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def options(people: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "dataset": "market1501",
+                "data_dir": str(people),
+                "model": "test_rga_resnet",
+                "pretrained": False,
+                "num_identities": 2,
+                "num_instances": 2,
+                "epochs": 3,
+                "eval_every": 1,
+                "workers": 0,
+                "device": "cpu",
+            }
+        )
+    )
+    return ["--config", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]

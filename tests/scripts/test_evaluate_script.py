@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,32 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.data import resolve_data_config
 
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
-from rga_timm.evaluation import ReidResult, Report, Reranking, embed, evaluate
+from rga_timm.evaluation import (
+    Protocol,
+    ReidResult,
+    Report,
+    Reranking,
+    embed,
+    evaluate,
+    evaluate_dataset,
+    load_reports,
+)
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 FOLDERS = {"bounding_box_train": 1, "query": 3, "bounding_box_test": 3}
 
 
-def run(*arguments: object) -> Report:
+def run_all(*arguments: object) -> list[Report]:
     argv = [str(argument) for argument in (*arguments, "--device", "cpu", "--workers", 0)]
     return runpy.run_path(str(SCRIPT))["main"](argv)
+
+
+def run(*arguments: object) -> Report:
+    (report,) = run_all(*arguments)
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +174,19 @@ def test_a_folder_in_the_hubs_layout_is_evaluated(
             ["beit3_giant_patch14_224", "--feature", "pooled"],
             "beit3_giant_patch14_224 has no weights of its own",
         ),
-        (["test_resnet", "--dataset", "market1501", "--data-dir", "no_such"], "no folder no_such"),
+        (
+            ["test_resnet", "--dataset", "market1501", "--data-dir", "no_such"],
+            "no_such does not exist",
+        ),
+        (["test_resnet", "--no-pretrained", "--dataset", "nobody"], "unknown data set 'nobody'"),
+        (
+            ["test_resnet", "--no-pretrained", "--dataset", "viper:split=10"],
+            "split 10 is not one of the 10",
+        ),
+        (
+            ["test_resnet", "--no-pretrained", "--dataset", "viper", "--data-dir", "a", "b"],
+            "one folder for all data sets or one for each: there are 2 for 1",
+        ),
         (["test_resnet", "--rerank", "--k1", "0"], "at least 1"),
         (["test_resnet", "--checkpoint", "x", "--no-pretrained"], "not allowed with"),
     ],
@@ -179,3 +208,61 @@ def test_reranking_wider_than_the_data_set_ends_before_any_work(
     with pytest.raises(SystemExit):
         run("test_resnet", "--no-pretrained", *options, "--rerank")
     assert "k1 = 20 must be below" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def viper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """People of noise, under both cameras, in VIPeR's layout."""
+    root = tmp_path_factory.mktemp("viper")
+    rng = np.random.default_rng(1)
+    for camera, angle in (("cam_a", 0), ("cam_b", 90)):
+        (root / camera).mkdir()
+        for pid in range(632):
+            pixels = rng.integers(0, 256, (4, 2, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / camera / f"{pid:03d}_{angle}.bmp")
+    return root
+
+
+def test_several_data_sets_make_one_table_and_one_file(
+    market: Path, viper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--dataset", "market1501", "viper:split=3", "--data-dir", market, viper]
+    options = ["test_resnet", "--no-pretrained", "--img-size", 64, 32]
+    reports = run_all(*options, *data, "--output", tmp_path / "reports.json")
+    assert [report.dataset["name"] for report in reports] == ["market1501", "viper:split=3"]
+    assert reports[0].metrics == run(*options, *data[:2], *data[3:5]).metrics
+    assert load_reports(tmp_path / "reports.json") == reports
+    rows = [line for line in capsys.readouterr().out.splitlines() if "test_resnet" in line]
+    assert len(rows) == 3
+
+
+def test_all_partitions_are_reported_by_their_mean(viper: Path) -> None:
+    options = ["test_resnet", "--no-pretrained", "--img-size", 32, 16, "--data-dir", viper]
+    mean = run(*options, "--dataset", "viper:split=all")
+    splits = [create_dataset("viper", viper, split=i) for i in range(10)]
+    model = untrained("test_resnet")
+    config = resolve_data_config({"input_size": (3, 32, 16)}, model=model)
+    protocol = Protocol((32, 16), config["interpolation"], config["mean"], config["std"])
+    single = [evaluate_dataset(model, part, protocol, name="x", num_workers=0) for part in splits]
+    assert mean.dataset["name"] == "viper:split=all"
+    for name in ("mAP", "mINP"):
+        scores = [report.metrics[name] for report in single]
+        assert len(set(scores)) > 1
+        assert mean.metrics[name] == pytest.approx(np.mean(scores))
+
+
+def test_bad_images_end_the_evaluation_or_are_left_out_and_listed(
+    market: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = shutil.copytree(market, tmp_path / "market")
+    bad = root / "bounding_box_test" / "0000_c1s1_0002_00.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    options = ["test_resnet", "--no-pretrained", "--img-size", 64, 32, "--dataset", "market1501"]
+    with pytest.raises(RuntimeError, match=bad.name):
+        run(*options, "--data-dir", root)
+    with caplog.at_level(logging.WARNING):
+        report = run(*options, "--data-dir", root, "--skip-bad-images")
+    assert f"left out: market1501 gallery bounding_box_test/{bad.name}: " in caplog.text
+    assert report.dataset["gallery"]["images"] == 6
+    bad.unlink()
+    assert report.metrics == run(*options, "--data-dir", root).metrics

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import csv
-import os
 import signal
 import subprocess
 import sys
@@ -15,66 +13,9 @@ import timm
 import torch
 import yaml
 from finetune_options import RECIPES, parse_args
-from safetensors.torch import load_file
-
-from rga_timm.data.datasets.pedestrians import draw
+from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes, weights
 
 SCRIPT = Path(finetune.__file__)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn people to train on, in Market-1501's layout."""
-    return draw(
-        tmp_path_factory.mktemp("people") / "market1501",
-        train_ids=6, train_images=4, test_ids=4, gallery_images=2, distractors=2, junk=1,
-        progress=False,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def options(people: Path, tmp_path: Path) -> list[str]:
-    (tmp_path / "recipe.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "dataset": "market1501",
-                "data_dir": str(people),
-                "model": "test_rga_resnet",
-                "pretrained": False,
-                "num_identities": 2,
-                "num_instances": 2,
-                "epochs": 3,
-                "eval_every": 1,
-                "workers": 0,
-                "device": "cpu",
-            }
-        )
-    )
-    return ["--config", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "run")]
-
-
-def summary(run: Path) -> list[dict[str, str]]:
-    with (run / "summary.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(run / f"{name}.pth.tar", weights_only=True)
-
-
-def assert_equal_runs(a: Path, b: Path) -> None:
-    for part in ("state_dict", "state_dict_ema"):
-        first, second = checkpoint(a).get(part, {}), checkpoint(b).get(part, {})
-        assert first.keys() == second.keys()
-        for key, value in first.items():
-            torch.testing.assert_close(second[key], value, rtol=0, atol=0)
-    for key, value in weights(a).items():
-        torch.testing.assert_close(weights(b)[key], value, rtol=0, atol=0)
-    assert summary(a) == summary(b)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
@@ -137,13 +78,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(
 ) -> None:
     options += ["--freeze-bn", "--epochs", "2", "--opt", "sgd", "--lr", "0.05"]
     one = finetune.main([*options, "--output", str(tmp_path / "one")])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(SCRIPT), *options, "--output", str(tmp_path / "two")],
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    two = tmp_path / "two"
+    two = train_in_two_processes(options, tmp_path / "two")
     for a, b in zip(summary(one), summary(two), strict=True):
         for name in ("train_cross_entropy", "train_triplet", "eval_mAP"):
             assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-4), name

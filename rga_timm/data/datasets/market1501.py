@@ -6,13 +6,18 @@ Its layout and its naming are the field's common denominator: many data sets are
 them, so `read_market1501` reads any of those.
 """
 
+import logging
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from ..layout import Layout, file_names, find_layout, listing, match_names
-from ..reader import ReidImage
+from ..reader import ReidImage, ReidReader
 from ..registry import register_dataset
-from ..splits import Counts, ReidSplits
+from ..splits import DISTRACTOR_PID, Counts, ReidSplits
+
+_logger = logging.getLogger(__name__)
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 JUNK_PID = -1  # neither right nor wrong as an answer: such images are dropped
@@ -24,23 +29,50 @@ _EXAMPLE = "0002_c1s1_000451_03.jpg (PERSON_cCAMERAsSEQUENCE_FRAME_NUMBER.jpg)"
 
 LAYOUT = Layout("the archive's own", FOLDERS)
 
+# distractors_500k.zip unpacks to images/; torchreid and fast-reid look for that in the root only.
+DISTRACTOR_FOLDERS = (
+    "images",
+    "distractors_500k/images",
+    "distractors_500k",
+    "../distractors_500k/images",
+    "../distractors_500k",
+)
+# Left out of a ranking is who has the query's person and camera. No query has the distractors'
+# person, nor this camera: Market-1501 counts its cameras from 1.
+DISTRACTOR_CAMID = 0
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
 # Junk left out. The gallery's ids include the distractor.
 _PUBLISHED = {
     "train": Counts(12936, 751, 6),
     "query": Counts(3368, 750, 6),
     "gallery": Counts(15913, 751, 6),
 }
+_PUBLISHED_WITH_DISTRACTORS = {**_PUBLISHED, "gallery": Counts(15913 + 500_000, 751)}
 
 
 @register_dataset("market1501", title="Market-1501", layouts=[LAYOUT], published=_PUBLISHED)
-def market1501(root: Path | None) -> ReidSplits:
+def market1501(root: Path | None, *, distractors: bool = False) -> ReidSplits:
     """Market-1501, or anything in its layout; a warning is logged where it is not all there.
 
     Args:
         root: The folder with ``bounding_box_train``, ``query`` and ``bounding_box_test``, or a
             folder around it.
+        distractors: Whether the 500,000 distractors that the authors distribute beside it
+            (``distractors_500k.zip``) are in the gallery too. They are looked for in folders
+            ``images`` and ``distractors_500k`` in the root and beside it. Every image of that
+            folder is one, whatever its name: pid 0, camid 0, never left out of a ranking.
+
+    Raises:
+        FileNotFoundError: The layout is another one, one of its folders is empty, or there are no
+            distractors.
+        ValueError: A file is not named as in Market-1501.
     """
-    return read_market1501(root, "market1501")
+    splits = read_market1501(root, "market1501")
+    if not distractors:
+        return splits
+    gallery = ReidReader(splits.root, [*splits.gallery.images, *_read_distractors(splits.root)])
+    return replace(splits, gallery=gallery, published=_PUBLISHED_WITH_DISTRACTORS)
 
 
 def read_market1501(root: Path | None, name: str) -> ReidSplits:
@@ -75,3 +107,25 @@ def _read_folder(root: Path, folder: str) -> list[ReidImage]:
             f"found {listing(root / folder)}"
         )
     return images
+
+
+def _read_distractors(root: Path) -> list[ReidImage]:
+    """The images of the first folder of distractors that has some."""
+    for folder in DISTRACTOR_FOLDERS:
+        if not (root / folder).is_dir():
+            continue
+        names = [
+            name for name in file_names(root / folder) if name.lower().endswith(_IMAGE_SUFFIXES)
+        ]
+        if names:
+            _logger.info("%d distractors from %s", len(names), root / folder)
+            return [
+                ReidImage(f"{folder}/{name}", DISTRACTOR_PID, DISTRACTOR_CAMID) for name in names
+            ]
+    # Not Path.resolve() nor parents: "..", seen from a link, is beside what it links to.
+    looked = ", ".join(os.path.realpath(root / folder) for folder in DISTRACTOR_FOLDERS)
+    raise FileNotFoundError(
+        f"there are no distractors for {root}: none of these folders is there with images in it: "
+        f"{looked}. Unpack the authors' distractors_500k.zip in {root}, so that its images lie in "
+        f"{root / DISTRACTOR_FOLDERS[0]}, or read market1501 without distractors=true"
+    )

@@ -4,8 +4,9 @@ import shutil
 import pytest
 from noise_image import write_noise
 
-from rga_timm.data import create_dataset
+from rga_timm.data import Counts, create_dataset
 from rga_timm.data.datasets.market1501 import read_market1501
+from rga_timm.evaluation import evaluate
 
 
 def test_every_field_of_the_names_is_read(market_root):
@@ -46,12 +47,38 @@ def test_the_usual_name_wins_over_others_and_otherwise_one_has_to_choose(market_
         create_dataset("market1501", above)
 
 
-def test_a_missing_folder_is_told_with_what_was_expected_and_found(market_root):
-    (market_root / "bounding_box_train").rename(market_root / "train")
-    expectation = (
-        r"holds bounding_box_test/, query/, train/\. As the archive's own layout it lacks "
-        r"bounding_box_train\. Expected"
-    )
+@pytest.mark.parametrize(
+    "around",
+    [
+        "market1501/Market-1501-v15.09.15",  # torchreid's
+        "Market-1501-v15.09.15",  # fast-reid's
+        "market1501",  # torchreid's older one
+    ],
+)
+def test_the_layouts_of_other_projects_are_found_in_their_root(market_root, tmp_path, around):
+    expected = create_dataset("market1501", market_root).fingerprint
+    datasets = tmp_path / "datasets"
+    (datasets / around).parent.mkdir(parents=True)
+    market_root.rename(datasets / around)
+    (datasets / "cuhk03" / "cuhk03_release").mkdir(parents=True)
+    found = create_dataset("market1501", datasets)
+    assert found.root == datasets / around
+    assert found.fingerprint == expected
+
+
+@pytest.mark.parametrize(
+    ("folder", "renamed", "found"),
+    [
+        ("bounding_box_train", "train", "bounding_box_test/, query/, train/"),
+        ("bounding_box_test", "gallery", "bounding_box_train/, gallery/, query/"),
+        ("query", "probe", "bounding_box_test/, bounding_box_train/, probe/"),
+    ],
+)
+def test_a_missing_folder_is_told_with_what_was_expected_and_found(
+    market_root, folder, renamed, found
+):
+    (market_root / folder).rename(market_root / renamed)
+    expectation = rf"holds {found}\. As the archive's own layout it lacks {folder}\. Expected"
     with pytest.raises(FileNotFoundError, match=expectation):
         create_dataset("market1501", market_root)
 
@@ -92,3 +119,97 @@ def test_counts_other_than_the_published_ones_are_warned_of_for_market1501_only(
     assert [message.split()[0] for message in caplog.messages] == ["train", "query", "gallery"]
     assert "3 images, 2 ids, 3 cameras" in caplog.messages[0]
     assert "published with 12936 images, 751 ids, 6 cameras" in caplog.messages[0]
+
+
+# Names of all kinds: of the gallery, of junk, of people, and of nobody knows whom.
+DISTRACTORS = ["-1_c3s1_000001_01.jpg", "0000_c1s1_000001_01.jpg", "0002_c4s1_7.JPG", "frame 1.png"]
+
+
+def write_distractors(folder, names=DISTRACTORS):
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(names):
+        write_noise(folder / name, seed)
+    for stray in ("readme.txt", "Thumbs.db", "._frame 1.png"):
+        (folder / stray).write_bytes(b"not an image")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "images",  # as torchreid and fast-reid want it
+        "distractors_500k",
+        "distractors_500k/images",
+        "../distractors_500k",
+        "../distractors_500k/images",
+    ],
+)
+def test_every_image_of_the_folder_of_distractors_is_one(market_root, folder):
+    write_distractors(market_root / folder)
+    plain = create_dataset("market1501", market_root)
+    splits = create_dataset("market1501:distractors=true", market_root)
+    assert splits.name == "market1501:distractors=true"
+    assert splits.train.images == plain.train.images
+    assert splits.query.images == plain.query.images
+    assert splits.gallery.images[:3] == plain.gallery.images
+    assert [image[:3] for image in splits.gallery.images[3:]] == [
+        (f"{folder}/{name}", 0, 0) for name in DISTRACTORS
+    ]
+    for index in range(len(splits.gallery)):
+        splits.gallery.open(index).close()
+
+
+def test_distractors_stay_out_unless_they_are_asked_for(market_root):
+    write_distractors(market_root / "images")
+    assert len(create_dataset("market1501", market_root).gallery) == 3
+
+
+def test_a_distractor_is_never_left_out_of_a_ranking(market_root):
+    write_distractors(market_root / "images")
+    splits = create_dataset("market1501:distractors=true", market_root)
+    assert not set(splits.query.camids) & set(splits.gallery.camids[3:])
+    # All distractors are nearer to each query than the only right answer.
+    query = [[1.0, 0.0]] * len(splits.query)
+    gallery = [[0.0, 1.0]] * 3 + [[1.0, 0.0]] * len(DISTRACTORS)
+    result = evaluate(
+        *(query, splits.query.pids, splits.query.camids),
+        *(gallery, splits.gallery.pids, splits.gallery.camids),
+    )
+    assert result.num_valid_queries == 2
+    assert result.cmc[: len(DISTRACTORS)].tolist() == [0] * len(DISTRACTORS)
+
+
+def test_beside_a_link_is_beside_what_it_links_to(market_root, tmp_path):
+    write_distractors(market_root.parent / "distractors_500k")
+    link = tmp_path / "elsewhere" / "market1501"
+    link.parent.mkdir()
+    link.symlink_to(market_root)
+    splits = create_dataset("market1501:distractors=true", link)
+    assert len(splits.gallery) == 3 + len(DISTRACTORS)
+    splits.gallery.open(3).close()
+
+
+def test_a_folder_without_images_is_passed_over_for_the_next(market_root):
+    write_distractors(market_root / "images", names=[])
+    write_distractors(market_root / "distractors_500k")
+    gallery = create_dataset("market1501:distractors=true", market_root).gallery
+    assert gallery.images[-1].path == f"distractors_500k/{DISTRACTORS[-1]}"
+
+
+def test_distractors_that_are_not_there_are_an_error_that_says_where_they_belong(market_root):
+    (market_root / "images").mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        create_dataset("market1501:distractors=true", market_root)
+    message = str(error.value)
+    for folder in (market_root / "images", market_root.parent / "distractors_500k"):
+        assert str(folder) in message
+    assert f"Unpack the authors' distractors_500k.zip in {market_root}, so" in message
+
+
+def test_the_published_gallery_is_larger_with_distractors(market_root, caplog):
+    write_distractors(market_root / "images")
+    published = create_dataset("market1501:distractors=true", market_root).published
+    assert published["train"] == Counts(12936, 751, 6)
+    assert published["query"] == Counts(3368, 750, 6)
+    assert published["gallery"] == Counts(515913, 751)
+    assert "7 images, 3 ids, 4 cameras" in caplog.messages[2]
+    assert "published with 515913 images, 751 ids." in caplog.messages[2]

@@ -1,0 +1,116 @@
+"""A picture of a split: a row for each of some people, a column for each camera."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..reader import ReidDataset, ReidReader
+from ..splits import DISTRACTOR_PID
+
+_HEIGHT = 128  # pixels of a thumbnail
+_WIDEST = 192
+_NARROWEST = 72  # of a column, for its label
+_GAP = 4
+_LABEL = 14  # pixels of a line of text
+_LEFT = 64  # of the column with the ids
+_MOST_COLUMNS = 24  # beyond that nobody can look at the sheet
+_BACK, _INK, _EMPTY = (255, 255, 255), (0, 0, 0), (232, 232, 232)
+
+
+def contact_sheet(
+    reader: ReidReader,
+    title: str,
+    *,
+    ids: int = 12,
+    per_cell: int = 2,
+    seed: int = 0,
+    has_cameras: bool = True,
+) -> Image.Image:
+    """Thumbnails of some people under all cameras, to see at a glance whether pids mean people.
+
+    Args:
+        reader: A split.
+        title: What stands above it.
+        ids: How many people at most, drawn at random. Not the distractor.
+        per_cell: How many images of a person and camera at most, the first of them.
+        seed: Of the draw; at least 0.
+        has_cameras: `ReidSplits.has_cameras`. Without, columns are the images of a person one
+            after another.
+
+    Returns:
+        An RGB image. A cell without an image is grey; one that cannot be read says so.
+
+    Raises:
+        ValueError: The split is empty.
+    """
+    if not len(reader):
+        raise ValueError(f"there is nothing to show: {title} has no images")
+    pids = np.unique(reader.pids)
+    people = np.setdiff1d(pids, [DISTRACTOR_PID]) if len(pids) > 1 else pids
+    rows = np.sort(np.random.default_rng(seed).permutation(people)[:ids]).tolist()
+    cells = _fill_cells(reader, rows, per_cell if has_cameras else 1, has_cameras)
+    columns = sorted({column for _, column in cells})
+    if len(columns) > _MOST_COLUMNS:
+        title += f" - the first {_MOST_COLUMNS} of {len(columns)} columns"
+        columns = columns[:_MOST_COLUMNS]
+        cells = {key: images for key, images in cells.items() if key[1] in columns}
+    shown = {index: _thumbnail(reader, index) for images in cells.values() for index in images}
+
+    step = max(thumbnail.width for thumbnail in shown.values()) + _GAP
+    cell_width = max(max(map(len, cells.values())) * step, _NARROWEST)
+    top = 2 * (_LABEL + _GAP)
+    size = _LEFT + len(columns) * (cell_width + _GAP), top + len(rows) * (_HEIGHT + _GAP)
+    font = ImageFont.load_default()
+    least = round(font.getlength(title)) + 2 * _GAP
+    sheet = Image.new("RGB", (max(size[0], least), size[1]), _BACK)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), title, fill=_INK, font=font)
+    for x, column in enumerate(columns):
+        left = _LEFT + x * (cell_width + _GAP)
+        label = f"camera {column}" if has_cameras else f"image {column + 1}"
+        draw.text((left, _GAP + _LABEL), label, fill=_INK, font=font)
+        for y, pid in enumerate(rows):
+            above = top + y * (_HEIGHT + _GAP)
+            if x == 0:
+                draw.text((_GAP, above + _HEIGHT // 2), f"id {pid}", fill=_INK, font=font)
+            cell = (left, above, left + cell_width - _GAP - 1, above + _HEIGHT - 1)
+            draw.rectangle(cell, fill=_EMPTY)
+            for i, index in enumerate(cells.get((pid, column), [])):
+                sheet.paste(shown[index], (left + i * step, above))
+    return sheet
+
+
+def stack_sheets(sheets: list[Image.Image]) -> Image.Image:
+    """Several sheets one below the other."""
+    size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
+    stacked, top = Image.new("RGB", size, _BACK), 0
+    for sheet in sheets:
+        stacked.paste(sheet, (0, top))
+        top += sheet.height
+    return stacked
+
+
+def _fill_cells(
+    reader: ReidReader, rows: list[int], per_cell: int, has_cameras: bool
+) -> dict[tuple[int, int], list[int]]:
+    """From (pid, column) to the indices of the images that are shown there."""
+    cells: dict[tuple[int, int], list[int]] = {}
+    for pid in rows:
+        indices = np.flatnonzero(reader.pids == pid).tolist()
+        for number, index in enumerate(indices):
+            column = int(reader.camids[index]) if has_cameras else number
+            cells.setdefault((pid, column), []).append(index)
+    return {key: images[:per_cell] for key, images in cells.items()}
+
+
+def _thumbnail(reader: ReidReader, index: int) -> Image.Image:
+    """An image of the height of a row."""
+    try:
+        pixels: Image.Image = ReidDataset(reader)[index][0]
+    except RuntimeError:
+        pixels = Image.new("RGB", (_HEIGHT // 2, _HEIGHT), _EMPTY)
+        ImageDraw.Draw(pixels).multiline_text((2, _HEIGHT // 2), "cannot\nbe read", fill=_INK)
+        return pixels
+    scale = min(_HEIGHT / pixels.height, _WIDEST / pixels.width)
+    return pixels.resize(
+        (max(round(pixels.width * scale), 1), max(round(pixels.height * scale), 1))
+    )

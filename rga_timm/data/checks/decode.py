@@ -1,0 +1,197 @@
+"""Decode every image of a split, and leave out what cannot be decoded."""
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..reader import ReidDataset, ReidReader
+from ..splits import ReidSplits
+
+_logger = logging.getLogger(__name__)
+
+_CHUNK = 32  # images that a process does at a time: sending each alone costs as much as decoding
+
+# What lies in the place of images when a download went wrong, by its first bytes.
+_NO_IMAGES = {
+    b"version https://git-lfs": "a Git LFS pointer in the place of the file: run git lfs pull",
+    b"<!doctype html": "a web page, not an image: the download failed",
+    b"<html": "a web page, not an image: the download failed",
+}
+
+
+class ImageFacts(NamedTuple):
+    """What decoding an image tells."""
+
+    position: int  # in its reader
+    reason: str | None = None  # why it cannot be decoded; then the rest is not known
+    size: tuple[int, int] = (0, 0)  # width, height in pixels, of the box where there is one
+    mode: str = ""  # Pillow's, of the file: RGB, L, CMYK ...
+    digest: str = ""  # SHA-256 of size and RGB pixels; empty where it was not asked for
+
+
+def inspect_images(
+    reader: ReidReader,
+    *,
+    workers: int = 4,
+    hashes: bool = True,
+    progress: bool = True,
+    name: str = "images",
+) -> Iterator[ImageFacts]:
+    """Decode every image.
+
+    As `ReidDataset` does it, with the reader's opener and boxes: what fails here would end a
+    training run, and nothing else. A JPEG that is damaged in its middle decodes to wrong pixels
+    without an error; nothing can tell that from its file.
+
+    Args:
+        reader: The split.
+        workers: Processes; 0 decodes in this one.
+        hashes: Whether to hash the pixels. Of the pixels and not the file, as the same image with
+            other metadata or in another lossless format is still the same image.
+        progress: Whether to show a bar, where there is a terminal to show it on.
+        name: What the bar calls the images.
+
+    Yields:
+        What was found, in the reader's order.
+    """
+    loader = DataLoader(
+        _Inspection(reader, hashes),
+        batch_size=_CHUNK,
+        num_workers=min(workers, -(-len(reader) // _CHUNK)),
+        collate_fn=list,
+        generator=torch.Generator(),  # or it takes a number from torch's global ones
+    )
+    with tqdm(total=len(reader), desc=name, unit=" images", disable=None if progress else True) as (
+        bar
+    ):
+        for chunk in loader:
+            yield from chunk
+            bar.update(len(chunk))
+
+
+def find_bad_images(
+    reader: ReidReader, workers: int = 4, progress: bool = True, name: str = "images"
+) -> dict[int, str]:
+    """The images that cannot be decoded.
+
+    Args:
+        reader: The split.
+        workers: Processes; 0 decodes in this one.
+        progress: Whether to show a bar, where there is a terminal to show it on.
+        name: What the bar calls the images.
+
+    Returns:
+        From the index of an image to the reason, in the reader's order.
+    """
+    facts = inspect_images(reader, workers=workers, hashes=False, progress=progress, name=name)
+    return {fact.position: fact.reason for fact in facts if fact.reason is not None}
+
+
+def skip_bad_images(
+    splits: ReidSplits, workers: int = 4, progress: bool = True
+) -> tuple[ReidSplits, list[tuple[str, str, str]]]:
+    """A data set without the images that cannot be decoded, in any of its splits.
+
+    Labels stay as they are, also where an identity loses its last training image: a broken file is
+    no reason for the classifier's outputs to mean other people than those of everybody else's
+    checkpoints. Such a class has no images. That does no harm: batches are made of the identities
+    that have some, and the classifier learns never to answer with it. It is warned of.
+
+    Args:
+        splits: The data set.
+        workers: Processes; 0 decodes in this one.
+        progress: Whether to show a bar, where there is a terminal to show it on.
+
+    Returns:
+        The data set, and the (split, path, reason) of each image that was left out. Without any,
+        it is the same data set.
+
+    Raises:
+        ValueError: A split has no image left.
+    """
+    kept: dict[str, ReidReader] = {}
+    skipped: list[tuple[str, str, str]] = []
+    for split, reader in splits.readers.items():
+        bad = find_bad_images(reader, workers, progress, name=split)
+        if bad and len(bad) == len(reader):
+            index, reason = next(iter(bad.items()))
+            raise ValueError(
+                f"none of the {len(reader)} images of {split} in {splits.root} can be read; the "
+                f"first is {reader.filename(index, absolute=True)}: {reason}"
+            )
+        skipped += [(split, reader.images[index].path, reason) for index, reason in bad.items()]
+        kept[split] = reader.without(bad)
+    if not skipped:
+        return splits, []
+    lost = sorted(set(splits.classes) - set(kept["train"].pids.tolist()))
+    if lost:
+        _logger.warning(
+            "%s: %d train ids have no readable image (such as %s). They keep their labels.",
+            *(splits.root, len(lost), ", ".join(map(str, lost[:5]))),
+        )
+    return replace(splits, **kept), skipped
+
+
+class _Inspection(Dataset):
+    """The facts of each image of a reader."""
+
+    def __init__(self, reader: ReidReader, hashes: bool) -> None:
+        self.reader = reader
+        self.hashes = hashes
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> ImageFacts:
+        data = b""
+        try:
+            # One way to the bytes for everything that is asked of them: behind an opener may be a
+            # network or an archive.
+            with self.reader.open(index) as file:
+                data = file.read()
+            pixels = self._decode(index, data)
+            with Image.open(io.BytesIO(data)) as image:
+                mode = image.mode
+        # Whatever an opener or a decoder comes up with, it is about this image, and the others are
+        # to be looked at too.
+        except Exception as error:
+            return ImageFacts(index, _reason(error, data))
+        return ImageFacts(index, None, pixels.size, mode, _digest(pixels) if self.hashes else "")
+
+    def _decode(self, index: int, data: bytes) -> Image.Image:
+        images = [self.reader.images[index]]
+        one = ReidReader(self.reader.root, images, opener=lambda _: io.BytesIO(data))
+        return ReidDataset(one)[0][0]
+
+
+def _digest(pixels: Image.Image) -> str:
+    # The size too: 2x8 and 8x2 black pixels are not the same image.
+    return hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    """Why an image cannot be decoded, in a few words without the path."""
+    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+    if isinstance(cause, FileNotFoundError):
+        return "there is no such file"
+    if not isinstance(cause, OSError | SyntaxError | ValueError):
+        return f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    if not data:
+        return "the file is empty (0 bytes)"
+    start = data[:64].lstrip().lower()
+    for beginning, reason in _NO_IMAGES.items():
+        if start.startswith(beginning):
+            return reason
+    if isinstance(cause, UnidentifiedImageError):
+        return "not an image in a format that Pillow knows"
+    return str(cause)

@@ -1,0 +1,318 @@
+"""CUHK03 (Li et al., "DeepReID: Deep Filter Pairing Neural Network", CVPR 2014).
+
+1,467 people, each seen by one of 5 pairs of cameras, at most 5 times by each of the two. There are
+two versions of the images: with boxes drawn by hand (``labeled``) and a detector's (``detected``).
+
+It circulates as the archive's own HDF5 file, as images extracted from it, and, for the new
+protocol, in Market-1501's layout (CUHK03-NP). The first pair of cameras alone is about as folders
+of images.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from ..layout import Layout, file_names, find_layout, listing, match_names
+from ..reader import ReidImage
+from ..registry import register_dataset
+from ..splits import Counts, ReidSplits
+from .cuhk03_mat import MatOpener, list_cells, list_test_sets
+from .cuhk03_protocol import (
+    TEST_SETS,
+    VIEW_IMAGES,
+    Cell,
+    Person,
+    find_new_protocol,
+    parse_name,
+    read_new_protocol,
+    read_test_sets,
+    read_torchreid_split,
+)
+
+MAT = "cuhk-03.mat"
+NUM_TEST_SETS = 20
+
+# 0001_c1_1.png: person, camera, number of the image in the new protocol's list.
+_NP_NAME = re.compile(
+    r"(?P<pid>\d+)_c(?P<camid>[12])(s\d+)?(_\d+)+(\.jpe?g|\.png|\.bmp)+", re.IGNORECASE
+)
+_NP_EXAMPLE = "0001_c1_1.png (PERSON_cCAMERA_NUMBER.png)"
+# 0000_05.jpg: person, number of the image; both from 0.
+_PAIR_NAME = re.compile(r"(?P<pid>\d+)_0(?P<number>\d)(\.jpe?g|\.png|\.bmp)", re.IGNORECASE)
+_PAIR_EXAMPLE = "0000_05.jpg (PERSON_NUMBER.jpg)"
+
+RAW = Layout("the archive's own", (MAT,))
+
+# Of the new protocol, by its authors. There are none of the classic one, whose counts depend on
+# the test set.
+_PUBLISHED = {
+    "detected": {
+        "train": Counts(7365, 767, 2),
+        "query": Counts(1400, 700, 2),
+        "gallery": Counts(5332, 700, 2),
+    },
+    "labeled": {
+        "train": Counts(7368, 767, 2),
+        "query": Counts(1400, 700, 2),
+        "gallery": Counts(5328, 700, 2),
+    },
+}
+
+
+def _layouts(boxes: str) -> dict[str, Layout]:
+    """The layouts with a kind of boxes."""
+    np_folders = ("bounding_box_train", "query", "bounding_box_test")
+    return {
+        "raw": RAW,
+        "extracted": Layout("torchreid's extracted", (f"images_{boxes}",)),
+        "own list": Layout("scripts/extract_cuhk03.py's", (f"images_{boxes}", TEST_SETS)),
+        "torchreid's list": Layout(
+            "torchreid's extracted", (f"images_{boxes}", f"splits_classic_{boxes}.json")
+        ),
+        "np": Layout("CUHK03-NP's", tuple(f"{boxes}/{folder}" for folder in np_folders)),
+        "pair": Layout("the first pair of cameras'", (f"{boxes}/train", f"{boxes}/val")),
+    }
+
+
+# Which layouts a protocol can be read from, the better ones first.
+_LAYOUTS_OF = {
+    "new": ("extracted", "np", "raw"),
+    "classic": ("own list", "torchreid's list", "raw", "pair"),
+}
+
+
+@register_dataset(
+    "cuhk03",
+    title="CUHK03",
+    layouts=list(_layouts("detected").values()),
+    published=_PUBLISHED["detected"],
+    partitions=NUM_TEST_SETS,
+)
+def cuhk03(
+    root: Path | None,
+    *,
+    protocol: Literal["new", "classic"] = "new",
+    boxes: Literal["labeled", "detected"] = "detected",
+    split: int = 0,
+) -> ReidSplits:
+    """CUHK03, with people counted through the pairs of cameras, 1 to 1,467, and views as cameras.
+
+    The archive's HDF5 file is read as it is; `scripts/extract_cuhk03.py` makes files of it. Both
+    give the same images under the same names, so their fingerprints are the same.
+
+    The first pair of cameras alone has protocol=classic and split=0: its ``val`` is what is tested
+    on. Its people are numbered from 0 in each folder, and are others in each.
+
+    Args:
+        root: The folder with ``cuhk-03.mat``, with ``images_detected`` and ``images_labeled``, or
+            with ``detected`` and ``labeled``; or a folder around it. The new protocol also needs
+            ``cuhk03_new_protocol_config_{boxes}.mat`` there or in the folder above, except for
+            CUHK03-NP.
+        protocol: ``"new"``: 767 people to train on, 700 to test on, one query of each from each
+            camera (Zhong et al., CVPR 2017). ``"classic"``: 1,367 and 100; all images of the 100
+            are queries and gallery, of which one of each person is drawn.
+        boxes: The default is the harder kind, and the one that is given where only one is.
+        split: Which of the 20 test sets of ``"classic"``.
+
+    Raises:
+        FileNotFoundError: The layout is another one, or something is missing in it.
+        ImportError: h5py is missing, which the archive's own file needs.
+        ValueError: The options do not go together, or a file is not as it should be.
+    """
+    if protocol == "new" and split:
+        raise ValueError(f"protocol=new has one split: split={split} needs protocol=classic")
+    root, kind = _find(root, protocol, boxes)
+    if kind == "np":
+        return _read_np(root, boxes)
+    if kind == "pair":
+        return _read_pair(root, boxes, split)
+    images = _in_mat(root, boxes) if kind == "raw" else _in_files(root, boxes)
+    if protocol == "new":
+        return _split_new(images, boxes)
+    if kind == "torchreid's list":
+        train, test = read_torchreid_split(root / f"splits_classic_{boxes}.json", split)
+        images.require([*train, *test], root / f"splits_classic_{boxes}.json")
+        return _classic(images, train, test)
+    people = _test_people(images, boxes, split, from_mat=kind == "raw")
+    train = [cell for cell in images.paths if cell.who not in people]
+    return _classic(images, train, [cell for cell in images.paths if cell.who in people])
+
+
+class _Images(NamedTuple):
+    """All images of a kind of boxes, in order."""
+
+    root: Path
+    paths: dict[Cell, str]
+    opener: Callable[[str], BinaryIO] | None = None
+
+    def require(self, cells: Iterable[Cell], list_path: Path) -> None:
+        """Raise a FileNotFoundError unless all images that a list names are there."""
+        if missing := [cell for cell in cells if cell not in self.paths]:
+            where = self.root / MAT if self.opener else self.root
+            raise FileNotFoundError(
+                f"{list_path} names {missing[0].name}, which is not in {where}, and "
+                f"{len(missing) - 1} others that are not. Was the extraction not finished?"
+            )
+
+    def image(self, cell: Cell, pid: int) -> ReidImage:
+        return ReidImage(self.paths[cell], pid, cell.view)
+
+
+def _find(root: Path | None, protocol: str, boxes: str) -> tuple[Path, str]:
+    """The root, and which of the layouts it is."""
+    layouts = _layouts(boxes)
+    suited = {layouts[kind]: kind for kind in _LAYOUTS_OF[protocol]}
+    try:
+        root, layout = find_layout("cuhk03", root, list(suited))
+    except FileNotFoundError:
+        other = "classic" if protocol == "new" else "new"
+        kind = "pair" if other == "classic" else "np"
+        with suppress(FileNotFoundError):
+            root, layout = find_layout("cuhk03", root, [layouts[kind]])
+            raise ValueError(
+                f"{root} is in {layout.name} layout, which has protocol={other} only, "
+                f"not protocol={protocol}"
+            ) from None
+        raise
+    return root, suited[layout]
+
+
+def _in_mat(root: Path, boxes: str) -> _Images:
+    """The images in the archive's file, under the names that they would have as files."""
+    path = root / MAT
+    paths = {cell: f"images_{boxes}/{cell.name}" for cell in list_cells(path, boxes)}
+    return _Images(root, paths, MatOpener(str(path.resolve())))
+
+
+def _in_files(root: Path, boxes: str) -> _Images:
+    folder = root / f"images_{boxes}"
+    names = {parse_name(name, folder): f"{folder.name}/{name}" for name in file_names(folder)}
+    return _Images(root, {cell: names[cell] for cell in sorted(names)})
+
+
+def _split_new(images: _Images, boxes: str) -> ReidSplits:
+    path = find_new_protocol(images.root, boxes)
+    lists = read_new_protocol(path)
+    images.require((cell for group in lists for cell, _ in group), path)
+    train, query, gallery = ([images.image(*item) for item in group] for group in lists)
+    return ReidSplits.from_images(
+        "cuhk03",
+        images.root,
+        train=train,
+        query=query,
+        gallery=gallery,
+        opener=images.opener,
+        published=_PUBLISHED[boxes],
+    )
+
+
+def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set[Person]:
+    path = images.root / (MAT if from_mat else TEST_SETS)
+    if from_mat:
+        test_sets = list_test_sets(path)
+    else:
+        test_sets, num_images = read_test_sets(path)
+        if num_images.get(boxes) != len(images.paths):
+            raise FileNotFoundError(
+                f"{images.root / f'images_{boxes}'} holds {len(images.paths)} images, but "
+                f"{num_images.get(boxes)} were extracted. Run scripts/extract_cuhk03.py again"
+            )
+    if split >= len(test_sets):
+        raise ValueError(f"{path} has {len(test_sets)} test sets: there is no split={split}")
+    people = {cell.who for cell in images.paths}
+    if unknown := sorted(test_sets[split] - people):
+        pair, person = unknown[0]
+        raise ValueError(
+            f"{path}: test set {split + 1} names person {person} of pair {pair}, of whom there is "
+            f"no image, and {len(unknown) - 1} others like that"
+        )
+    return test_sets[split]
+
+
+def _classic(
+    images: _Images, train_cells: Iterable[Cell], test_cells: Iterable[Cell]
+) -> ReidSplits:
+    train, test = (
+        [images.image(cell, cell.pid) for cell in sorted(cells)]
+        for cells in (train_cells, test_cells)
+    )
+    return _single_shot(images.root, train, test, opener=images.opener)
+
+
+def _single_shot(
+    root: Path,
+    train: Sequence[ReidImage],
+    test: Sequence[ReidImage],
+    opener: Callable[[str], BinaryIO] | None = None,
+    same_numbering: bool = True,
+) -> ReidSplits:
+    """The classic protocol: every image of the test people is a query, and in the gallery."""
+    if not train or not test:
+        raise FileNotFoundError(
+            f"{root} holds {len(train)} images to train and {len(test)} to test"
+        )
+    return ReidSplits.from_images(
+        "cuhk03",
+        root,
+        train=train,
+        query=test,
+        gallery=test,
+        opener=opener,
+        published={},
+        single_gallery_shot=True,
+        same_numbering=same_numbering,
+    )
+
+
+def _read_np(root: Path, boxes: str) -> ReidSplits:
+    """CUHK03-NP: the new protocol in Market-1501's layout."""
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    train, query, gallery = (
+        [
+            ReidImage(path, int(match["pid"]), int(match["camid"]))
+            for path, match in _names(root, f"{boxes}/{folder}", _NP_NAME, _NP_EXAMPLE)
+        ]
+        for folder in folders
+    )
+    return ReidSplits.from_images(
+        "cuhk03",
+        root,
+        train=train,
+        query=query,
+        gallery=gallery,
+        published=_PUBLISHED[boxes],
+    )
+
+
+def _read_pair(root: Path, boxes: str, split: int) -> ReidSplits:
+    """The first pair of cameras, as folders."""
+    if split:
+        raise ValueError(f"{root} is the first pair of cameras, which has no split={split}, only 0")
+    train, test = (
+        [
+            ReidImage(path, int(match["pid"]), 1 if int(match["number"]) < VIEW_IMAGES else 2)
+            for path, match in _names(root, f"{boxes}/{folder}", _PAIR_NAME, _PAIR_EXAMPLE)
+        ]
+        for folder in ("train", "val")
+    )
+    # Person 0 of val is not person 0 of train.
+    return _single_shot(root, train, test, same_numbering=False)
+
+
+def _names(
+    root: Path, folder: str, pattern: re.Pattern[str], example: str
+) -> list[tuple[str, re.Match[str]]]:
+    """The paths of a folder's images with their matches."""
+    names = file_names(root / folder)
+    found = [
+        (f"{folder}/{name}", match)
+        for name, match in match_names(root / folder, names, pattern, example, "CUHK03")
+    ]
+    if not found:
+        raise FileNotFoundError(
+            f"{root / folder} holds no images. Expected files such as {example}, "
+            f"found {listing(root / folder)}"
+        )
+    return found

@@ -1,0 +1,185 @@
+"""CUHK03's own file, ``cuhk-03.mat``: a MATLAB file of version 7.3, which is HDF5.
+
+``detected`` and ``labeled`` are each a cell array of 5 pairs of cameras, and each of these one of
+M people × 10 images; ``testsets`` is one of 20 test sets. A cell array is a data set of references.
+What MATLAB calls H×W×3 is (3, W, H) here, because it stores columns first.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .cuhk03_protocol import PAIR_SIZES, VIEW_IMAGES, Cell, Person, parse_name
+
+
+def list_cells(path: Path, boxes: str) -> list[Cell]:
+    """The cells that hold an image, in order. Not everybody has all ten images.
+
+    Args:
+        path: Of ``cuhk-03.mat``.
+        boxes: ``"labeled"`` or ``"detected"``.
+
+    Raises:
+        ImportError: h5py is not installed.
+        ValueError: It is another file, or a broken one.
+    """
+    with _open(path) as file:
+        tables = [file[reference][()] for reference in file[boxes][()].ravel()]
+        return [
+            cell
+            for pair, table in enumerate(tables, start=1)
+            for cell in _cells_of_pair(file, table, pair, f"{path}: {boxes}")
+        ]
+
+
+def list_test_sets(path: Path) -> list[set[Person]]:
+    """The people of each of the classic protocol's test sets.
+
+    Raises:
+        ImportError: h5py is not installed.
+        ValueError: It is another file, or a broken one.
+    """
+    with _open(path) as file:
+        # (2, 100) doubles: pairs, then people.
+        tables = [file[reference][()] for reference in file["testsets"][()].ravel()]
+    for number, table in enumerate(tables, start=1):
+        if table.ndim != 2 or len(table) != 2:
+            raise ValueError(
+                f"{path}: test set {number} has the shape {table.shape}; expected is (2, people)"
+            )
+    return [{(int(pair), int(person)) for pair, person in table.T} for table in tables]
+
+
+def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
+    """One image, (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImportError: h5py is not installed.
+        OSError: It cannot be read.
+        ValueError: There is no such image.
+    """
+    handle = _handle(str(path))
+    try:
+        data = handle.file[handle.references(boxes, cell.pair)[cell.number - 1, cell.person - 1]]
+        if not _is_image(data):
+            raise ValueError(f"the cell of {cell.name} is empty")
+        pixels = data[()]
+    except (KeyError, IndexError, RuntimeError, OSError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError | IndexError) else OSError
+        raise kind(f"{boxes} {cell.name} cannot be read from {path}: {error}") from error
+    return np.ascontiguousarray(pixels.T)
+
+
+@dataclass(frozen=True)
+class MatOpener:
+    """Opens the images in ``cuhk-03.mat`` by the names that they would have as files.
+
+    An image comes as a PPM file in memory: no pixel is changed, and none is compressed for nothing.
+
+    Attributes:
+        path: Of ``cuhk-03.mat``. That is all that goes to loader processes, each of which opens the
+            file itself, on its first image.
+    """
+
+    path: str
+
+    def __call__(self, name: str) -> BinaryIO:
+        """Open ``images_{boxes}/1_001_1_01.png``."""
+        folder, _, file_name = name.rpartition("/")
+        pixels = read_pixels(self.path, folder.removeprefix("images_"), parse_name(file_name, name))
+        height, width, _ = pixels.shape
+        return io.BytesIO(b"P6 %d %d 255\n" % (width, height) + pixels.tobytes())
+
+
+class _Handle:
+    """The open file, and the references in it that were needed so far."""
+
+    def __init__(self, path: str) -> None:
+        self.process = os.getpid()
+        self.file = _open(Path(path))
+        self._references: dict[tuple[str, int], np.ndarray] = {}
+
+    def references(self, boxes: str, pair: int) -> np.ndarray:
+        """(10, people): where the images of a pair of cameras are."""
+        if (boxes, pair) not in self._references:
+            cells = self.file[boxes][()].ravel()
+            self._references[boxes, pair] = self.file[cells[pair - 1]][()]
+        return self._references[boxes, pair]
+
+
+# One a file, however many readers there are of it.
+_handles: dict[str, _Handle] = {}
+
+
+def _handle(path: str) -> _Handle:
+    handle = _handles.get(path)
+    if handle is None or handle.process != os.getpid():
+        if handle is not None:
+            # After a fork the descriptor, and with it the place in the file, is shared with the
+            # parent. HDF5 would go on using it for as long as the file is open here: this closes
+            # it in this process only.
+            with contextlib.suppress(Exception):
+                handle.file.close()
+        handle = _handles[path] = _Handle(path)
+    return handle
+
+
+def _open(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is an HDF5 file, and reading it needs h5py: pip install 'rga-timm[data]'"
+        ) from error
+    if not h5py.is_hdf5(path):
+        with path.open("rb") as start:
+            page = start.read(512).lstrip().startswith(b"<")
+        raise ValueError(
+            f"{path} is not an HDF5 file, as cuhk-03.mat is: "
+            + ("it is a web page" if page else "it is another file, or the download went wrong")
+        )
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} is cut off or broken: download it again ({error})") from error
+    if missing := [name for name in ("detected", "labeled", "testsets") if name not in file]:
+        names = ", ".join(sorted(set(file) - {"#refs#"})) or "nothing"
+        file.close()
+        raise ValueError(f"{path} is not CUHK03: it has no {', '.join(missing)}, but {names}")
+    return file
+
+
+def _cells_of_pair(file: Any, table: np.ndarray, pair: int, place: str) -> Iterator[Cell]:
+    people = PAIR_SIZES[pair - 1] if pair <= len(PAIR_SIZES) else 0
+    if table.ndim != 2 or len(table) != 2 * VIEW_IMAGES or table.shape[1] > people:
+        raise ValueError(
+            f"{place}, pair {pair}, has the shape {table.shape}; expected are "
+            f"{2 * VIEW_IMAGES} images of each of {people} people"
+        )
+    for person, references in enumerate(table.T, start=1):
+        for number, reference in enumerate(references, start=1):
+            cell = Cell(pair, person, number)
+            try:
+                if reference and _is_image(file[reference]):
+                    yield cell
+            except ValueError as error:
+                raise ValueError(f"{place}, {cell.name}: {error}") from error
+
+
+def _is_image(data: Any) -> bool:
+    """Whether a cell holds an image. An empty one holds its size, 0×0, instead.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    if data.size == 0 or data.ndim == 1:
+        return False
+    if data.ndim != 3 or data.shape[0] != 3 or data.dtype != np.uint8:
+        raise ValueError(f"{data.dtype} of the shape {data.shape} is no image: (3, W, H) uint8")
+    return True

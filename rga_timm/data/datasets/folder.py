@@ -1,0 +1,210 @@
+"""`folder`: users' own images, a folder per person.
+
+    DIR/<person>/<images>
+    DIR/<person>/<camera>/<images>          with camera=folder
+    DIR/train/<person>/…, DIR/test/<person>/…
+
+People are called as their folders are. On top there may be ``train``, ``query`` and ``gallery``, or
+``test`` (also ``val``, ``valid``, ``validation``) in the place of the last two. Where there is no
+such folder, people are split at random, as `rga_timm.data.identity_split` says.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
+from ..layout import file_names, is_data, listing, subfolders
+from ..named_images import SPLITS, NamedImage, splits_from_names
+from ..registry import register_dataset
+from ..splits import ReidSplits
+
+_logger = logging.getLogger(__name__)
+
+SPLIT_FILE = "rga_timm_split.csv"
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# c1, cam3, Camera_2: at the start, or behind anything but a letter or a digit.
+CAMERA_IN_NAME = r"(?<![a-zA-Z0-9])(?i:c|cam|camera)[-_ ]?([0-9]+)"
+# As the files of Market-1501 begin, and those of the many data sets that are named alike.
+_MARKET_NAME = re.compile(r"-?\d+_c\d+")
+
+
+@register_dataset("folder", title="a folder per person")
+def folder(
+    root: Path | None,
+    *,
+    camera: str = "none",
+    test_share: float = DEFAULT_SHARE,
+    seed: int = DEFAULT_SEED,
+    split_file: str | None = None,
+) -> ReidSplits:
+    r"""Images in a folder per person.
+
+    If all people are called by whole numbers, these are the pids; else the pids are 1, 2, … in the
+    sorted order of the names. Cameras are numbered in the same way.
+
+    Args:
+        root: The folder with the people's folders, or with ``train``, ``test`` and so on.
+        camera: Where the camera is read from. ``none``: it is not known, and each image is looked
+            for among all the others. ``folder``: from the folder below the person's. ``name``: from
+            the file's name, where there is something like ``_c1`` or ``cam3``, the first of it.
+            Anything else is a regular expression that is searched for in the path below ``root``,
+            and whose only group is the camera: ``_(\d+)_\w+\.jpg``. Commas fit into it only if it
+            is given as an argument.
+        test_share: Where there is no split: the share of the people to test on.
+        seed: Where there is no split: another one deals another split.
+        split_file: Where the split by identity is kept, ``root/rga_timm_split.csv`` by default.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or nobody in it.
+        ValueError: Images without a person or without a camera, folders that are partly splits and
+            partly people, and what `splits_from_names` objects to.
+    """
+    root = _check_root(root)
+    camera_of = _camera_reader(camera)
+    passed = _PassedOver()
+    images = [
+        NamedImage(str(root / path), path, person, camera_of(path, below), split)
+        for split, person, below, path in _walk(root, passed)
+    ]
+    passed.log(root)
+    if not images:
+        raise FileNotFoundError(
+            f"{root} holds no images in folders of people. Expected are DIR/PERSON/IMAGE or "
+            f"DIR/train/PERSON/IMAGE, with images that end in {', '.join(IMAGE_EXTENSIONS)}; found "
+            f"was {listing(root)}"
+        )
+    if camera == "none":
+        _hint_at_cameras(images)
+    by_identity = IdentitySplit(root / SPLIT_FILE, split_file, test_share, seed)
+    return splits_from_names("folder", root, images, by_identity)
+
+
+class _PassedOver:
+    """What is no image of a person; said once for all of it."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.people: list[str] = []  # without images
+
+    def images_of(self, names: Iterable[str]) -> list[str]:
+        """The images among files, sorted; the others are passed over."""
+        images: list[str] = []
+        for name in sorted(filter(is_data, names)):
+            (images if name.lower().endswith(IMAGE_EXTENSIONS) else self.files).append(name)
+        return images
+
+    def log(self, root: Path) -> None:
+        for what, names in (
+            ("files that are no images", self.files),
+            ("folders of people that hold no image", self.people),
+        ):
+            if names:
+                _logger.warning("%s: ignored %d %s, such as %s", root, len(names), what, names[0])
+
+
+def _check_root(root: Path | None) -> Path:
+    if root is None or not root.is_dir():
+        what = "has to be told where it lies" if root is None else f"found no folder {root}"
+        raise FileNotFoundError(f"folder {what}. Expected is a folder that holds one per person")
+    return root
+
+
+def _walk(root: Path, passed: _PassedOver) -> Iterator[tuple[str | None, str, list[str], str]]:
+    """Split, person, folders below the person's, and path of each image, in a fixed order."""
+    tops = _tops(root)
+    for top in dict.fromkeys([root, *tops]):
+        names = [name for name in file_names(top) if name != SPLIT_FILE]
+        if loose := passed.images_of(names):
+            raise ValueError(
+                f"{len(loose)} images, such as {loose[0]}, lie right in {top} and in no person's "
+                "folder. Expected is PERSON/IMAGE there. (Where their names say who is in them, a "
+                "table of them can be read: see the data set 'table')"
+            )
+    for top, split in tops.items():
+        for person in subfolders(top):
+            paths = list(_images_below(person, passed))
+            if not paths:
+                passed.people.append(str(person.relative_to(root)))
+            for path in paths:
+                below = list(path.relative_to(person).parts[:-1])
+                yield split, person.name, below, path.relative_to(root).as_posix()
+
+
+def _images_below(folder: Path, passed: _PassedOver) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        raise error  # os.walk would pass over a folder that it may not read
+
+    # Links are followed: they are a cheap way to make a train and a test folder.
+    for inner, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        folders[:] = sorted(filter(is_data, folders))
+        for name in passed.images_of(names):
+            yield Path(inner, name)
+
+
+def _tops(root: Path) -> dict[Path, str | None]:
+    """The folders that hold people's folders, each with its split."""
+    folders = subfolders(root)
+    called: dict[Path, str | None] = {
+        path: path.name.lower() for path in folders if path.name.lower() in SPLITS
+    }
+    if not called:
+        return {root: None}
+    if others := [path.name for path in folders if path not in called]:
+        raise ValueError(
+            f"{root} holds {', '.join(path.name for path in called)}, which are splits, and beside "
+            f"them {len(others)} other folders, such as {others[0]}: move these elsewhere; or if "
+            "all are people, call none of them by the name of a split"
+        )
+    return called
+
+
+def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
+    """From an image's path, and the folders below the person's, to the camera's name."""
+    if camera == "none":
+        return lambda path, below: None
+    if camera == "folder":
+        return _camera_of_folder
+    try:
+        pattern = re.compile(CAMERA_IN_NAME if camera == "name" else camera)
+    except re.error as error:
+        raise ValueError(f"camera={camera} is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise ValueError(
+            f"camera={camera} is none of none, folder and name, hence a regular expression; but it "
+            f"has {pattern.groups} groups (in parentheses) instead of the one that is the camera"
+        )
+
+    def search(path: str, below: Sequence[str]) -> str:
+        match = pattern.search(path.rpartition("/")[2] if camera == "name" else path)
+        if match is None or not match[1]:
+            raise ValueError(
+                f"no camera is found in {path} with camera={camera}. Say by a regular expression "
+                r"where it is (camera=_cam(\d+)), or read none (camera=none)"
+            )
+        return match[1]
+
+    return search
+
+
+def _camera_of_folder(path: str, below: Sequence[str]) -> str:
+    if not below:
+        raise ValueError(
+            f"with camera=folder images lie in PERSON/CAMERA/, but {path} lies right in the "
+            "person's folder"
+        )
+    return below[0]
+
+
+def _hint_at_cameras(images: Sequence[NamedImage]) -> None:
+    names = (image.path.rpartition("/")[2] for image in images)
+    alike = [name for name in names if _MARKET_NAME.match(name)]
+    if len(alike) > len(images) / 2:
+        _logger.warning(
+            "names such as %s seem to say which camera took the image. With camera=name it is "
+            "read; without, finding somebody again in the same camera's images counts as well",
+            alike[0],
+        )

@@ -1,0 +1,103 @@
+"""iLIDS-VID (Wang et al., "Person Re-Identification by Video Ranking", ECCV 2014).
+
+300 people, each in a tracklet under either camera of an airport's arrival hall. Ten partitions come
+with it: 150 people to train on, 150 to test on, and published scores are the mean over the ten.
+"""
+
+import re
+from pathlib import Path
+
+from ..layout import Layout, file_names, find_layout, match_names, subfolders
+from ..matlab import read_matrix
+from ..reader import ReidImage
+from ..registry import register_dataset
+from ..splits import Counts, ReidSplits
+
+_SEQUENCES = "i-LIDS-VID/sequences"
+_PARTITIONS = "train-test people splits/train_test_splits_ilidsvid.mat"
+LAYOUT = Layout("the archive's own", (f"{_SEQUENCES}/cam1", f"{_SEQUENCES}/cam2", _PARTITIONS))
+
+# person001: the numbers have gaps. The folder's name is repeated in cam1_person001_00317.png,
+# the last number is the frame.
+_FOLDER = re.compile(r"person(?P<pid>\d{3})")
+
+
+# How many images there are to a partition was not published.
+_PUBLISHED = {
+    "train": Counts(None, 150, 2, 300),
+    "query": Counts(None, 150, 1, 150),
+    "gallery": Counts(None, 150, 1, 150),
+}
+
+
+@register_dataset(
+    "ilids_vid", title="iLIDS-VID", layouts=[LAYOUT], published=_PUBLISHED, partitions=10
+)
+def ilids_vid(root: Path | None, *, split: int = 0) -> ReidSplits:
+    """iLIDS-VID, the sequences: queries are tracklets of camera 1, the gallery those of camera 2.
+
+    A person's tracklets are numbered 2i - 1 and 2i, where i is the person's place among all people.
+
+    Args:
+        root: The folder with ``i-LIDS-VID`` and ``train-test people splits``, or a folder around
+            it.
+        split: The partition, from 0: a row of the authors' list, whose first half is tested on.
+
+    Raises:
+        FileNotFoundError: The layout is another one.
+        ValueError: A name is not as it should be, people are not under both cameras, or the
+            partition is not one of these people.
+    """
+    root, _ = find_layout("ilids_vid", root, [LAYOUT])
+    people = [_people(root / _SEQUENCES / camera) for camera in ("cam1", "cam2")]
+    if people[0] != people[1]:
+        person = min(set(people[0]) ^ set(people[1]))
+        raise ValueError(f"{root / _SEQUENCES}: {person} is under one of the two cameras only")
+    train, test = _read_partition(root / _PARTITIONS, split, len(people[0]))
+    cam1, cam2 = (
+        [_read_tracklet(root, person, i, camid) for i, person in enumerate(people[0], start=1)]
+        for camid in (1, 2)
+    )
+    return ReidSplits.from_images(
+        "ilids_vid",
+        root,
+        train=[image for i in train for image in (*cam1[i - 1], *cam2[i - 1])],
+        query=[image for i in test for image in cam1[i - 1]],
+        gallery=[image for i in test for image in cam2[i - 1]],
+    )
+
+
+def _people(folder: Path) -> list[str]:
+    """The names of the people's folders, sorted: the partitions count in this order."""
+    names = [path.name for path in subfolders(folder)]
+    matches = match_names(folder, names, _FOLDER, "person001", "iLIDS-VID")
+    return [name for name, _ in matches]
+
+
+def _read_tracklet(root: Path, person: str, place: int, camid: int) -> list[ReidImage]:
+    folder = f"{_SEQUENCES}/cam{camid}/{person}"
+    names = file_names(root / folder)
+    pattern = re.compile(rf"cam{camid}_{person}_\d+\.png")
+    example = f"cam{camid}_{person}_00317.png"
+    pid, number = int(person.removeprefix("person")), 2 * place - 2 + camid
+    images = [
+        ReidImage(f"{folder}/{name}", pid, camid, number)
+        for name, _ in match_names(root / folder, names, pattern, example, "iLIDS-VID")
+    ]
+    if not images:
+        raise FileNotFoundError(f"{root / folder} holds no images such as {example}")
+    return images
+
+
+def _read_partition(path: Path, split: int, count: int) -> tuple[list[int], list[int]]:
+    """Places of the people to train on and of those to test on, from 1, sorted."""
+    table = read_matrix(path, "ls_set")
+    if not 0 <= split < len(table):
+        raise ValueError(f"{path} holds the partitions 0 to {len(table) - 1}, not {split}")
+    row = table[split].tolist()
+    if sorted(row) != list(range(1, count + 1)):
+        raise ValueError(
+            f"{path}, row {split + 1}: not a permutation of the {count} people that are there"
+        )
+    half = count // 2
+    return sorted(row[half:]), sorted(row[:half])

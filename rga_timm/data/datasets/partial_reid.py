@@ -1,0 +1,50 @@
+"""Partial-REID (Zheng et al., "Partial Person Re-Identification", ICCV 2015).
+
+60 people: 5 images of a part of the body, 5 of the occluded and 5 of the whole one each. There is
+nothing to train on; papers train on Market-1501.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from ..layout import Layout, find_layout
+from ..registry import register_dataset
+from ..splits import Counts, ReidSplits
+from .body_images import read_body_images
+
+_EXAMPLE = "001_001.jpg (PERSON_NUMBER.jpg)"
+
+# fast-reid has it so too.
+LAYOUT = Layout("the archive's own", ("partial_body_images", "whole_body_images"))
+
+_PUBLISHED = {"query": Counts(300, 60), "gallery": Counts(300, 60)}
+
+
+@register_dataset("partial_reid", title="Partial-REID", layouts=[LAYOUT], published=_PUBLISHED)
+def partial_reid(
+    root: Path | None, *, query: Literal["partial", "occluded"] = "partial"
+) -> ReidSplits:
+    """Partial-REID: partial (or occluded) bodies ask, whole ones answer.
+
+    Cameras are not known. As is usual, queries have camera 0 and the gallery has camera 1.
+
+    Args:
+        root: The folder with ``partial_body_images`` and ``whole_body_images``, or a folder around
+            it.
+        query: ``"partial"`` is what most papers take; ``"occluded"`` are the images in
+            ``occluded_body_images``.
+
+    Raises:
+        FileNotFoundError: The layout is another one, or a folder is empty.
+        ValueError: A name is of another form, or somebody is not in the gallery.
+    """
+    root, _ = find_layout("partial_reid", root, [LAYOUT])
+    return read_body_images(
+        "partial_reid",
+        root,
+        f"{query}_body_images",
+        "whole_body_images",
+        example=_EXAMPLE,
+        title="Partial-REID",
+        published=_PUBLISHED if query == "partial" else {"gallery": _PUBLISHED["gallery"]},
+    )

@@ -1,0 +1,54 @@
+"""PRID 450S (Roth et al., "Mahalanobis Distance Learning for Person Re-Identification", 2014).
+
+450 people, an image from each of two cameras. Ten random halves: 225 people to train on, 225 to
+test on, with camera a as the queries.
+"""
+
+import re
+from pathlib import Path
+
+from ..layout import Layout
+from ..partition import PARTITIONS
+from ..registry import register_dataset
+from ..splits import Counts, ReidSplits
+from .single_shot import read_halves
+
+# img_001.png: person. Masks of the silhouette and the body's parts lie beside it under other names.
+_PREFIX = "img_"
+_NAME = re.compile(r"img_(?P<pid>\d+)\.(png|bmp|jpe?g)", re.IGNORECASE)
+_EXAMPLE = "img_001.png (img_PERSON.png)"
+
+LAYOUT = Layout("the archive's own", ("cam_a/img_*", "cam_b/img_*"))
+
+_PUBLISHED = {
+    "train": Counts(450, 225, 2),
+    "query": Counts(225, 225, 1),
+    "gallery": Counts(225, 225, 1),
+}
+
+
+@register_dataset(
+    "prid450s", title="PRID 450S", layouts=[LAYOUT], published=_PUBLISHED, partitions=PARTITIONS
+)
+def prid450s(root: Path | None, *, split: int = 0, partitions: str | None = None) -> ReidSplits:
+    """One of ten halves of PRID 450S.
+
+    Args:
+        root: The folder with ``cam_a`` and ``cam_b``, or a folder around it. In these, files that
+            are not called ``img_…`` are passed over.
+        split: Number of the partition, 0 to 9.
+        partitions: JSON file with ten partitions, of the form that `read_partitions` reads; a
+            relative path starts from the folder of the data set or the one above. Without it the
+            partitions are those of `random_partition`, even if such a file lies there.
+    """
+    return read_halves(
+        "prid450s",
+        root,
+        [LAYOUT],
+        pattern=_NAME,
+        example=_EXAMPLE,
+        title="PRID 450S",
+        split=split,
+        partitions=partitions,
+        prefix=_PREFIX,
+    )

@@ -1,0 +1,56 @@
+"""VIPeR, the Viewpoint Invariant Pedestrian Recognition data set.
+
+Gray et al., "Evaluating Appearance Models for Recognition, Reacquisition, and Tracking", PETS 2007.
+632 people, an image from each of two cameras. Ten random halves: 316 people to train on, 316 to
+test on, with camera a as the queries.
+"""
+
+import re
+from pathlib import Path
+
+from ..layout import Layout
+from ..partition import PARTITIONS
+from ..registry import register_dataset
+from ..splits import Counts, ReidSplits
+from .single_shot import read_halves
+
+# 000_45.bmp: person, angle of view in degrees.
+_NAME = re.compile(r"(?P<pid>\d+)_\d+\.(bmp|png|jpe?g)", re.IGNORECASE)
+_EXAMPLE = "000_45.bmp (PERSON_ANGLE.bmp)"
+
+# torchreid and fast-reid have it so too, the former with a folder viper around it.
+LAYOUT = Layout("the archive's own", ("cam_a/[0-9]*_*", "cam_b/[0-9]*_*"))
+
+_PUBLISHED = {
+    "train": Counts(632, 316, 2),
+    "query": Counts(316, 316, 1),
+    "gallery": Counts(316, 316, 1),
+}
+
+
+@register_dataset(
+    "viper", title="VIPeR", layouts=[LAYOUT], published=_PUBLISHED, partitions=PARTITIONS
+)
+def viper(root: Path | None, *, split: int = 0, partitions: str | None = None) -> ReidSplits:
+    """One of ten halves of VIPeR.
+
+    VIPeR comes without partitions, and papers drew their own, so there are no official ones.
+
+    Args:
+        root: The folder with ``cam_a`` and ``cam_b``, or a folder around it.
+        split: Number of the partition, 0 to 9.
+        partitions: JSON file with ten partitions, such as torchreid's ``splits.json``, of the form
+            that `read_partitions` reads; a relative path starts from the folder of the data set or
+            the one above. Without it the partitions are those of `random_partition`, even if such a
+            file lies there. MATLAB's partition files differ from paper to paper and are not read.
+    """
+    return read_halves(
+        "viper",
+        root,
+        [LAYOUT],
+        pattern=_NAME,
+        example=_EXAMPLE,
+        title="VIPeR",
+        split=split,
+        partitions=partitions,
+    )

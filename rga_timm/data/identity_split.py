@@ -1,0 +1,206 @@
+"""Who is trained on and who is tested on, where the data do not say: dealt at random, and kept.
+
+Re-identification is tested on people whom the model has never seen, so it is identities that are
+dealt, not images. The deal is kept as a CSV file with the columns ``identity`` and ``split``
+(``train`` or ``test``), and from then on the file decides: images can be added without anybody
+changing sides, a file of one's own can be put in its place, and it can be published with a score.
+"""
+
+import contextlib
+import csv
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_logger = logging.getLogger(__name__)
+
+DEFAULT_SHARE = 0.5
+DEFAULT_SEED = 0
+_SIDES = ("train", "test")
+_MINIMUM = 2  # of identities a side: a single one can neither be told apart nor confused
+
+
+class IdentitySplit(NamedTuple):
+    """How to split by identity, as the options of a data set say it.
+
+    Attributes:
+        default_file: Where the split is kept if `split_file` says nothing.
+        split_file: Where it is kept otherwise.
+        test_share: The share of identities that are tested on. With 0 all are trained on and with
+            1 all are tested on: then there is nothing to deal, and no file.
+        seed: Another seed, another deal.
+    """
+
+    default_file: Path
+    split_file: str | None = None
+    test_share: float = DEFAULT_SHARE
+    seed: int = DEFAULT_SEED
+
+    @property
+    def file(self) -> Path:
+        """Where the split is kept."""
+        return Path(self.split_file).expanduser() if self.split_file else self.default_file
+
+    @property
+    def is_default(self) -> bool:
+        """Whether no option was changed."""
+        return self == IdentitySplit(self.default_file)
+
+    def apply(self, identities: Iterable[str]) -> dict[str, str]:
+        """The side of each identity, ``"train"`` or ``"test"``: as in the file, or dealt and kept.
+
+        Processes may do this at the same time. The file appears in one piece, the first one to
+        write it wins, and all others use what it wrote.
+
+        Args:
+            identities: The names of all in the data, in any order.
+
+        Raises:
+            ValueError: ``test_share`` is no share; a side has too few identities; the file is not
+                such a file, or lacks identities; it cannot be written.
+        """
+        names = sorted(set(identities))
+        if not 0 <= self.test_share <= 1:
+            raise ValueError(f"test_share is a share from 0 to 1, not {self.test_share}")
+        if self.test_share in (0, 1):
+            return dict.fromkeys(names, _SIDES[int(self.test_share)])
+        is_new = not self.file.exists()
+        if is_new:
+            dealt = deal_identities(names, self.test_share, self.seed)
+            _write(self.file, dealt)
+        split = self._read(names)
+        _logger.info(
+            "split by identity, %s %s: %s",
+            *("kept from now on in" if is_new else "as kept in", self.file, _sizes(split)),
+        )
+        return split
+
+    def _read(self, names: list[str]) -> dict[str, str]:
+        """What the file says of these identities."""
+        sides = read_identity_split(self.file)
+        if unknown := [name for name in names if name not in sides]:
+            raise ValueError(
+                f"{self.file} does not say on which side {len(unknown)} of the identities in the "
+                f"data are ({_some(unknown)}). Add a line for each, such as {unknown[0]},train; or "
+                "delete the file, and all are dealt anew"
+            )
+        if gone := sorted(set(sides) - set(names)):
+            _logger.warning(
+                "%s has %d identities that are not in the data: %s",
+                *(self.file, len(gone), _some(gone)),
+            )
+        split = {name: sides[name] for name in names}
+        _check_sizes(split, f"{self.file}: ")
+        asked = (self.test_share, self.seed)
+        if asked != (DEFAULT_SHARE, DEFAULT_SEED) and split != deal_identities(names, *asked):
+            _logger.warning(
+                "%s is not what test_share=%s and seed=%d would give. The file decides: delete "
+                "it, or name another one by split_file, to have these options heard",
+                *(self.file, *asked),
+            )
+        return split
+
+
+def deal_identities(identities: Iterable[str], test_share: float, seed: int) -> dict[str, str]:
+    """Deal identities to ``"train"`` and ``"test"`` at random.
+
+    The deal depends on the set of names, on the share and the seed, and on nothing else: not on
+    the order, nor on the version of a random number generator. Those with the smallest SHA-256 of
+    "seed name" are tested on.
+
+    Args:
+        identities: Their names.
+        test_share: What part of them is tested on, rounded to whole identities.
+        seed: Any whole number.
+
+    Raises:
+        ValueError: Fewer than two would be on a side.
+    """
+    names = sorted(set(identities))
+    # surrogateescape: a folder's name is not always valid UTF-8.
+    order = sorted(
+        names,
+        key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest(),
+    )
+    tested = set(order[: round(test_share * len(names))])
+    split = {name: "test" if name in tested else "train" for name in names}
+    _check_sizes(split, f"test_share={test_share} of {len(names)} identities: ")
+    return split
+
+
+def read_identity_split(path: Path) -> dict[str, str]:
+    """The side of each identity in such a file.
+
+    Raises:
+        ValueError: It is not such a file; the error has FILE:LINE.
+    """
+    sides: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            rows = csv.reader(file)
+            if next(rows, None) != ["identity", "split"]:
+                raise ValueError(f"{path}:1 is not the header identity,split of a split file")
+            for row in rows:
+                place = f"{path}:{rows.line_num}"
+                if not row:
+                    continue
+                if len(row) != 2 or (side := row[1].strip()) not in _SIDES:
+                    raise ValueError(f"{place} is not IDENTITY,train or IDENTITY,test: {row}")
+                if row[0] in sides:
+                    raise ValueError(f"{place} has {row[0]!r} for the second time")
+                sides[row[0]] = side
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"cannot read the split file {path}: {error}") from error
+    return sides
+
+
+def _write(path: Path, split: Mapping[str, str]) -> None:
+    """Write a split, unless somebody else did in the meantime."""
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        try:
+            with unfinished.open(
+                "x", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file:
+                csv.writer(file).writerows([("identity", "split"), *split.items()])
+            _publish(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"the split by identity cannot be kept in {path} ({error.strerror or error}): say by "
+            "split_file=PATH where it can be"
+        ) from error
+
+
+def _publish(unfinished: Path, path: Path) -> None:
+    """Give a file its name, if the name is free."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(unfinished, path)  # unlike a rename, it does not replace what is there
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if not path.exists():
+                unfinished.replace(path)
+
+
+def _check_sizes(split: Mapping[str, str], where: str) -> None:
+    if any(list(split.values()).count(side) < _MINIMUM for side in _SIDES):
+        raise ValueError(
+            f"{where}{_sizes(split)}, but at least {_MINIMUM} must be on each side. test_share=0 "
+            "trains on all and test_share=1 tests on all"
+        )
+
+
+def _sizes(split: Mapping[str, str]) -> str:
+    tested = list(split.values()).count("test")
+    return f"{len(split) - tested} identities to train and {tested} to test on"
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + ", …" * (len(names) > limit)

@@ -1,0 +1,59 @@
+"""MATLAB files of version 4 to 7, as data sets keep their partitions in them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def load_mat(path: Path, names: list[str] | None = None) -> dict[str, Any]:
+    """The variables of a MATLAB file, as `scipy.io.loadmat` gives them.
+
+    Args:
+        path: Of a file of version 4 to 7; newer ones are HDF5.
+        names: Of the variables that are wanted; all by default.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such MATLAB file, or lacks one of the variables.
+    """
+    from scipy.io import loadmat  # here, since few need it and importing it takes long
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        content = loadmat(str(path), variable_names=names)
+    except Exception as error:  # its parser stumbles over other bytes in many ways
+        raise ValueError(
+            f"{path} is not a MATLAB file of version 4 to 7: is it cut off, or a web page? "
+            f"({error})"
+        ) from error
+    if missing := [name for name in names or () if name not in content]:
+        from scipy.io import whosmat
+
+        there = ", ".join(name for name, *_ in whosmat(str(path))) or "nothing"
+        raise ValueError(f"{path} holds no {missing[0]}, but {there}")
+    return content
+
+
+def read_matrix(path: Path, name: str) -> np.ndarray:
+    """One variable of a MATLAB file, of whole numbers.
+
+    Args:
+        path: Of a file of version 4 to 7; newer ones are HDF5.
+        name: Of the variable.
+
+    Returns:
+        (rows, columns) int64. MATLAB knows no vectors: they are matrices of one row or column.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such MATLAB file, lacks the variable, or holds something else in it.
+    """
+    matrix = np.asarray(load_mat(path, [name])[name])
+    if matrix.ndim == 2 and matrix.dtype.kind in "iuf":
+        with np.errstate(invalid="ignore"):  # of NaN
+            numbers = matrix.astype(np.int64)
+        if (numbers == matrix).all():
+            return numbers
+    raise ValueError(f"{name} in {path} is not a matrix of whole numbers")

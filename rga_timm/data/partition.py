@@ -1,0 +1,183 @@
+"""Partitions of people into those to train on and those to test on.
+
+Small data sets are tested on the mean over ten partitions. Few come with theirs; for the others
+everybody drew his own. Here they are drawn in a way that gives the same ones everywhere and always,
+or read from a file.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PARTITIONS = 10  # the mean over ten is what papers report
+
+
+class Partition(NamedTuple):
+    """Who is trained on and who is tested on."""
+
+    train: frozenset[int]
+    test: frozenset[int]
+
+
+def random_partition(pids: Iterable[int], size: int, split: int) -> set[int]:
+    """Choose some of the people at random, the same ones whenever it is asked.
+
+    The choice depends on the set of pids and on ``split`` alone, and it never changes: each person
+    in the order of the pids draws 64 bits of a PCG64 that starts from ``split``, and those with the
+    smallest draws are chosen. Only the bit generator is used, since NumPy keeps its stream from
+    version to version, which it does not promise of ``Generator.permutation`` and the like.
+
+    Args:
+        pids: Everybody. Order and repetitions do not matter.
+        size: How many to choose.
+        split: Number of the partition, from 0.
+
+    Raises:
+        ValueError: ``size`` is not between 1 and one less than there are people, or ``split`` is
+            negative.
+    """
+    people = sorted(set(pids))
+    if not 0 < size < len(people):
+        raise ValueError(
+            f"{size} of {len(people)} people cannot be chosen so that some are left on both sides"
+        )
+    if split < 0:
+        raise ValueError(f"partitions are counted from 0: there is no split {split}")
+    draws = np.random.PCG64(split).random_raw(len(people))
+    chosen = np.argsort(draws, kind="stable")[:size]
+    return {people[index] for index in chosen}
+
+
+def choose_partition(
+    root: Path, pid_of: Mapping[str, int], *, size: int, split: int, file: str | None = None
+) -> Partition:
+    """One of ten partitions: of a file if one is named, else a random one.
+
+    A partition file that only lies there is never taken: torchreid draws one anew on each machine
+    that it runs on, so scores would depend on what else ran there.
+
+    Args:
+        root: Folder of the data set.
+        pid_of: From the name of each image of those people that are to be partitioned to the pid.
+        size: How many to train on, if they are drawn.
+        split: Number of the partition, 0 to 9.
+        file: As for `read_partitions`. A relative path is looked for in ``root``, in the folder
+            above, and in the working directory.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It does not hold ten partitions of these people.
+    """
+    if file is None:
+        people = set(pid_of.values())
+        train = random_partition(people, size, split)
+        return Partition(frozenset(train), frozenset(people - train))
+    path = _find(file, root)
+    partitions = read_partitions(path, pid_of)
+    if len(partitions) != PARTITIONS:
+        raise ValueError(
+            f"{path} holds {len(partitions)} partitions; the protocol is the mean over {PARTITIONS}"
+        )
+    if not 0 <= split < PARTITIONS:
+        raise ValueError(f"{path} holds the partitions 0 to {PARTITIONS - 1}, not {split}")
+    return partitions[split]
+
+
+def read_partitions(path: Path, pid_of: Mapping[str, int]) -> list[Partition]:
+    """The partitions that a JSON file holds.
+
+    It is a list with an object for each, whose ``"train"`` and ``"test"`` are lists of people::
+
+        [{"train": [1, 4, 7], "test": [2, 3, 5]}, …]
+
+    ``"query"`` and ``"gallery"`` may stand in the place of ``"test"``. A person is a pid, or the
+    path of an image, or a list that starts with such a path. Of paths only the file's name counts.
+    So torchreid's ``splits.json`` and ``splits_single_shot.json`` can be read, which are full of
+    paths on other machines. It writes some partitions twice, with the cameras swapped; one that is
+    the same as the one before is left out. People in neither list are left out too.
+
+    Args:
+        path: The file.
+        pid_of: From the name of each image to its pid.
+
+    Raises:
+        ValueError: The file is of another form, names an image or a person that is not there, has
+            somebody on both sides, or nobody on one.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # of the encoding too
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} is not a list of partitions")
+    people = set(pid_of.values())
+    partitions: list[Partition] = []
+    for number, entry in enumerate(entries):
+        partition = _partition(f"{path}, partition {number}", entry, pid_of, people)
+        if partition not in partitions[-1:]:
+            partitions.append(partition)
+    return partitions
+
+
+def _find(file: str, root: Path) -> Path:
+    path = Path(file).expanduser()
+    places = list(dict.fromkeys([root / path, root.absolute().parent / path, path]))
+    if found := next((place for place in places if place.is_file()), None):
+        return found
+    raise FileNotFoundError(f"there is no partition file {' or '.join(map(str, places))}")
+
+
+def _partition(
+    place: str, entry: Any, pid_of: Mapping[str, int], people: Collection[int]
+) -> Partition:
+    sides = entry.keys() if isinstance(entry, dict) else ()
+    if "train" not in sides or not {"test", "query"} & set(sides):
+        raise ValueError(
+            f'{place} is not an object with "train" and "test", or "train", "query" and "gallery"'
+        )
+    train, test = (
+        frozenset(
+            pid
+            for side in names
+            if side in sides
+            for pid in _people(f"{place}, {side}", entry[side], pid_of, people)
+        )
+        for names in (("train",), ("test", "query", "gallery"))
+    )
+    if shared := sorted(train & test):
+        raise ValueError(
+            f"{place} both trains and tests on {len(shared)} people, such as {shared[0]}"
+        )
+    if not train or not test:
+        raise ValueError(f"{place} has nobody to {'test' if train else 'train'} on")
+    return Partition(train, test)
+
+
+def _people(
+    place: str, items: Any, pid_of: Mapping[str, int], people: Collection[int]
+) -> list[int]:
+    """The pids of a list of pids, paths, or lists that start with a path."""
+    if not isinstance(items, list):
+        raise ValueError(f"{place} is not a list")
+    found, missing = [], []
+    for item in items:
+        key = item[0] if isinstance(item, list) and item else item
+        if isinstance(key, str):
+            name = re.split(r"[/\\]", key)[-1]
+            found.append(pid_of.get(name))
+        elif isinstance(key, int) and not isinstance(key, bool) and key is item:
+            found.append(key if key in people else None)
+        else:
+            raise ValueError(f"{place}: {item!r} is neither a person's number nor an image's path")
+        if found[-1] is None:
+            missing.append(key)
+    if missing:
+        raise ValueError(
+            f"{place} names {len(missing)} that are not there, or not in both cameras, "
+            f"such as {missing[0]}"
+        )
+    return [pid for pid in found if pid is not None]

@@ -1,0 +1,83 @@
+"""What the scripts share: options that name data sets, and reading those."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from rga_timm.data import (
+    ReidSplits,
+    create_dataset,
+    list_datasets,
+    parse_spec,
+    partition_specs,
+    skip_bad_images,
+)
+
+_logger = logging.getLogger(__name__)
+
+FORM = "NAME[:OPTION=VALUE,...]"
+
+
+def dataset_help() -> str:
+    """The names, for an option's help."""
+    return f"one or more of {', '.join(list_datasets())}; with options as in viper:split=3"
+
+
+def pair_with_folders(
+    specs: Sequence[str], folders: Sequence[str | Path], *, option: str = "--data-dir"
+) -> list[tuple[str, str | Path | None]]:
+    """Each data set with the folder that it is looked for in: one for all, or one each.
+
+    Raises:
+        ValueError: The numbers do not fit, or a spec is none.
+    """
+    for spec in specs:
+        for partition in partition_specs(spec):
+            parse_spec(partition)
+    if len(folders) > 1 and len(folders) != len(specs):
+        raise ValueError(
+            f"{option} is one folder for all data sets or one for each: "
+            f"there are {len(folders)} for {len(specs)}"
+        )
+    if len(folders) > 1:
+        return list(zip(specs, folders, strict=True))
+    return [(spec, folders[0] if folders else None) for spec in specs]
+
+
+def read_partitions(spec: str, folder: str | Path | None) -> list[ReidSplits]:
+    """A data set; all of its partitions where the spec says ``split=all``."""
+    return [create_dataset(partition, folder) for partition in partition_specs(spec)]
+
+
+def leave_out_bad_images(splits: ReidSplits, workers: int) -> tuple[ReidSplits, list[str]]:
+    """The data set without images that cannot be decoded, and a line for each of those."""
+    splits, bad = skip_bad_images(splits, workers=workers)
+    lines = [f"{splits.name} {split} {path}: {reason}" for split, path, reason in bad]
+    for line in lines:
+        _logger.warning("left out: %s", line)
+    if lines:
+        _logger.warning("%s: %d images that cannot be read are left out", splits.name, len(lines))
+    return splits, lines
+
+
+def add_data_options(parser: argparse._ActionsContainer) -> None:
+    """``--dataset``, ``--data-dir`` and ``--skip-bad-images``."""
+    parser.add_argument(
+        "--dataset", nargs="+", default=["pedestrians"], metavar=FORM, help=dataset_help()
+    )
+    parser.add_argument(
+        "--data-dir",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="where they lie: one folder for all, or one for each; pedestrians can do without",
+    )
+    parser.add_argument(
+        "--skip-bad-images",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="decode every image first, and leave out those that cannot be",
+    )

@@ -1,0 +1,176 @@
+"""What finetune.py trains and tests on: data sets, batches, preprocessing."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from data_options import leave_out_bad_images, pair_with_folders, read_partitions
+from timm import utils
+from timm.data import resolve_data_config
+from torch import Tensor
+
+from rga_timm.data import (
+    IdentityBatchSampler,
+    ImageCache,
+    ReidReader,
+    ReidSplits,
+    create_cached_train_loader,
+    create_train_loader,
+    join_train,
+    train_transform,
+)
+from rga_timm.evaluation import Protocol, check_testable
+
+_logger = logging.getLogger("finetune")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and tested on.
+
+    Attributes:
+        train: The training images of all sources.
+        sources: What they are from.
+        test_sets: Each a data set, or its partitions; the best model is that on the first.
+        left_out: A line for each image that cannot be read.
+    """
+
+    train: ReidReader
+    sources: list[ReidSplits]
+    test_sets: list[list[ReidSplits]]
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def num_classes(self) -> int:
+        """How many people are trained on."""
+        return len(self.train.label_of or ())
+
+    @property
+    def test_names(self) -> list[str]:
+        """What each test set is called, in reports and in summary.csv."""
+        return [
+            name if len(partitions) == 1 else f"{name.partition(':')[0]}:split=all"
+            for partitions in self.test_sets
+            for name in [partitions[0].name]
+        ]
+
+
+def read_data(args: argparse.Namespace) -> Data:
+    """Read all data sets; what cannot be read, or not be used, ends the program."""
+    folders = args.data_dir or []
+    pairs = {"train": pair_with_folders(args.dataset, folders)}
+    if args.eval_dataset:
+        pairs["test"] = pair_with_folders(args.eval_dataset, args.eval_data_dir or folders)
+    left_out: list[str] = []
+    read: dict[str, list[list[ReidSplits]]] = {}
+    for purpose, specs in pairs.items():
+        read[purpose] = []
+        for spec, folder in specs:
+            try:
+                partitions = read_partitions(spec, folder)
+                if args.skip_bad_images:
+                    # Every process looks at all of them, so that none waits for another too long.
+                    checked = [leave_out_bad_images(part, args.workers) for part in partitions]
+                    partitions = [part for part, _ in checked]
+                    left_out += [line for _, lines in checked for line in lines]
+                if purpose == "test":
+                    check_testable(partitions)
+            except (ValueError, FileNotFoundError, ImportError) as error:
+                raise SystemExit(f"--dataset {spec}: {error}") from error
+            read[purpose].append(partitions)
+    sources = [partitions[0] for partitions in read["train"]]
+    # Of what is trained on, not all need be there to be tested on.
+    test_sets = read.get("test") or [[part] for part in sources if len(part.query)]
+    try:
+        train = join_train(sources)
+        for partitions in test_sets:
+            check_testable(partitions)
+    except ValueError as error:
+        raise SystemExit(f"--dataset: {error}") from error
+    if not test_sets:
+        raise SystemExit(
+            f"--dataset {' '.join(args.dataset)}: there is nothing to test on, so no best model "
+            "could be chosen: name a data set with queries by --eval-dataset"
+        )
+    if len(sources) > 1:
+        _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
+    return Data(train, sources, test_sets, list(dict.fromkeys(left_out)))
+
+
+def create_batches(
+    args: argparse.Namespace,
+    train: ReidReader,
+    model: Any,
+    device: torch.device,
+    stack: ExitStack,
+) -> tuple[Iterable[tuple[Tensor, Tensor]], IdentityBatchSampler, Protocol]:
+    """The batches to train on, and how images are prepared to be tested on.
+
+    Args:
+        args: The options.
+        train: What to train on.
+        model: A timm model, which says how images are to be prepared.
+        device: Where it runs.
+        stack: What it takes over is to be closed after training: the cache.
+    """
+    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
+    config = resolve_data_config(wanted, model=model)
+    img_size = config["input_size"][1:]
+    preparation = {name: config[name] for name in ("mean", "std", "interpolation")}
+    sampler = IdentityBatchSampler(
+        train.labels,
+        args.num_identities,
+        args.num_instances,
+        seed=args.seed,
+        rank=args.rank,
+        world_size=args.world_size,
+        epoch_images=args.epoch_images,
+    )
+    augmentation = train_transform(
+        img_size,
+        **preparation,
+        enlarge_prob=args.enlarge_prob,
+        flip_prob=args.flip_prob,
+        erase_prob=args.erase_prob,
+    )
+    batches: Iterable[tuple[Tensor, Tensor]]
+    if args.cache is None:
+        batches = create_train_loader(
+            train,
+            augmentation,
+            sampler,
+            num_workers=args.workers,
+            seed=args.seed,
+            pin_memory=device.type == "cuda",
+        )
+    else:
+        try:
+            cache = ImageCache.fill(
+                train,
+                img_size,
+                preparation["interpolation"],
+                allowed_gb=args.cache,
+                num_workers=args.workers,
+                progress=utils.is_primary(args),
+            )
+        except (MemoryError, ValueError, RuntimeError) as error:
+            raise SystemExit(f"--cache {args.cache:g}: {error}") from error
+        stack.enter_context(cache.to(device) if args.cache_on_device else cache)
+        batches = create_cached_train_loader(
+            cache,
+            augmentation,
+            sampler,
+            targets=np.stack([train.labels, train.camids], axis=1),
+            device=device,
+            num_workers=args.workers,
+            seed=args.seed,
+        )
+    protocol = Protocol(img_size=img_size, **preparation, amp_dtype=args.amp_dtype)
+    return batches, sampler, protocol

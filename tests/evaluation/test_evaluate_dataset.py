@@ -1,0 +1,88 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from rga_timm.data import ReidImage, ReidSplits, create_eval_loader, eval_transform
+from rga_timm.evaluation import Protocol, embed, evaluate, evaluate_dataset
+
+PROTOCOL = Protocol((32, 16), "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+QUERY = [ReidImage(f"q{i}.png", i, 1) for i in range(4)]
+GALLERY = [ReidImage(f"g{i}{j}.png", i, 2 + j) for i in range(5) for j in range(2)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for image in [*QUERY, *GALLERY]:
+        pixels = rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / image.path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=0)
+
+
+def splits(root: Path, name: str = "x", query=QUERY, gallery=GALLERY, **attributes) -> ReidSplits:
+    return ReidSplits.from_images(name, root, query=query, gallery=gallery, **attributes)
+
+
+def test_a_report_holds_what_the_functions_give(root, model):
+    part = splits(root)
+    report = evaluate_dataset(model, part, PROTOCOL, name="net", checkpoint="file", num_workers=0)
+    transform = eval_transform((32, 16), PROTOCOL.mean, PROTOCOL.std)
+    query, gallery = (
+        embed(model, create_eval_loader(reader, transform, num_workers=0))
+        for reader in (part.query, part.gallery)
+    )
+    ids = (query.pids, query.camids, gallery.features, gallery.pids, gallery.camids)
+    expected = evaluate(query.features, *ids)
+    assert report.metrics["mAP"] == pytest.approx(expected.mAP)
+    assert report.metrics["cmc"] == pytest.approx(expected.cmc.tolist())
+    assert (report.model, report.checkpoint, report.protocol) == ("net", "file", PROTOCOL)
+    assert report.dataset == part.describe()
+
+
+def test_the_data_set_has_its_say_in_the_protocol(root, model):
+    usual = evaluate_dataset(model, splits(root), PROTOCOL, name="net", num_workers=0)
+    part = splits(root, has_cameras=False, single_gallery_shot=True)
+    report = evaluate_dataset(model, part, PROTOCOL, name="net", num_workers=0)
+    assert report.protocol == replace(PROTOCOL, cameras=False, single_gallery_shot=True)
+    assert report.metrics["mAP"] == usual.metrics["mAP"]
+    assert report.metrics["cmc"] != usual.metrics["cmc"]
+
+
+def test_tracklets_are_ranked_and_not_their_images(root, model):
+    gallery = [image._replace(tracklet=image.pid) for image in GALLERY]
+    gallery = [image._replace(camid=2) for image in gallery]
+    report = evaluate_dataset(
+        model, splits(root, gallery=gallery), PROTOCOL, name="net", num_workers=0
+    )
+    assert report.dataset["gallery"]["tracklets"] == 5
+    # Of five tracklets, each query has one that is right: all AP are inverse ranks.
+    inverse_ranks = [np.diff([0, *report.metrics["cmc"]][: 5 + 1]) @ (1 / np.arange(1, 6))]
+    assert report.metrics["mAP"] == pytest.approx(inverse_ranks[0])
+
+
+def test_partitions_are_reported_by_their_mean(root, model):
+    parts = [splits(root, f"x:split={i}", query=QUERY[i : i + 2]) for i in range(2)]
+    mean = evaluate_dataset(model, parts, PROTOCOL, name="net", num_workers=0)
+    single = [
+        evaluate_dataset(model, part, PROTOCOL, name="net", num_workers=0).metrics["mAP"]
+        for part in parts
+    ]
+    assert single[0] != single[1]
+    assert mean.metrics["mAP"] == pytest.approx(np.mean(single))
+
+
+@pytest.mark.parametrize("empty", ["query", "gallery"])
+def test_a_data_set_that_cannot_be_tested_on_is_refused(root, model, empty):
+    with pytest.raises(ValueError, match=f"x cannot be tested on: its {empty} is empty"):
+        evaluate_dataset(model, splits(root, **{empty: []}), PROTOCOL, name="net")
