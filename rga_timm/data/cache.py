@@ -65,9 +65,11 @@ class ImageCache:
         """
         needed = cls.required_bytes(len(reader), img_size)
         if allowed_gb is not None and needed > allowed_gb * 1e9:
+            gb = needed / 1e9
+            digits = 2 if f"{gb:.2f}" != f"{allowed_gb:.2f}" else 6
             raise ValueError(
                 f"caching {len(reader)} images of {img_size[0]}x{img_size[1]} needs "
-                f"{needed / 1e9:.2f} GB, --cache allows {allowed_gb:.2f} GB"
+                f"{gb:.{digits}f} GB, --cache allows {allowed_gb:.{digits}f} GB"
             )
         node = Node()
         try:
@@ -143,7 +145,7 @@ def _read_all(
 ) -> None:
     """Fill ``images`` (n, 3, H, W) uint8 with those of the reader."""
     resize = T.Resize(tuple(images.shape[2:]), str_to_interp_mode(interpolation))
-    loader = DataLoader(
+    loader: DataLoader = DataLoader(
         ReidDataset(reader, T.Compose([resize, T.PILToTensor()])),
         batch_size=_BATCH,
         num_workers=num_workers,

@@ -114,7 +114,7 @@ class RandomEnlarge(nn.Module):
         super().__init__()
         if factor < 1:
             raise ValueError(f"images are enlarged by a factor of at least 1, not {factor}")
-        self.img_size = tuple(img_size)
+        self.img_size = (img_size[0], img_size[1])
         self.enlarged_size = tuple(round(side * factor) for side in img_size)
         self.p = p
         self.interpolation = str_to_interp_mode(interpolation)
@@ -127,7 +127,7 @@ class RandomEnlarge(nn.Module):
         top, left, _, _ = T.RandomCrop.get_params(sheet, self.img_size)
         return int(top), int(left)
 
-    def apply(self, image: Image.Image, corner: tuple[int, int] | None) -> Image.Image:
+    def resize(self, image: Image.Image, corner: tuple[int, int] | None) -> Image.Image:
         """Resize, or enlarge and crop at the corner."""
         if corner is None:
             return TF.resize(image, self.img_size, self.interpolation)
@@ -135,8 +135,8 @@ class RandomEnlarge(nn.Module):
         return TF.crop(image, *corner, *self.img_size)
 
     def forward(self, image: Image.Image) -> Image.Image:
-        """Draw and apply."""
-        return self.apply(image, self.draw())
+        """Draw, and resize."""
+        return self.resize(image, self.draw())
 
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
@@ -220,7 +220,7 @@ class TrainTransform:
         Returns:
             (3, height, width) float32.
         """
-        image = self.enlarge.apply(image, (drawn.top, drawn.left) if drawn.enlarge else None)
+        image = self.enlarge.resize(image, (drawn.top, drawn.left) if drawn.enlarge else None)
         if drawn.flip:
             image = TF.hflip(image)
         result = self.normalise(TF.to_tensor(image))
@@ -252,16 +252,17 @@ class TrainTransform:
         """
         _check_batch(images, self.img_size, len(drawn))
         plan = torch.as_tensor(drawn, dtype=torch.int64).cpu()  # (B, 8)
-        enlarged = plan[:, 0].nonzero()[:, 0]  # (E,), found here: a GPU would have to be waited for
+        # Which images these are is found here: a GPU would have to be waited for.
+        enlarged, flipped = plan[:, 0].nonzero()[:, 0], plan[:, 3].nonzero()[:, 0]
         corners = send(plan[enlarged, 1:3], images.device)
-        enlarged, plan = send(enlarged, images.device), send(plan, images.device)
+        enlarged, flipped = send(enlarged, images.device), send(flipped, images.device)
+        plan = send(plan, images.device)
 
         pixels = images.float()
         if len(enlarged):
             crops = self._enlarge_batch(pixels.index_select(0, enlarged), corners)
             pixels.index_copy_(0, enlarged, crops)
-        flip = plan[:, 3].bool()[:, None, None, None]
-        pixels = torch.where(flip, pixels.flip(-1), pixels)
+        pixels.index_copy_(0, flipped, pixels.index_select(0, flipped).flip(-1))
         # In ToTensor's and Normalize's order, which decides the rounding.
         mean, std = (
             send(torch.tensor(values, dtype=torch.float32), images.device)[:, None, None]

@@ -96,7 +96,7 @@ def test_two_processes_share_an_image_cache_and_train_as_one(
 def test_a_cache_that_is_too_small_is_refused_with_the_figure(options: list[str]) -> None:
     images, pixels = 6 * 4, 3 * 64 * 32  # test_rga_resnet takes 64x32
     needed = images * pixels / 1e9
-    with pytest.raises(SystemExit, match=f"needs {needed:.2f} GB, --cache allows 0.00 GB"):
+    with pytest.raises(SystemExit, match=f"needs {needed:.6f} GB, --cache allows 0.000100 GB"):
         finetune.main([*options, "--cache", "0.0001"])
 
 
