@@ -96,7 +96,7 @@ class IdentitySplit(NamedTuple):
         split = {name: sides[name] for name in names}
         _check_sizes(split, f"{self.file}: ")
         asked = (self.test_share, self.seed)
-        if asked != (DEFAULT_SHARE, DEFAULT_SEED) and split != deal_identities(names, *asked):
+        if asked != (DEFAULT_SHARE, DEFAULT_SEED) and split != _deal(names, *asked):
             _logger.warning(
                 "%s is not what test_share=%s and seed=%d would give. The file decides: delete "
                 "it, or name another one by split_file, to have these options heard",
@@ -120,16 +120,19 @@ def deal_identities(identities: Iterable[str], test_share: float, seed: int) -> 
     Raises:
         ValueError: Fewer than two would be on a side.
     """
-    names = sorted(set(identities))
+    split = _deal(sorted(set(identities)), test_share, seed)
+    _check_sizes(split, f"test_share={test_share} of {len(split)} identities: ")
+    return split
+
+
+def _deal(names: list[str], test_share: float, seed: int) -> dict[str, str]:
     # surrogateescape: a folder's name is not always valid UTF-8.
     order = sorted(
         names,
         key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest(),
     )
     tested = set(order[: round(test_share * len(names))])
-    split = {name: "test" if name in tested else "train" for name in names}
-    _check_sizes(split, f"test_share={test_share} of {len(names)} identities: ")
-    return split
+    return {name: "test" if name in tested else "train" for name in names}
 
 
 def read_identity_split(path: Path) -> dict[str, str]:

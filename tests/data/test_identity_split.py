@@ -80,7 +80,8 @@ def test_the_file_wins_over_the_options_and_says_so(tmp_path, caplog):
         assert IdentitySplit(file).apply("abcd") == expected
         assert [record.levelname for record in caplog.records] == ["INFO"]
         assert IdentitySplit(file, seed=5).apply("abcd") == expected
-    assert "is not what test_share=0.5 and seed=5 would give" in caplog.messages[1]
+        assert "is not what test_share=0.5 and seed=5 would give" in caplog.messages[1]
+        assert IdentitySplit(file, test_share=0.01).apply("abcd") == expected
 
 
 def test_options_that_agree_with_the_file_are_not_warned_of(tmp_path, caplog):

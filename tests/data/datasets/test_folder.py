@@ -53,7 +53,7 @@ def test_all_images_of_test_are_queries_and_gallery(tmp_path, name):
     assert splits.query.camids.tolist() == [1, 2, 3, 4]
 
 
-def test_people_of_an_undivided_folder_are_dealt_and_the_deal_is_kept_beside_them(tmp_path):
+def test_people_of_an_undivided_folder_are_dealt_and_the_deal_is_kept_beside_them(tmp_path, caplog):
     root = make(tmp_path / "a", *(f"{p}/{i}.jpg" for p in "abcdef" for i in range(2)))
     first = create_dataset("folder:seed=4", root)
     assert len(first.train) == len(first.query) == 6
@@ -64,6 +64,7 @@ def test_people_of_an_undivided_folder_are_dealt_and_the_deal_is_kept_beside_the
     again = create_dataset("folder", root)
     assert {*again.train.pids} == {*first.train.pids}
     assert len(again.train) + len(again.query) == 14
+    assert not caplog.messages  # the file itself is no file that does not belong there
 
 
 def test_the_split_may_be_kept_elsewhere(tmp_path):
@@ -165,10 +166,11 @@ def test_other_files_are_counted_once_and_what_systems_leave_is_not(tmp_path, ca
 
 
 def test_links_to_folders_are_followed(tmp_path):
-    people = make(tmp_path / "all", "p/1.jpg", "p/2.jpg")
+    everybody = make(tmp_path / "all", "p/1.jpg", "p/2.jpg", "more/3.jpg")
+    (everybody / "p" / "more").symlink_to(everybody / "more", target_is_directory=True)
     (tmp_path / "data" / "test").mkdir(parents=True)
-    (tmp_path / "data" / "test" / "p").symlink_to(people / "p", target_is_directory=True)
-    assert len(create_dataset("folder", tmp_path / "data").query) == 2
+    (tmp_path / "data" / "test" / "p").symlink_to(everybody / "p", target_is_directory=True)
+    assert len(create_dataset("folder", tmp_path / "data").query) == 3
 
 
 def test_images_in_nobody_s_folder_are_an_error(tmp_path):

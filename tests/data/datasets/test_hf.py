@@ -176,7 +176,8 @@ def test_images_may_be_bytes_or_paths_without_being_called_images(tmp_path, kind
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
     values = [{"bytes": b"no image", "path": None}, None]
     broken = datasets.Dataset.from_dict(
-        {"image": values, "label": [1, 1]}, features=rows([1]).features
+        {"image": values, "label": [1, 1], "face": [values[0]] * 2},
+        features=datasets.Features({**rows([1]).features, "face": datasets.Image()}),
     )
     reader = create_dataset("hf", save({"test": broken}, tmp_path / "data")).query
     for index, message in ((0, "cannot identify image"), (1, "the row has no image")):
@@ -184,8 +185,9 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
             ReidDataset(reader)[index]
 
 
-def test_rows_that_were_shuffled_or_have_a_format_are_read_as_they_stand(tmp_path):
-    data = rows([1, 2, 3, 4]).select([2, 0, 2, 0]).with_format("numpy")
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_rows_that_were_shuffled_or_have_a_format_are_read_as_they_stand(tmp_path, column):
+    data = rows([1, 2, 3, 4]).select([2, 0, 2, 0]).with_format("numpy", columns=[column])
     splits = create_dataset("hf", save({"test": data}, tmp_path / "data"))
     assert splits.query.pids.tolist() == [3, 1, 3, 1]
     assert read(splits.query) == expected(2, 0, 2, 0)
