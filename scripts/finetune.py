@@ -333,7 +333,11 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
         "pretrained_path",
     )  # paths, of no use to others
     reid = {
-        "options": {name: value for name, value in args.options.items() if name not in private},
+        "options": {
+            **{name: value for name, value in args.options.items() if name not in private},
+            "dataset": [splits.name for splits in data.sources],
+            "eval_dataset": data.test_names,
+        },
         "trained_on": [splits.describe() for splits in data.sources],
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],

@@ -21,6 +21,10 @@ _WITHDRAWN = {
 _WITHDRAWN.update(dict.fromkeys(("duke", "dukemtmc"), _WITHDRAWN["dukemtmcreid"]))
 
 
+# Options that say where something lies. They are of no use to others, and names are published.
+_PATHS = ("images", "split_file")
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """What is known of a data set before it is read.
@@ -198,7 +202,7 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
     unusual = [
         f"{option}={str(value).lower() if isinstance(value, bool) else value}"
         for option, value in sorted(given.items())
-        if value != info.options[option].default
+        if value != info.options[option].default and option not in _PATHS
     ]
     # A reader that finds out an option by itself has named it: msmt17:version=v2.
     name, _, named = splits.name.partition(":")

@@ -49,7 +49,8 @@ class ReidSplits:
     A split may be empty: some data sets are there to be tested on only.
 
     Attributes:
-        name: Of the data set, with the options that are not its defaults: ``viper:split=3``.
+        name: Of the data set, with the options that are not its defaults, paths apart:
+            ``viper:split=3``.
         root: Folder that was read, which holds the images.
         train: Its labels are 0 … len(classes) - 1.
         query: Its labels are pids.

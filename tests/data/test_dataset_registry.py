@@ -31,6 +31,7 @@ def mine(monkeypatch) -> list[tuple[Path | None, dict[str, object]]]:
         distractors: bool = False,
         share: float = 0.5,
         column: str | None = "id",
+        images: str | None = None,
     ) -> ReidSplits:
         calls.append((root, {k: v for k, v in locals().items() if k not in ("root", "calls")}))
         return ReidSplits.from_images("mine", Path("."), train=[ReidImage("a.jpg", 1, 1)])
@@ -78,8 +79,9 @@ def test_options_come_from_the_spec_in_their_types_and_arguments_win_over_it(min
         "distractors": True,
         "share": 0.25,
         "column": None,
+        "images": None,
     }
-    assert parse_spec(spec)[1] == expected
+    assert {**parse_spec(spec)[1], "images": None} == expected
     create_dataset(spec)
     assert mine[-1][1] == expected
     create_dataset(spec, split=1, column="who")
@@ -89,6 +91,8 @@ def test_options_come_from_the_spec_in_their_types_and_arguments_win_over_it(min
 def test_the_name_says_which_options_are_not_the_defaults(mine):
     assert create_dataset("mine:split=0,distractors=false").name == "mine"
     assert create_dataset("mine:split=1", distractors=True).name == "mine:distractors=true,split=1"
+    assert create_dataset("mine:images=/home/me/images,split=1").name == "mine:split=1"
+    assert mine[-1][1]["images"] == "/home/me/images"
     assert parse_spec("mine:distractors=true,split=1")[1] == {"distractors": True, "split": 1}
 
 

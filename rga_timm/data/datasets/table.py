@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
-from ..layout import file_names, listing
+from ..layout import ListedFiles, file_names, listing
 from ..named_images import SPLITS, Box, NamedImage, splits_from_names
 from ..reader import NO_TRACKLET
 from ..registry import register_dataset
@@ -291,19 +291,14 @@ def _check_listed_once(images: Sequence[NamedImage], same_numbering: bool) -> No
 
 
 def _check_there(folder: Path, images: Sequence[NamedImage]) -> None:
-    """All files are there. Folders are listed instead of asking for each of 100,000 files."""
-    by_folder: dict[str, set[str]] = {}
-    missing = []
-    for image in images:
-        parent, name = os.path.split(folder / image.path)
-        if parent not in by_folder:
-            try:
-                by_folder[parent] = set(os.listdir(parent))
-            except OSError:
-                by_folder[parent] = set()
+    """All files are there."""
+    present = ListedFiles(folder)
+    missing = [
+        image
+        for image in images
         # A file system that takes upper for lower case lists another name than it opens.
-        if name not in by_folder[parent] and not os.path.isfile(folder / image.path):
-            missing.append(image)
+        if image.path not in present and not os.path.isfile(folder / image.path)
+    ]
     if missing:
         raise FileNotFoundError(
             f"{missing[0].place}: there is no file {folder / missing[0].path}; {len(missing)} of "

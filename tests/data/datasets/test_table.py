@@ -267,7 +267,7 @@ def test_files_are_not_asked_for_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
     monkeypatch.setattr(os.path, "isfile", None)
     assert len(create_dataset("table", file).query) == 1000
-    assert listed == [str(tmp_path / "a")]
+    assert listed == [tmp_path / "a"]
 
 
 def test_the_table_has_to_be_found(tmp_path):
