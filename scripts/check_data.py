@@ -110,7 +110,7 @@ def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
         return found.splits, list(found.findings)
     try:
         splits = create_dataset(args.dataset, args.folder)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         unread = Finding("cannot_read", "error", f"{args.dataset} cannot be read: {error}")
         found = identify(args.folder)
         if found.info is None:

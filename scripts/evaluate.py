@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
             read_test_set(args, spec, folder, rerank)
             for spec, folder in pair_with_folders(args.dataset, args.data_dir)
         ]
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
     # Model, and the preprocessing that it was trained with

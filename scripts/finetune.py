@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -76,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # Data and model, which agree on the image size and the number of identities
     data = read_data(args)
     if is_main and data.left_out:
-        (run / "left_out_images.txt").write_text("\n".join(data.left_out) + "\n")
+        (run / "left_out_images.txt").write_text(
+            # surrogateescape: the name of a file is not always valid UTF-8.
+            "\n".join(data.left_out) + "\n",
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
     model = create_model(args, data.num_classes).to(device)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -163,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             _logger.warning(
                 "Interrupted. The epoch that was under way is begun again by:\n"
                 "    python scripts/finetune.py --resume %s",
-                run,
+                shlex.quote(str(run)),
             )
         sys.exit(130)
     finally:
@@ -326,12 +332,8 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
         resume_task_checkpoint(task, best, log_info=False)
     initial = run / "initial_report.json"
     reports = load_reports(run / "report.json")
-    private = (
-        "data_dir",
-        "eval_data_dir",
-        "output",
-        "pretrained_path",
-    )  # paths, of no use to others
+    # Paths, of no use to others.
+    private = ("data_dir", "eval_data_dir", "output", "pretrained_path")
     reid = {
         "options": {
             **{name: value for name, value in args.options.items() if name not in private},
@@ -347,13 +349,8 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
     for stale in run.glob("recovery-*.pth.tar"):
         stale.unlink()
     print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))
-    tested = " ".join(args.eval_dataset or args.dataset)
-    where = " ".join(map(str, args.eval_data_dir or args.data_dir or []))
-    print(
-        f"\nThe best model is in {folder}. Use it:\n"
-        f"    python scripts/evaluate.py local-dir:{folder} --dataset {tested}"
-        + (f" --data-dir {where}" if where else "")
-    )
+    command = ["python", "scripts/evaluate.py", f"local-dir:{folder}", *data.test_options]
+    print(f"\nThe best model is in {folder}. Use it:\n    {shlex.join(command)}")
 
 
 if __name__ == "__main__":

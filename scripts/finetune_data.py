@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,14 @@ class Data:
         train: The training images of all sources.
         sources: What they are from.
         test_sets: Each a data set, or its partitions; the best model is that on the first.
+        tested: The spec and the folder of each of the test sets, as they were given.
         left_out: A line for each image that cannot be read.
     """
 
     train: ReidReader
     sources: list[ReidSplits]
     test_sets: list[list[ReidSplits]]
+    tested: list[tuple[str, str | Path | None]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -60,6 +63,15 @@ class Data:
             for partitions in self.test_sets
             for name in [partitions[0].name]
         ]
+
+    @property
+    def test_options(self) -> list[str]:
+        """The options by which evaluate.py tests on the same."""
+        folders = [str(folder) for _, folder in self.tested if folder is not None]
+        options = ["--dataset", *(spec for spec, _ in self.tested)]
+        if folders:
+            options += ["--data-dir", *(folders[:1] if len(set(folders)) == 1 else folders)]
+        return options
 
 
 def read_data(args: argparse.Namespace) -> Data:
@@ -82,11 +94,14 @@ def read_data(args: argparse.Namespace) -> Data:
                     left_out += [line for _, lines in checked for line in lines]
                 if purpose == "test":
                     check_testable(partitions)
-            except (ValueError, FileNotFoundError, ImportError) as error:
+            except (ValueError, OSError, ImportError) as error:
                 raise SystemExit(f"--dataset {spec}: {error}") from error
             read[purpose].append(partitions)
     sources = [partitions[0] for partitions in read["train"]]
     # Of what is trained on, not all need be there to be tested on.
+    tested = pairs.get("test") or [
+        pair for pair, part in zip(pairs["train"], sources, strict=True) if len(part.query)
+    ]
     test_sets = read.get("test") or [[part] for part in sources if len(part.query)]
     try:
         train = join_train(sources)
@@ -101,7 +116,7 @@ def read_data(args: argparse.Namespace) -> Data:
         )
     if len(sources) > 1:
         _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
-    return Data(train, sources, test_sets, list(dict.fromkeys(left_out)))
+    return Data(train, sources, test_sets, tested, list(dict.fromkeys(left_out)))
 
 
 def create_batches(

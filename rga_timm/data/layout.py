@@ -77,12 +77,14 @@ def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tupl
         if found:
             return _choose(name, root, found)
         seen += level
-        level = [below for folder in level for below in subfolders(folder)]
+        level = [below for folder in level for below in readable_subfolders(folder)]
+    # Not resolve(): the folder above a link is where the link lies. "." has no name of its own.
+    inner = Path(os.path.abspath(root))
     for layout in layouts:
-        inner = any(fnmatch.fnmatch(root.name, path.split("/")[0]) for path in layout.paths)
-        if inner and not layout.missing_in(root.resolve().parent):
+        is_part = any(fnmatch.fnmatch(inner.name, path.split("/")[0]) for path in layout.paths)
+        if is_part and not layout.missing_in(inner.parent):
             _logger.info("%s lies in the folder above %s: taking that", name, root)
-            return root.parent, layout
+            return inner.parent, layout
     raise FileNotFoundError(
         f"{name} was not found in {root}, which holds {listing(root)}. "
         f"{_nearest(root, seen, layouts)}{expected}"
@@ -94,6 +96,11 @@ def subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
     return [folder / name for name in sorted(names)]
+
+
+def readable_subfolders(folder: Path) -> list[Path]:
+    """Those of `subfolders` that may be looked into: a disk's root has a closed ``lost+found``."""
+    return [path for path in subfolders(folder) if os.access(path, os.R_OK | os.X_OK)]
 
 
 def file_names(folder: Path) -> list[str]:

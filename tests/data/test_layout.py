@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,23 @@ def test_files_are_there_or_not_and_their_folders_are_listed_once(tmp_path):
     (tmp_path / "a" / "2.jpg").touch()
     assert "a/2.jpg" not in files
     assert "a/2.jpg" in ListedFiles(tmp_path)
+
+
+def test_above_a_link_is_where_the_link_lies_and_the_current_folder_has_a_name(
+    tmp_path, monkeypatch
+):
+    make(tmp_path / "set", "train", "test")
+    (tmp_path / "train").symlink_to(tmp_path / "set" / "train")
+    with pytest.raises(FileNotFoundError, match="was not found"):
+        find_layout("name", tmp_path / "train", [Layout("its own", ("train", "test"))])
+    monkeypatch.chdir(tmp_path / "set" / "train")
+    found, _ = find_layout("name", Path(), [Layout("its own", ("train", "test"))])
+    assert found == tmp_path / "set"
+
+
+def test_folders_that_may_not_be_read_are_passed_over(tmp_path, monkeypatch):
+    make(tmp_path / "lost+found", "train")
+    make(tmp_path / "set", "train")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "lost+found")
+    found, _ = find_layout("name", tmp_path, [Layout("its own", ("train",))])
+    assert found == tmp_path / "set"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -114,6 +116,36 @@ def test_images_that_cannot_be_read_are_left_out_and_listed(
     (line,) = (run / "left_out_images.txt").read_text().splitlines()
     assert line.startswith(f"market1501 train bounding_box_train/{bad.name}: ")
     assert bad.name in caplog.text
+
+
+def test_the_command_printed_at_the_end_works_as_it_stands(
+    options: list[str], people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two sets, one is there to be trained on only; a bad image has a name that is no UTF-8."""
+    root = tmp_path / "my people"
+    shutil.copytree(people / "bounding_box_train", root / "train" / "anna")
+    Path(os.fsdecode(os.fsencode(root / "train" / "anna") + b"/\xff.jpg")).touch()
+    options += ["--epochs", "1", "--skip-bad-images", "--data-dir", str(root), str(people)]
+    run = finetune.main([*options, "--dataset", "folder", "market1501"])
+    assert b"\xff.jpg" in (run / "left_out_images.txt").read_bytes()
+    command = capsys.readouterr().out.splitlines()[-1]
+    model = f"local-dir:{run / 'model'}"
+    wanted = [model, "--dataset", "market1501", "--data-dir", str(people)]
+    assert shlex.split(command) == ["python", "scripts/evaluate.py", *wanted]
+
+
+def test_the_printed_command_quotes_what_the_shell_would_take_apart(
+    options: list[str], people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, folder = r"folder:test_share=1,camera=_c(\d)", tmp_path / "other people"
+    for image in (people / "bounding_box_test").glob("0*.jpg"):
+        (folder / image.name[:4]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder / image.name[:4])
+    finetune.main(
+        [*options, "--epochs", "1", "--eval-dataset", spec, "--eval-data-dir", str(folder)]
+    )
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[3:] == ["--dataset", spec, "--data-dir", str(folder)]
 
 
 def test_sets_without_queries_need_others_to_be_tested_on(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..layout import Layout, subfolders
+from ..layout import Layout, readable_subfolders
 from ..registry import DatasetInfo
 
 _MOST_FOLDERS = 20_000  # below a folder with more than that, a search is not worth its time
@@ -19,7 +19,7 @@ def levels_below(root: Path, depth: int) -> Iterator[list[Path]]:
         seen += len(level)
         if seen > _MOST_FOLDERS:
             return
-        level = [below for folder in level for below in _subfolders(folder)]
+        level = [below for folder in level for below in readable_subfolders(folder)]
 
 
 def fitting(info: DatasetInfo, folders: Iterable[Path]) -> list[tuple[Path, Layout]]:
@@ -29,10 +29,3 @@ def fitting(info: DatasetInfo, folders: Iterable[Path]) -> list[tuple[Path, Layo
         for folder in folders
         if (layout := next((fit for fit in info.layouts if not fit.missing_in(folder)), None))
     ]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return subfolders(folder)
-    except PermissionError:
-        return []
