@@ -175,9 +175,12 @@ def create_batches(
                 num_workers=args.workers,
                 progress=utils.is_primary(args),
             )
+            if args.cache_on_device and device.type != "cpu":
+                in_memory, cache = cache, cache.to(device)
+                in_memory.close()
         except (MemoryError, ValueError, RuntimeError) as error:
             raise SystemExit(f"--cache {args.cache:g}: {error}") from error
-        stack.enter_context(cache.to(device) if args.cache_on_device else cache)
+        stack.enter_context(cache)
         batches = create_cached_train_loader(
             cache,
             augmentation,
