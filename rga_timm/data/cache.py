@@ -72,14 +72,11 @@ class ImageCache:
                 f"{gb:.{digits}f} GB, --cache allows {allowed_gb:.{digits}f} GB"
             )
         node = Node()
-        try:
-            images = node.allocate(needed).view(len(reader), 3, *img_size)
-            with node.together():
-                if node.is_first:
-                    workers = num_workers * len(node.ranks)
-                    _read_all(reader, images, interpolation, workers, progress)
-        finally:
-            node.close()
+        images = node.allocate(needed).view(len(reader), 3, *img_size)
+        with node.together():
+            if node.is_first:
+                workers = num_workers * len(node.ranks)
+                _read_all(reader, images, interpolation, workers, progress)
         return cls(images, interpolation)
 
     @property

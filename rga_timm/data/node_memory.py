@@ -46,19 +46,14 @@ class Node:
         self.rank, self.ranks, self._token = 0, [0], ""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self.rank = dist.get_rank()
-            # Not the run's own group: a GPU's gives up after minutes of waiting.
+            # Not the run's own group: a GPU's gives up after minutes of waiting. It is left to the
+            # run's destroy_process_group(): right after use, older torch waits for ever in there.
             self.group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
             said = self._gather((socket.gethostname(), uuid.uuid4().hex))
             host = said[self.rank][0]
             self.ranks = [rank for rank, (other, _) in enumerate(said) if other == host]
             self._token = said[self.ranks[0]][1]
         self.is_first = self.rank == self.ranks[0]
-
-    def close(self) -> None:
-        """End the connection to the other ranks. What was allocated stays."""
-        if self.group is not None:
-            dist.destroy_process_group(self.group)
-            self.group = None
 
     @contextmanager
     def together(self) -> Iterator[None]:
