@@ -37,14 +37,22 @@ def pair_with_folders(
     for spec in specs:
         for partition in partition_specs(spec):
             parse_spec(partition)
-    if len(folders) > 1 and len(folders) != len(specs):
+    if len(specs) == 1 and len(folders) <= 1:
+        return [(specs[0], folders[0] if folders else None)]
+    lying = [spec for spec in specs if not _lies_nowhere(spec)]
+    if len(folders) > 1 and len(folders) != len(lying):
         raise ValueError(
             f"{option} is one folder for all data sets or one for each: "
-            f"there are {len(folders)} for {len(specs)}"
+            f"there are {len(folders)} for {len(lying)}"
         )
-    if len(folders) > 1:
-        return list(zip(specs, folders, strict=True))
-    return [(spec, folders[0] if folders else None) for spec in specs]
+    left = iter(folders if len(folders) > 1 else [*folders] * len(lying))
+    return [(spec, None if _lies_nowhere(spec) else next(left, None)) for spec in specs]
+
+
+def _lies_nowhere(spec: str) -> bool:
+    """Whether a data set makes itself, or is one of the Hub, so that no folder is meant for it."""
+    info, options = parse_spec(spec.replace("split=all", ""))
+    return info.name == "pedestrians" or "repo" in options
 
 
 def read_partitions(spec: str, folder: str | Path | None) -> list[ReidSplits]:

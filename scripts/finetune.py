@@ -30,7 +30,7 @@ from typing import Any
 import timm
 import torch
 import yaml
-from finetune_data import Data, create_batches, read_data
+from finetune_data import Data, check_same_data, create_batches, read_data
 from finetune_options import parse_args
 from finetune_records import open_tensorboard, record, resume
 from timm import utils
@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     # Data and model, which agree on the image size and the number of identities
     data = read_data(args)
+    if is_main or args.resume:
+        check_same_data(data, run, bool(args.resume))
     if is_main and data.left_out:
         (run / "left_out_images.txt").write_text(
             # surrogateescape: the name of a file is not always valid UTF-8.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,11 +60,13 @@ class Data:
     @property
     def test_names(self) -> list[str]:
         """What each test set is called, in reports and in summary.csv."""
-        return [
-            name if len(partitions) == 1 else f"{name.partition(':')[0]}:split=all"
-            for partitions in self.test_sets
-            for name in [partitions[0].name]
-        ]
+        names = []
+        for partitions in self.test_sets:
+            name = partitions[-1].name  # of several, the last is not the default: it has its number
+            if len(partitions) > 1:
+                name = re.sub(r"\bsplit=\d+", "split=all", name)
+            names.append(f"{name}-{len(names) + 1}" if name in names else name)
+        return names
 
     @property
     def test_options(self) -> list[str]:
@@ -95,7 +99,8 @@ def read_data(args: argparse.Namespace) -> Data:
                 if purpose == "test":
                     check_testable(partitions)
             except (ValueError, OSError, ImportError) as error:
-                raise SystemExit(f"--dataset {spec}: {error}") from error
+                option = "--eval-dataset" if purpose == "test" else "--dataset"
+                raise SystemExit(f"{option} {spec}: {error}") from error
             read[purpose].append(partitions)
     sources = [partitions[0] for partitions in read["train"]]
     # Of what is trained on, not all need be there to be tested on.
@@ -119,6 +124,26 @@ def read_data(args: argparse.Namespace) -> Data:
     return Data(train, sources, test_sets, tested, list(dict.fromkeys(left_out)))
 
 
+def check_same_data(data: Data, run: Path, resumes: bool) -> None:
+    """End a resumed run whose data are not what it was begun with; note them down at the start.
+
+    People who were trained on could else be tested on, and labels mean others than they did.
+    """
+    file = run / "data.json"
+    now = {
+        "train": [splits.describe() for splits in data.sources],
+        "test": [splits.describe() for partitions in data.test_sets for splits in partitions],
+    }
+    if not (resumes and file.exists()):
+        file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        return
+    if json.loads(file.read_text(encoding="utf-8")) != now:
+        raise SystemExit(
+            f"--resume {run}: what it trains or tests on has changed since it was begun. Restore "
+            f"the data as {file} describes them, or begin a new run"
+        )
+
+
 def create_batches(
     args: argparse.Namespace,
     train: ReidReader,
@@ -139,15 +164,18 @@ def create_batches(
     config = resolve_data_config(wanted, model=model)
     img_size = config["input_size"][1:]
     preparation = {name: config[name] for name in ("mean", "std", "interpolation")}
-    sampler = IdentityBatchSampler(
-        train.labels,
-        args.num_identities,
-        args.num_instances,
-        seed=args.seed,
-        rank=args.rank,
-        world_size=args.world_size,
-        epoch_images=args.epoch_images,
-    )
+    try:
+        sampler = IdentityBatchSampler(
+            train.labels,
+            args.num_identities,
+            args.num_instances,
+            seed=args.seed,
+            rank=args.rank,
+            world_size=args.world_size,
+            epoch_images=args.epoch_images,
+        )
+    except ValueError as error:
+        raise SystemExit(f"--num-identities, --num-instances: {error}") from error
     augmentation = train_transform(
         img_size,
         **preparation,

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -82,15 +83,30 @@ def join_train(datasets: Sequence[ReidSplits]) -> ReidReader:
         datasets: At least one.
 
     Raises:
-        ValueError: One of them has nothing to train on.
+        ValueError: One of them has nothing to train on, or two of them share images.
     """
     for splits in datasets:
         if not len(splits.train):
             raise ValueError(f"{splits.name} has no images to train on: it can be tested on only")
     if len(datasets) == 1:
         return datasets[0].train
+    _check_different(datasets)
     names = [splits.name.replace("/", "-") for splits in datasets]
     for i, name in enumerate(names):  # two folders of one's own, say
         if name in names[:i]:
             names[i] = f"{name}-{i + 1}"
     return JoinedReader(list(zip(names, (splits.train for splits in datasets), strict=True)))
+
+
+def _check_different(datasets: Sequence[ReidSplits]) -> None:
+    """Raise a ValueError if an image is in two of them: its person would be two classes."""
+    owner: dict[tuple[Path, str], str] = {}
+    for splits in datasets:
+        root = splits.root.resolve()
+        images = {(root, image.path) for image in splits.train.images}
+        for image in images & owner.keys():
+            raise ValueError(
+                f"{owner[image]} and {splits.name} both train on {root / image[1]}: its person "
+                "would be taken for two people"
+            )
+        owner.update(dict.fromkeys(images, splits.name))

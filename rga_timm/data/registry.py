@@ -142,6 +142,8 @@ def parse_spec(spec: str) -> tuple[DatasetInfo, dict[str, Any]]:
             raise ValueError(f"{spec}: {item!r} is not OPTION=VALUE. {_offer(info)}")
         if option not in info.options:
             raise ValueError(f"{spec}: {info.name} has no option {option!r}. {_offer(info)}")
+        if option in options:
+            raise ValueError(f"{spec}: {option} is given twice")
         try:
             options[option] = _parse(text, info.options[option].annotation)
         except ValueError as error:

@@ -119,6 +119,7 @@ def test_the_name_says_which_options_the_data_set_found_out_by_itself(monkeypatc
     [
         ("mine:split", "'split' is not OPTION=VALUE. Its options are split=0, boxes=labeled"),
         ("mine:fold=1", "mine has no option 'fold'. Its options are split=0"),
+        ("mine:split=1,split=2", "split is given twice"),
         ("mine:split=one", "split is a whole number, not 'one'"),
         ("mine:share=half", "share is a number, not 'half'"),
         ("mine:distractors=yes", "distractors is true or false, not 'yes'"),

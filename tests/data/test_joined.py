@@ -92,6 +92,12 @@ def test_a_set_without_images_to_train_on_is_refused(sources):
             join_train(several)
 
 
+def test_a_set_is_not_joined_with_itself(sources):
+    again = ReidSplits.from_images("again", sources[0].root / ".." / "1", train=FIRST[:1])
+    with pytest.raises(ValueError, match=r"first and again both train on .*1/a\.png"):
+        join_train([*sources, again])
+
+
 def test_batches_mix_the_sources_in_loader_processes(sources):
     joined = join_train(sources)
     loader = create_train_loader(

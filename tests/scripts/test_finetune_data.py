@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from data_options import pair_with_folders
 from finetune_data import Data
 from finetune_options import parse_args
 from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes
@@ -71,6 +71,40 @@ def test_a_test_set_is_called_as_in_its_report(strangers: Path) -> None:
     parts = [create_dataset("viper", strangers, split=i) for i in range(2)]
     data = Data(parts[0].train, [parts[0]], [parts[:1], parts[1:], parts])
     assert data.test_names == ["viper", "viper:split=1", "viper:split=all"]
+    data = Data(parts[0].train, [parts[0]], [parts[:1], parts[:1]])
+    assert data.test_names == ["viper", "viper-2"]
+
+
+def test_a_run_is_not_resumed_on_other_data(
+    options: list[str], people: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(people, tmp_path / "market1501"))
+    run = finetune.main([*options, "--epochs", "1", "--data-dir", str(root)])
+    for folder in ("query", "bounding_box_train"):
+        image = min((root / folder).iterdir())
+        image.rename(tmp_path / image.name)
+        with pytest.raises(SystemExit, match="what it trains or tests on has changed"):
+            finetune.main(["--resume", str(run), "--epochs", "2"])
+        (tmp_path / image.name).rename(image)
+    finetune.main(["--resume", str(run), "--epochs", "2"])
+
+
+def test_more_identities_than_there_are_are_refused_by_the_option(options: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"--num-identities.*cannot be made of 6"):
+        finetune.main([*options, "--num-identities", "16"])
+
+
+def test_folders_are_for_sets_that_lie_somewhere() -> None:
+    specs = ["viper:split=all", "pedestrians", "grid", "hf:repo=me/mine"]
+    assert pair_with_folders(specs, ["a"]) == [
+        ("viper:split=all", "a"),
+        ("pedestrians", None),
+        ("grid", "a"),
+        ("hf:repo=me/mine", None),
+    ]
+    assert [folder for _, folder in pair_with_folders(specs, ["a", "b"])] == ["a", None, "b", None]
+    assert pair_with_folders(["pedestrians"], ["a"]) == [("pedestrians", "a")]
+    assert pair_with_folders(specs[:1], []) == [("viper:split=all", None)]
 
 
 def test_the_image_cache_trains_the_same_model(options: list[str], tmp_path: Path) -> None:
@@ -121,13 +155,13 @@ def test_images_that_cannot_be_read_are_left_out_and_listed(
 def test_the_command_printed_at_the_end_works_as_it_stands(
     options: list[str], people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of two sets, one is there to be trained on only; a bad image has a name that is no UTF-8."""
+    """Of two sets, one is there to be trained on only."""
     root = tmp_path / "my people"
     shutil.copytree(people / "bounding_box_train", root / "train" / "anna")
-    Path(os.fsdecode(os.fsencode(root / "train" / "anna") + b"/\xff.jpg")).touch()
+    (root / "train" / "anna" / "Ünlü.jpg").touch()
     options += ["--epochs", "1", "--skip-bad-images", "--data-dir", str(root), str(people)]
     run = finetune.main([*options, "--dataset", "folder", "market1501"])
-    assert b"\xff.jpg" in (run / "left_out_images.txt").read_bytes()
+    assert "Ünlü.jpg" in (run / "left_out_images.txt").read_text(encoding="utf-8")
     command = capsys.readouterr().out.splitlines()[-1]
     model = f"local-dir:{run / 'model'}"
     wanted = [model, "--dataset", "market1501", "--data-dir", str(people)]

@@ -207,7 +207,8 @@ def _tables(root: Path) -> Iterator[Finding]:
                     text = f"{file} is of Hugging Face's datasets"
                     yield _hint("arrow", text, f"Read it {_as('hf')}.")
                     return
-                if file.suffix.lower() in _TABLES:
+                # Not a split by identity, which the readers of one's own data leave.
+                if file.suffix.lower() in _TABLES and not file.stem.endswith("split"):
                     yield _table(file)
                     return
 

@@ -150,8 +150,8 @@ def _unreadable(candidate: _Candidate) -> Finding:
         "error",
         f"{candidate.root} has {candidate.info.title}'s layout, {candidate.layout}, but cannot be "
         f"read as that: {candidate.problem}",
-        f"Mend what it says, then run this again with --dataset {candidate.info.name}; or is it "
-        "another data set?",
+        f"Mend what it says, then run this again with --dataset {candidate.info.name} and the "
+        "options that it names; or is it another data set?",
     )
 
 

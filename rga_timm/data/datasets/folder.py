@@ -66,11 +66,18 @@ def folder(
     root = _check_root(root)
     camera_of = _camera_reader(camera)
     passed = _PassedOver()
+    walked = list(_walk(root, passed))
     images = [
         NamedImage(str(root / path), path, person, camera_of(path, below), split)
-        for split, person, below, path in _walk(root, passed)
+        for split, person, below, path in walked
     ]
     passed.log(root)
+    if camera == "none" and walked and all(below for _, _, below, _ in walked):
+        _logger.warning(
+            "%s: all images lie in folders below those of people, such as %s. Are these the "
+            "cameras (folder:camera=folder), or is this a folder too high?",
+            *(root, walked[0][3]),
+        )
     if not images:
         raise FileNotFoundError(
             f"{root} holds no images in folders of people. Expected are DIR/PERSON/IMAGE or "

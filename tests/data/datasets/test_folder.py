@@ -230,3 +230,13 @@ def test_the_images_can_be_opened(tmp_path):
         write_noise(tmp_path / "test" / "p" / f"{i}.{extension}")
     dataset = ReidDataset(create_dataset("folder", tmp_path).query)
     assert [image.size for image, _ in dataset] == [(16, 32)] * 5
+
+
+def test_a_folder_too_high_is_noticed(tmp_path, caplog):
+    for i in range(16):
+        write_noise(tmp_path / f"site{i % 4}" / f"person{i // 4}" / f"{i}.png", seed=i)
+    create_dataset("folder", tmp_path)
+    assert "is this a folder too high?" in caplog.text
+    caplog.clear()
+    create_dataset("folder:camera=folder", tmp_path)
+    assert "too high" not in caplog.text
