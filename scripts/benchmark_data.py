@@ -31,7 +31,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from benchmark import create_images, describe_machine, make_step, synchronize
@@ -196,9 +195,8 @@ def endless(
             train, transform, sampler, num_workers=workers, pin_memory=pin_memory
         )
     else:
-        targets = np.stack([train.labels, train.camids], axis=1)
         loader = create_cached_train_loader(
-            cache, transform, sampler, targets=targets, device=device, num_workers=workers
+            cache, transform, sampler, targets=train.targets, device=device, num_workers=workers
         )
     epoch = 0
     while True:

@@ -51,7 +51,7 @@ def pair_with_folders(
 
 def _lies_nowhere(spec: str) -> bool:
     """Whether a data set makes itself, or is one of the Hub, so that no folder is meant for it."""
-    info, options = parse_spec(spec.replace("split=all", ""))
+    info, options = parse_spec(partition_specs(spec)[0])
     return info.name == "pedestrians" or "repo" in options
 
 

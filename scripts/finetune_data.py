@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from data_options import leave_out_bad_images, pair_with_folders, read_partitions
 from timm import utils
@@ -29,7 +27,7 @@ from rga_timm.data import (
     join_train,
     train_transform,
 )
-from rga_timm.evaluation import Protocol, check_testable
+from rga_timm.evaluation import Protocol, check_testable, name_of_all_partitions
 
 _logger = logging.getLogger("finetune")
 
@@ -62,9 +60,9 @@ class Data:
         """What each test set is called, in reports and in summary.csv."""
         names = []
         for partitions in self.test_sets:
-            name = partitions[-1].name  # of several, the last is not the default: it has its number
+            name = partitions[0].name
             if len(partitions) > 1:
-                name = re.sub(r"\bsplit=\d+", "split=all", name)
+                name = name_of_all_partitions(name)
             names.append(f"{name}-{len(names) + 1}" if name in names else name)
         return names
 
@@ -104,24 +102,32 @@ def read_data(args: argparse.Namespace) -> Data:
             read[purpose].append(partitions)
     sources = [partitions[0] for partitions in read["train"]]
     # Of what is trained on, not all need be there to be tested on.
-    tested = pairs.get("test") or [
-        pair for pair, part in zip(pairs["train"], sources, strict=True) if len(part.query)
+    purpose = "test" if "test" in read else "train"
+    tests = [
+        (pair, partitions)
+        for pair, partitions in zip(pairs[purpose], read[purpose], strict=True)
+        if len(partitions[0].query)
     ]
-    test_sets = read.get("test") or [[part] for part in sources if len(part.query)]
     try:
         train = join_train(sources)
-        for partitions in test_sets:
-            check_testable(partitions)
+        if purpose == "train":
+            check_testable([partitions[0] for _, partitions in tests])
     except ValueError as error:
         raise SystemExit(f"--dataset: {error}") from error
-    if not test_sets:
+    if not tests:
         raise SystemExit(
             f"--dataset {' '.join(args.dataset)}: there is nothing to test on, so no best model "
             "could be chosen: name a data set with queries by --eval-dataset"
         )
     if len(sources) > 1:
         _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
-    return Data(train, sources, test_sets, tested, list(dict.fromkeys(left_out)))
+    return Data(
+        train,
+        sources,
+        test_sets=[partitions for _, partitions in tests],
+        tested=[pair for pair, _ in tests],
+        left_out=list(dict.fromkeys(left_out)),
+    )
 
 
 def check_same_data(data: Data, run: Path, resumes: bool) -> None:
@@ -213,7 +219,7 @@ def create_batches(
             cache,
             augmentation,
             sampler,
-            targets=np.stack([train.labels, train.camids], axis=1),
+            targets=train.targets,
             device=device,
             num_workers=args.workers,
             seed=args.seed,

@@ -16,6 +16,7 @@ from data_options import FORM, add_data_options, pair_with_folders
 from timm.utils import ParseKwargs
 
 import rga_timm  # noqa: F401 - registers the models with timm
+from rga_timm.data import partition_specs
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -278,7 +279,7 @@ def check_data(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
             pair_with_folders(args.eval_dataset, args.eval_data_dir or [], option="--eval-data-dir")
     except ValueError as error:
         parser.error(str(error))
-    if "split=all" in ",".join(args.dataset).replace(":", ",").split(","):
+    if any(len(partition_specs(spec)) > 1 for spec in args.dataset):
         parser.error("--dataset: one model is trained on one partition, such as split=0")
     if args.eval_data_dir and not args.eval_dataset:
         parser.error("--eval-data-dir is for --eval-dataset")

@@ -67,6 +67,11 @@ class ReidReader(Reader):
         return np.array([self.label_of[image.pid] for image in self.images], dtype=np.int64)
 
     @property
+    def targets(self) -> np.ndarray:
+        """(n, 2) int64: label and camera of each image, what training batches hold."""
+        return np.stack([self.labels, self.camids], axis=1)
+
+    @property
     def has_tracklets(self) -> bool:
         """Whether images belong together as tracklets."""
         return bool((self.tracklets != NO_TRACKLET).any())

@@ -148,12 +148,13 @@ class ReidSplits:
 
     def warn_of_surprises(self) -> None:
         """Log how the data set differs from what it was published as, and who is in two splits."""
+        counts = self.counts if self.published else {}
         for split, published in (self.published or {}).items():
-            if not self.counts[split].agrees(published):
+            if not counts[split].agrees(published):
                 _logger.warning(
                     "%s of %s has %s; %s was published with %s. "
                     "Scores will not compare with published ones.",
-                    *(split, self.root, self.counts[split], self.name, published),
+                    *(split, self.root, counts[split], self.name, published),
                 )
         # Only a warning: in a data set of one's own that is at times what one wants to measure.
         if shared := self.shared_pids():

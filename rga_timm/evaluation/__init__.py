@@ -3,7 +3,7 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
-from rga_timm.evaluation.average import average_reports
+from rga_timm.evaluation.average import average_reports, name_of_all_partitions
 from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.model import evaluate_model
@@ -36,5 +36,6 @@ __all__ = [
     "format_table",
     "k_reciprocal_rerank",
     "load_reports",
+    "name_of_all_partitions",
     "save_reports",
 ]

@@ -35,7 +35,7 @@ def average_reports(reports: Sequence[Report]) -> Report:
     return Report(
         model=_same("model", [report.model for report in reports]),
         dataset={
-            "name": _same("data set", [_of_all_partitions(name) for name in names]),
+            "name": _same("data set", [name_of_all_partitions(name) for name in names]),
             "partitions": [dict(report.dataset) for report in reports],
         },
         protocol=_same("protocol", [report.protocol for report in reports]),
@@ -48,7 +48,7 @@ def average_reports(reports: Sequence[Report]) -> Report:
     )
 
 
-def _of_all_partitions(name: str) -> str:
+def name_of_all_partitions(name: str) -> str:
     """`viper:split=3`, or `viper` for its first partition, as `viper:split=all`."""
     dataset, _, options = name.partition(":")
     kept = [option for option in options.split(",") if option and not option.startswith("split=")]

@@ -30,6 +30,7 @@ from .cuhk03_protocol import (
     read_test_sets,
     read_torchreid_split,
 )
+from .market1501 import FOLDERS
 
 MAT = "cuhk-03.mat"
 NUM_TEST_SETS = 20
@@ -63,7 +64,6 @@ _PUBLISHED = {
 
 def _layouts(boxes: str) -> dict[str, Layout]:
     """The layouts with a kind of boxes."""
-    np_folders = ("bounding_box_train", "query", "bounding_box_test")
     return {
         "raw": RAW,
         "extracted": Layout("torchreid's extracted", (f"images_{boxes}",)),
@@ -71,7 +71,7 @@ def _layouts(boxes: str) -> dict[str, Layout]:
         "torchreid's list": Layout(
             "torchreid's extracted", (f"images_{boxes}", f"splits_classic_{boxes}.json")
         ),
-        "np": Layout("CUHK03-NP's", tuple(f"{boxes}/{folder}" for folder in np_folders)),
+        "np": Layout("CUHK03-NP's", tuple(f"{boxes}/{folder}" for folder in FOLDERS)),
         "pair": Layout("the first pair of cameras'", (f"{boxes}/train", f"{boxes}/val")),
     }
 
@@ -268,13 +268,12 @@ def _single_shot(
 
 def _read_np(root: Path, boxes: str) -> ReidSplits:
     """CUHK03-NP: the new protocol in Market-1501's layout."""
-    folders = ("bounding_box_train", "query", "bounding_box_test")
     train, query, gallery = (
         [
             ReidImage(path, int(match["pid"]), int(match["camid"]))
             for path, match in _names(root, f"{boxes}/{folder}", _NP_NAME, _NP_EXAMPLE)
         ]
-        for folder in folders
+        for folder in FOLDERS
     )
     return ReidSplits.from_images(
         "cuhk03",
