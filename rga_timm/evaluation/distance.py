@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 # Nearer than float32's spacing at the vectors' own length: the same vector. Without it the
 # cancellation in |a|² + |b|² - 2ab would rank exact copies by noise, near 0 where floats are dense.
-_SAME = float(torch.finfo(torch.float32).eps) ** 2
+SAME_VECTOR = float(torch.finfo(torch.float32).eps) ** 2
 
 
 def compute_device(device: torch.device | str) -> torch.device:
@@ -38,7 +38,7 @@ class SquaredEuclidean:
     def __call__(self, others: Tensor) -> Tensor:
         """Distances from (A, D) float64: (A, B) float32, never negative, 0 from copies."""
         distances = self._squared_lengths(others)[:, None] + self.squared_lengths
-        floor = distances * _SAME
+        floor = distances * SAME_VECTOR
         distances.addmm_(others, self.vectors.T, alpha=-2)
         return distances.where(distances > floor, 0.0).float()
 
@@ -62,12 +62,15 @@ class Cosine(SquaredEuclidean):
         return vectors.new_ones(len(vectors))  # of zero vectors too: their cosine is 0
 
 
+METRICS = {"cosine": Cosine, "euclidean": SquaredEuclidean}
+
+
 def unit_vectors(features: Tensor) -> Tensor:
     """(n, D) float64 rows of length 1. A zero row stays zero."""
     return F.normalize(features.double(), dim=1, eps=torch.finfo(torch.float64).tiny)
 
 
-def order_keys(distances: Tensor) -> Tensor:
+def order_keys(distances: Tensor, columns: Tensor | None = None) -> Tensor:
     """Integers that order the columns of each row as a stable sort of the distances would.
 
     The bits of a float32, read as an integer, grow with the float; the column's index in the lower
@@ -75,12 +78,15 @@ def order_keys(distances: Tensor) -> Tensor:
     partial sort need not be stable.
 
     Args:
-        distances: (T, G) float32.
+        distances: (T, G) float32; or of single pairs, (n,).
+        columns: int64 columns of the distances, of their shape or broadcast to it; 0 ... G - 1 by
+            default.
 
     Returns:
-        (T, G) int64. The column of a key is `key & 0xFFFFFFFF`.
+        int64, of the distances' shape. The column of a key is `key & 0xFFFFFFFF`.
     """
     bits = (distances + 0.0).view(torch.int32)  # -0.0 + 0.0 = 0.0: they are equal, their bits not
     bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats count downwards
-    columns = torch.arange(distances.shape[1], device=distances.device)
+    if columns is None:
+        columns = torch.arange(distances.shape[1], device=distances.device)
     return (bits.long() << 32) | columns

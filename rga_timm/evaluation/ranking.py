@@ -1,15 +1,14 @@
 """Rank a gallery for every query, and score the rankings: CMC, mAP, mINP.
 
 Only the ranks of a query's true matches matter, and a rank is the number of images that are
-nearer. So nothing is sorted but the few matches: each gallery image is dropped into the gap between
-matches where it belongs, and the gaps are counted. Queries go in tiles, in bounded memory.
+nearer. So nothing is sorted but the few matches, and the rest is counted
+(`rga_timm.evaluation.counting`). Queries go in tiles, in bounded memory.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,14 @@ import torch
 from torch import Tensor
 
 from rga_timm.evaluation import distance, scores
+from rga_timm.evaluation.counting import GalleryIndex, MatchRanks
+from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.features import Ids, check_features, check_ids, check_same_width
-from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation.rerank import DEFAULT_TILE_MEMORY, Reranking, as_reranking
 from rga_timm.evaluation.single_shot import expected_cmc
+from rga_timm.evaluation.tiles import Tiles, match_gaps, match_ranks
 
-METRICS = {"cosine": distance.Cosine, "euclidean": distance.SquaredEuclidean}
+METRICS = distance.METRICS
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class ReidResult:
             these were asked for; everything else is of the whole gallery always.
         num_valid_queries: queries with at least one true match: those that count.
         average_precision: (Q,) step AP of each query; NaN for a query that does not count.
+        average_precision_trapezoid: (Q,) trapezoid AP; NaN likewise.
+        inverse_negative_penalty: (Q,) INP; NaN likewise.
         first_match_rank: (Q,) rank of the nearest match, from 1; -1 for a query that does not
             count.
     """
@@ -46,6 +50,8 @@ class ReidResult:
     cmc: np.ndarray
     num_valid_queries: int
     average_precision: np.ndarray
+    average_precision_trapezoid: np.ndarray
+    inverse_negative_penalty: np.ndarray
     first_match_rank: np.ndarray
 
 
@@ -61,8 +67,10 @@ def evaluate(
     rerank: Reranking | Mapping[str, Any] | None = None,
     single_gallery_shot: bool = False,
     max_rank: int = 50,
-    query_tile: int = 128,
+    tile_memory: int = DEFAULT_TILE_MEMORY,
     device: torch.device | str | None = None,
+    distributed: bool = False,
+    progress: bool = False,
 ) -> ReidResult:
     """Evaluate a re-identification model by its features.
 
@@ -76,8 +84,10 @@ def evaluate(
     also the distractors' 0. The other scores stay those of the whole gallery, as in torchreid.
 
     Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
-    summed in float64 and rounded to float32, for features of any precision: the result is
-    the same for every tile size, on CPU and GPU (`rga_timm.evaluation.distance` says how far).
+    summed in float64 and rounded to float32, for features of any precision (or, with the same
+    result, in float32 where the proven error leaves no doubt about the order). The result is
+    the same for every tile size and number of processes, on CPU and GPU
+    (`rga_timm.evaluation.distance` says how far).
 
     Args:
         query_features: (Q, D), array or tensor, CPU or GPU.
@@ -89,14 +99,18 @@ def evaluate(
         metric: `cosine`, 1 - cos (a zero vector is at distance 1 from all), or `euclidean`, on the
             features as they are.
         rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017), on the features that `metric`
-            compares: None for none, `Reranking()` or a dict of its fields. Holds (Q, G) floats.
+            compares: None for none, `Reranking()` or a dict of its fields. Goes by tiles too.
         single_gallery_shot: whether the CMC is of galleries with one image of each person.
         max_rank: length of the CMC curve.
-        query_tile: queries ranked at a time. Beside a float64 copy of the gallery's features,
-            memory is about `query_tile * G * 50` bytes, and for single-gallery-shot tests about
-            `query_tile * M * I * 24` more, with I persons and M the matches of the query that has
-            most; the result does not depend on it.
+        tile_memory: bytes for the queries ranked at a time and everything computed about them, at
+            the least one query's. Beside it there is a float32 copy of the gallery's features (on
+            a GPU or where features are so alike that float32 decides little, a float64 copy). For
+            single-gallery-shot tests about M I 24 bytes a query more, with I persons and M the
+            matches of the query that has most.
         device: where to compute; the gallery features' own by default.
+        distributed: each process of the default group, under torchrun, ranks its share of the
+            queries. All are given the same arguments, and get the same result.
+        progress: show a progress bar over the queries (and over the images, for re-ranking).
 
     Returns:
         The scores.
@@ -107,8 +121,8 @@ def evaluate(
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if max_rank < 1 or query_tile < 1:
-        raise ValueError(f"max_rank and query_tile must be positive: {max_rank}, {query_tile}")
+    if max_rank < 1 or tile_memory < 1:
+        raise ValueError(f"max_rank and tile_memory must be positive: {max_rank}, {tile_memory}")
     reranking = as_reranking(rerank)
     query = check_features("query", query_features)
     gallery = check_features("gallery", gallery_features)
@@ -117,127 +131,63 @@ def evaluate(
     query_camids = check_ids("query_camids", query_camids, len(query))
     gallery_pids = check_ids("gallery_pids", gallery_pids, len(gallery))
     gallery_camids = check_ids("gallery_camids", gallery_camids, len(gallery))
-    if not _any_match(query_pids, query_camids, gallery_pids, gallery_camids):
+    index = GalleryIndex(gallery_pids, gallery_camids)
+    if index.same_person(query_pids, query_camids).same_camera.all():
         raise ValueError(
             "no query has a match: not one person of the queries is in the gallery under another "
             "camera. Are these the pids and camids of the same data set?"
         )
 
     device = distance.compute_device(device or gallery.device)
-    distances = _distances(query, gallery, metric, reranking, device)
-    ids = (query_pids, query_camids, gallery_pids, gallery_camids)
-    q_pids, q_camids, g_pids, g_camids = (torch.from_numpy(i).to(device) for i in ids)
-    persons, g_persons = g_pids.unique(return_inverse=True)
-    q_persons = torch.searchsorted(persons, q_pids).clamp_max(len(persons) - 1)
-    ranks: list[np.ndarray] = []  # one a query
+    tiles = Tiles(
+        query.to(device), gallery.to(device), metric, reranking,
+        tile_memory=tile_memory, distributed=distributed, progress=progress,
+    )  # fmt: skip
+    persons, g_persons = np.unique(gallery_pids, return_inverse=True)
+    q_persons = np.searchsorted(persons, query_pids).clip(max=len(persons) - 1)
+    ranks: list[MatchRanks] = []
     curves: list[np.ndarray] = []  # rows: one a query that has a match
-    for start in range(0, len(query), query_tile):
-        tile = slice(start, start + query_tile)
-        same_person = q_pids[tile, None] == g_pids  # (T, G)
-        same_camera = q_camids[tile, None] == g_camids
-        is_match = same_person & ~same_camera
-        gaps, counts = match_gaps(distances(tile), is_match, same_person & same_camera)
-        ranks += match_ranks(gaps, counts)
-        if single_gallery_shot and counts.any():
-            curves.append(expected_cmc(gaps, counts, q_persons[tile], g_persons, max_rank))
-    result = _summarise(ranks, max_rank)
-    return replace(result, cmc=np.concatenate(curves).mean(axis=0)) if curves else result
+    for tile in tiles.of(share(len(query), distributed)):
+        pairs = index.same_person(query_pids[tile], query_camids[tile])
+        if not single_gallery_shot:
+            ranks.append(tiles.ranks(tile, pairs))
+            continue
+        distances = tiles.distances(tile)
+        gaps, counts = match_gaps(distances, pairs)
+        ranks.append(match_ranks(gaps, counts))
+        if counts.any():
+            on_device = (torch.from_numpy(i).to(device) for i in (q_persons[tile], g_persons))
+            curves.append(expected_cmc(gaps, counts, *on_device, max_rank))
+    mine = MatchRanks.joined(ranks)
+    result = _summarise(MatchRanks(*(gather_rows(x, distributed) for x in mine)), max_rank)
+    if single_gallery_shot:
+        rows = np.concatenate([np.empty((0, max_rank)), *curves])
+        result = replace(result, cmc=gather_rows(rows, distributed).mean(axis=0))
+    return result
 
 
-def as_reranking(rerank: Reranking | Mapping[str, Any] | None) -> Reranking | None:
-    """`rerank` of `evaluate`, checked, as a `Reranking` (or None)."""
-    if rerank is None or isinstance(rerank, Reranking):
-        return rerank
-    if isinstance(rerank, Mapping):
-        return Reranking(**rerank)
-    raise TypeError(f"rerank must be None, a Reranking or a dict, got {type(rerank).__name__}")
+def _summarise(ranks: MatchRanks, max_rank: int) -> ReidResult:
+    """Scores of each query, and their means over the queries that have a match."""
+    is_valid = ranks.counts > 0
+    valid = ranks.ranks, ranks.counts[is_valid]
+    first_ranks = ranks.ranks[np.cumsum(valid[1]) - valid[1]]
 
+    def of_all(values: np.ndarray, otherwise: float) -> np.ndarray:
+        result = np.full(len(is_valid), otherwise, dtype=values.dtype)
+        result[is_valid] = values
+        return result
 
-def _any_match(
-    query_pids: np.ndarray,
-    query_camids: np.ndarray,
-    gallery_pids: np.ndarray,
-    gallery_camids: np.ndarray,
-) -> bool:
-    """Whether any query's person is in the gallery under another camera."""
-    images = Counter(gallery_pids.tolist())
-    same_camera = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
-    queries = zip(query_pids.tolist(), query_camids.tolist(), strict=True)
-    return any(images[pid] > same_camera[pid, camid] for pid, camid in queries)
-
-
-def _distances(
-    query: Tensor, gallery: Tensor, metric: str, reranking: Reranking | None, device: torch.device
-) -> Callable[[slice], Tensor]:
-    """A function from a slice of the queries to their (T, G) float32 distances on `device`."""
-    if reranking is not None:
-        query, gallery = query.to(device), gallery.to(device)
-        if metric == "cosine":
-            query, gallery = distance.unit_vectors(query), distance.unit_vectors(gallery)
-        reranked = k_reciprocal_rerank(query, gallery, **asdict(reranking))
-        return lambda tile: reranked[tile]
-    to_gallery = METRICS[metric](gallery.to(device).double())
-    return lambda tile: to_gallery(query[tile].to(device).double())
-
-
-def match_gaps(distances: Tensor, is_match: Tensor, is_left_out: Tensor) -> tuple[Tensor, Tensor]:
-    """Between which of its query's true matches every gallery image lies, by searching.
-
-    Args:
-        distances: (T, G) float32.
-        is_match: (T, G) bool, the true matches.
-        is_left_out: (T, G) bool, images that the query does not see at all; none is a match.
-
-    Returns:
-        (T, G) int64 gaps: in gap s lies an image that s matches precede (or are), so that it is
-        nearer than match s, counted from 0, and all later ones. Images that are left out are in
-        the last gap, the number of matches of the query that has most. And (T,) int64, how many
-        matches each query has.
-    """
-    last = torch.iinfo(torch.int64).max
-    keys = distance.order_keys(distances).masked_fill_(is_left_out, last)  # (T, G)
-
-    # The matches' keys, sorted; rows with fewer matches than the longest, M, end in `last`.
-    counts = is_match.sum(1)  # (T,)
-    rows, columns = is_match.nonzero(as_tuple=True)  # row by row
-    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    match_keys = keys.new_full((len(keys), int(counts.max())), last)
-    match_keys[rows, slots] = keys[rows, columns]
-    match_keys = match_keys.sort(dim=1).values
-    return torch.searchsorted(match_keys, keys, right=True), counts
-
-
-def match_ranks(gaps: Tensor, counts: Tensor) -> list[np.ndarray]:
-    """The ranks of each query's true matches, by counting.
-
-    Args:
-        gaps: (T, G), of `match_gaps`.
-        counts: (T,), the same.
-
-    Returns:
-        For each of the T queries the ascending ranks, from 0, of its matches among the images
-        that are not left out: (m,) int64, empty without matches.
-    """
-    # Images nearer than match s lie in gaps 0 ... s. One flat bincount for all rows:
-    # deterministic on a GPU too.
-    T, M = len(gaps), int(counts.max())
-    cells = gaps + torch.arange(T, device=gaps.device)[:, None] * (M + 1)
-    sizes = torch.bincount(cells.flatten(), minlength=T * (M + 1)).view(T, M + 1)
-    ranks = sizes.cumsum(1).cpu().numpy()
-    return [row[:count] for row, count in zip(ranks, counts.tolist(), strict=True)]
-
-
-def _summarise(ranks: list[np.ndarray], max_rank: int) -> ReidResult:
-    """Mean scores over the queries that have a match; `ranks` as `match_ranks` gives them."""
-    valid = [r for r in ranks if len(r)]
-    first_ranks = np.array([r[0] if len(r) else -1 for r in ranks])
-    step_aps = np.array([scores.average_precision(r) if len(r) else np.nan for r in ranks])
+    step = scores.average_precision(*valid)
+    trapezoid = scores.trapezoid_average_precision(*valid)
+    inp = scores.inverse_negative_penalty(*valid)
     return ReidResult(
-        mAP=float(np.nanmean(step_aps)),
-        mAP_trapezoid=float(np.mean([scores.trapezoid_average_precision(r) for r in valid])),
-        mINP=float(np.mean([scores.inverse_negative_penalty(r) for r in valid])),
-        cmc=scores.cumulative_matches(first_ranks[first_ranks >= 0], max_rank),
-        num_valid_queries=len(valid),
-        average_precision=step_aps,
-        first_match_rank=np.where(first_ranks >= 0, first_ranks + 1, -1),
+        mAP=float(step.mean()),
+        mAP_trapezoid=float(trapezoid.mean()),
+        mINP=float(inp.mean()),
+        cmc=scores.cumulative_matches(first_ranks, max_rank),
+        num_valid_queries=int(is_valid.sum()),
+        average_precision=of_all(step, np.nan),
+        average_precision_trapezoid=of_all(trapezoid, np.nan),
+        inverse_negative_penalty=of_all(inp, np.nan),
+        first_match_rank=of_all(first_ranks + 1, -1),
     )

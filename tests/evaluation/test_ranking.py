@@ -151,9 +151,9 @@ def test_cmc_has_its_length_even_over_a_small_gallery() -> None:
 @pytest.mark.parametrize("rerank", [None, {"k1": 8, "k2": 3}])
 def test_tile_size_does_not_change_the_result(rerank: dict[str, int] | None) -> None:
     problem = random_problem(1, queries=61, gallery=333, dim=67)
-    whole = evaluate(*problem, rerank=rerank, query_tile=1000)
-    for query_tile in (1, 7, 16, 60):
-        assert_identical(evaluate(*problem, rerank=rerank, query_tile=query_tile), whole)
+    whole = evaluate(*problem, rerank=rerank, tile_memory=2**28)
+    for tile_memory in (1, 30_000, 70_000, 300_000):
+        assert_identical(evaluate(*problem, rerank=rerank, tile_memory=tile_memory), whole)
 
 
 def test_arrays_tensors_and_lists_give_the_same() -> None:
@@ -235,7 +235,7 @@ PROBLEM = random_problem(0)
         ({"gallery_pids": PROBLEM[4] + 100}, "no query has a match"),
         ({"metric": "l2"}, "metric must be one of cosine, euclidean, got 'l2'"),
         ({"max_rank": 0}, "must be positive"),
-        ({"query_tile": 0}, "must be positive"),
+        ({"tile_memory": 0}, "must be positive"),
         ({"rerank": {"k1": 0}}, "k1 and k2 must be at least 1"),
         ({"rerank": {"k1": 173}}, "173"),
     ],

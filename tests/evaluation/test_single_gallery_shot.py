@@ -128,9 +128,9 @@ def test_all_other_scores_are_those_of_the_whole_gallery() -> None:
 
 def test_tile_size_does_not_change_the_result() -> None:
     problem = random_problem(4, queries=61, gallery=333, people=40, dim=67)
-    whole = shot(problem, query_tile=1000).cmc
-    for query_tile in (1, 7, 16, 60):
-        np.testing.assert_array_equal(shot(problem, query_tile=query_tile).cmc, whole)
+    whole = shot(problem, tile_memory=2**28).cmc
+    for tile_memory in (1, 30_000, 70_000, 300_000):
+        np.testing.assert_array_equal(shot(problem, tile_memory=tile_memory).cmc, whole)
 
 
 def test_random_numbers_have_no_part_in_it() -> None:

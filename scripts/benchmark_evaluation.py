@@ -1,0 +1,234 @@
+"""How fast, and in how much memory: ranking and re-ranking, beside the usual ways.
+
+    python scripts/benchmark_evaluation.py                       # ranking and re-ranking, Market-1501's size
+    python scripts/benchmark_evaluation.py ranking --rounds 5
+    python scripts/benchmark_evaluation.py --features market.npz # features of your own
+    python scripts/benchmark_evaluation.py --large               # MSMT17's size, ours alone
+
+ranking: `evaluate` beside argsort-based evaluation, which holds all distances and sorts them whole:
+numpy's argsort, and a loop over the sorted rows that numba compiles. rerank: `evaluate` with
+k-reciprocal re-ranking beside the published form, which keeps dense matrices over all images, in
+numpy (benchmark_baselines.py has both). The forms take turns, each in a process of its own, which
+first does a small problem; the median round counts, and for the ratios the median of the rounds'
+own ratios. Memory is what the process takes at its peak above what it had with the features loaded.
+The scores of both forms are compared too, and must agree.
+
+Without --features they are drawn: identities are Gaussian clusters, wide enough to overlap.
+A file of features is an .npz with query_features, query_pids, query_camids, and the same of gallery.
+
+Prints a Markdown table; --output keeps everything as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark import processor_name
+
+NAMES = [f"{who}_{what}" for who in ("query", "gallery") for what in ("features", "pids", "camids")]
+FORMS = {
+    "ranking": {"argsort, compiled loop": "argsort", "rga_timm": "ours"},
+    "rerank": {"published, dense numpy": "dense", "rga_timm": "ours_rerank"},
+}
+MARKET1501 = (3368, 15913, 1501)  # queries, gallery images, identities
+MSMT17 = (11659, 82161, 3060)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", nargs="*", choices=[*FORMS, []], metavar="TASK", help="ranking, rerank (default: both)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--features", type=Path, metavar="NPZ", help="instead of drawn ones")
+    source.add_argument("--sizes", type=int, nargs=3, default=MARKET1501, metavar=("Q", "G", "IDS"))
+    source.add_argument(
+        "--large", action="store_true", help="MSMT17's size, without the other forms"
+    )
+    parser.add_argument("--width", type=int, default=512, help="numbers a feature (default: 512)")
+    parser.add_argument("--noise", type=float, default=2.1, help="of the drawn (default: 2.1)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--threads", type=int, help="(default: all)")
+    parser.add_argument("--output", type=Path, metavar="JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Measure, print the table, and return its rows."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    sizes = MSMT17 if args.large else tuple(args.sizes)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = load(args.features) if args.features else draw(*sizes, args.width, args.noise)
+        for name, values in data.items():
+            np.save(Path(folder) / f"{name}.npy", values)
+        del data
+        for task in args.task or FORMS:
+            forms = dict(FORMS[task])
+            if args.large:
+                del forms[next(iter(forms))]
+            rows += compare(task, forms, folder, args)
+    print(format_table(rows))
+    if args.output:
+        report = {"machine": describe_machine(args), "options": vars(args), "rows": rows}
+        args.output.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    return rows
+
+
+def draw(Q: int, G: int, identities: int, width: int, noise: float) -> dict[str, np.ndarray]:
+    """Features of people as clusters; half of the people are looked for, under six cameras."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((identities, width), dtype=np.float32)
+    data = {}
+    for who, n, people in (("query", Q, max(1, identities // 2)), ("gallery", G, identities)):
+        pids = rng.integers(0, people, n)
+        features = rng.standard_normal((n, width), dtype=np.float32)
+        features *= noise
+        features += centres[pids]
+        data |= {f"{who}_features": features, f"{who}_pids": pids}
+        data[f"{who}_camids"] = rng.integers(0, 6, n)
+    return data
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Somebody's own features."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in NAMES}
+
+
+def compare(
+    task: str, forms: dict[str, str], folder: str, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Let the forms take turns; a row each, with its ratios to the last."""
+    context = multiprocessing.get_context("spawn")
+    rounds: dict[str, list[dict[str, Any]]] = {form: [] for form in forms}
+    for _ in range(args.rounds):
+        for form, function in forms.items():
+            ours, theirs = context.Pipe()
+            process = context.Process(target=measure, args=(function, folder, args.threads, theirs))
+            process.start()
+            theirs.close()
+            try:
+                rounds[form].append(ours.recv())
+            except EOFError:
+                raise SystemExit(f"{form} died: out of memory?") from None
+            process.join()
+    own = rounds[list(forms)[-1]]
+    rows = []
+    for form, measured in rounds.items():
+        row: dict[str, Any] = {"task": task, "form": form, "shape": measured[0]["shape"]}
+        for what in ("seconds", "bytes"):
+            row[what] = median(m[what] for m in measured)
+            row[f"{what}_ratio"] = median(m[what] / o[what] for m, o in zip(measured, own, strict=True))
+        row |= {what: measured[0][what] for what in ("mAP", "rank1")}
+        if abs(row["mAP"] - own[0]["mAP"]) > 1e-4:
+            raise SystemExit(f"the forms disagree: mAP {row['mAP']} and {own[0]['mAP']}")
+        rows.append(row)
+    return rows
+
+
+def measure(function: str, folder: str, threads: int | None, to: Connection) -> None:
+    """In a process of its own: warm up, run, and send time, memory and scores."""
+    if threads:
+        torch.set_num_threads(threads)
+    run: Callable[..., tuple[float, float]] = (ours if function.startswith("ours") else baseline)(function)
+    small = draw(60, 300, 20, 8, 0.3)
+    run(*(small[name] for name in NAMES))
+    data = [np.load(Path(folder) / f"{name}.npy") for name in NAMES]
+    before = reset_peak()
+    start = time.perf_counter()
+    mean_ap, rank1 = run(*data)
+    seconds = time.perf_counter() - start
+    to.send(
+        {
+            "seconds": seconds,
+            "bytes": peak_memory() - before,
+            "mAP": mean_ap,
+            "rank1": rank1,
+            "shape": [len(data[0]), len(data[3]), data[0].shape[1]],
+        }
+    )
+
+
+def ours(function: str) -> Callable[..., tuple[float, float]]:
+    """`evaluate`."""
+    from rga_timm.evaluation import evaluate
+
+    def run(*data: np.ndarray) -> tuple[float, float]:
+        result = evaluate(*data, rerank={} if function == "ours_rerank" else None)
+        return result.mAP, float(result.cmc[0])
+
+    return run
+
+
+def baseline(function: str) -> Callable[..., tuple[float, float]]:
+    """The usual way."""
+    import benchmark_baselines
+
+    return getattr(benchmark_baselines, f"evaluate_{function}")
+
+
+def reset_peak() -> int:
+    """Forget the largest memory so far; returns the present one, bytes."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return peak_memory()
+    except OSError:  # not Linux: what there was at most until now
+        return peak_memory()
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process, bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if processor_name() == "arm" else 1024  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def format_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: in brackets how many times as much as ours."""
+    lines = [
+        "| task | queries x gallery x width | form | seconds | memory (MB) | mAP | rank-1 |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        shape = " x ".join(f"{n:,}" for n in row["shape"])
+        lines.append(
+            f"| {row['task']} | {shape} | {row['form']} "
+            f"| {row['seconds']:.2f} ({row['seconds_ratio']:.1f}) "
+            f"| {row['bytes'] / 1e6:,.0f} ({row['bytes_ratio']:.1f}) "
+            f"| {100 * row['mAP']:.2f} | {100 * row['rank1']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def describe_machine(args: argparse.Namespace) -> dict[str, str]:
+    """What the figures were measured on."""
+    packages = ("numpy", "scipy", "torch", "numba", "rga-timm")
+    return {
+        "device": processor_name(),
+        "threads": str(args.threads or torch.get_num_threads()),
+        **{package: version(package) for package in packages},
+    }
+
+
+if __name__ == "__main__":
+    main()
