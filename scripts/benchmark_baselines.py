@@ -19,7 +19,7 @@ def evaluate_argsort(
     gallery_pids: np.ndarray,
     gallery_camids: np.ndarray,
 ) -> tuple[float, float]:
-    """mAP and rank-1 of cosine distances, from all of them sorted."""
+    """Mean AP and rank-1 of cosine distances, from all of them sorted."""
     distances = 1 - unit(query) @ unit(gallery).T
     return score_sorted(
         np.argsort(distances, axis=1), query_pids, query_camids, gallery_pids, gallery_camids
@@ -34,7 +34,7 @@ def score_sorted(
     gallery_pids: np.ndarray,
     gallery_camids: np.ndarray,
 ) -> tuple[float, float]:
-    """mAP and rank-1 of sorted galleries, (Q, G)."""
+    """Mean AP and rank-1 of sorted galleries, (Q, G)."""
     sum_of_aps, firsts, valid = 0.0, 0, 0
     for query in range(len(order)):
         seen, found, precisions = 0, 0, 0.0
@@ -63,7 +63,7 @@ def evaluate_dense(
     gallery_pids: np.ndarray,
     gallery_camids: np.ndarray,
 ) -> tuple[float, float]:
-    """mAP and rank-1 of cosine distances re-ranked with matrices over all pairs of images."""
+    """Mean AP and rank-1 of cosine distances re-ranked with matrices over all pairs of images."""
     distances = rerank_dense(unit(query), unit(gallery), 20, 6, 0.3)
     return score_sorted(
         np.argsort(distances, axis=1), query_pids, query_camids, gallery_pids, gallery_camids
@@ -82,16 +82,12 @@ def rerank_dense(
     original /= original.max(axis=1, keepdims=True)
     order = np.argsort(original, axis=1).astype(np.int32)  # (N, N)
 
-    def reciprocal(image: int, k: int) -> np.ndarray:
-        forward = order[image, : k + 1]
-        return forward[(order[forward, : k + 1] == image).any(axis=1)]
-
     codes = np.zeros((N, N), dtype=np.float32)
     for image in range(N):
-        base = reciprocal(image, k1)
+        base = reciprocal(order, image, k1)
         expanded = [base]
         for member in base:
-            half = reciprocal(member, round(k1 / 2))
+            half = reciprocal(order, member, round(k1 / 2))
             if len(np.intersect1d(half, base, assume_unique=True)) > 2 / 3 * len(half):
                 expanded.append(half)
         members = np.unique(np.concatenate(expanded))
@@ -114,6 +110,12 @@ def rerank_dense(
         jaccard = 1 - shared[Q:] / (2 - shared[Q:])
         original[image] = (1 - lambda_value) * jaccard + lambda_value * original[image]
     return original
+
+
+def reciprocal(order: np.ndarray, image: int, k: int) -> np.ndarray:
+    """Those of an image's k nearest (and itself) that have it among theirs."""
+    forward = order[image, : k + 1]
+    return forward[(order[forward, : k + 1] == image).any(axis=1)]
 
 
 def unit(features: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How fast, and in how much memory: ranking and re-ranking, beside the usual ways.
 
-    python scripts/benchmark_evaluation.py                       # ranking and re-ranking, Market-1501's size
+    python scripts/benchmark_evaluation.py                       # Market-1501's size
     python scripts/benchmark_evaluation.py ranking --rounds 5
     python scripts/benchmark_evaluation.py --features market.npz # features of your own
     python scripts/benchmark_evaluation.py --large               # MSMT17's size, ours alone
@@ -14,7 +14,7 @@ own ratios. Memory is what the process takes at its peak above what it had with 
 The scores of both forms are compared too, and must agree.
 
 Without --features they are drawn: identities are Gaussian clusters, wide enough to overlap.
-A file of features is an .npz with query_features, query_pids, query_camids, and the same of gallery.
+A file of features is an .npz with query_features, query_pids, query_camids, and the gallery's.
 
 Prints a Markdown table; --output keeps everything as JSON.
 """
@@ -52,7 +52,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", nargs="*", choices=[*FORMS, []], metavar="TASK", help="ranking, rerank (default: both)")
+    parser.add_argument(
+        "task",
+        nargs="*",
+        choices=[*FORMS, []],
+        metavar="TASK",
+        help="ranking, rerank (default: both)",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--features", type=Path, metavar="NPZ", help="instead of drawn ones")
     source.add_argument("--sizes", type=int, nargs=3, default=MARKET1501, metavar=("Q", "G", "IDS"))
@@ -134,7 +140,9 @@ def compare(
         row: dict[str, Any] = {"task": task, "form": form, "shape": measured[0]["shape"]}
         for what in ("seconds", "bytes"):
             row[what] = median(m[what] for m in measured)
-            row[f"{what}_ratio"] = median(m[what] / o[what] for m, o in zip(measured, own, strict=True))
+            row[f"{what}_ratio"] = median(
+                m[what] / o[what] for m, o in zip(measured, own, strict=True)
+            )
         row |= {what: measured[0][what] for what in ("mAP", "rank1")}
         if abs(row["mAP"] - own[0]["mAP"]) > 1e-4:
             raise SystemExit(f"the forms disagree: mAP {row['mAP']} and {own[0]['mAP']}")
@@ -146,7 +154,9 @@ def measure(function: str, folder: str, threads: int | None, to: Connection) -> 
     """In a process of its own: warm up, run, and send time, memory and scores."""
     if threads:
         torch.set_num_threads(threads)
-    run: Callable[..., tuple[float, float]] = (ours if function.startswith("ours") else baseline)(function)
+    run: Callable[..., tuple[float, float]] = (ours if function.startswith("ours") else baseline)(
+        function
+    )
     small = draw(60, 300, 20, 8, 0.3)
     run(*(small[name] for name in NAMES))
     data = [np.load(Path(folder) / f"{name}.npy") for name in NAMES]

@@ -151,7 +151,9 @@ def rank_matches(
         own = np.isin(rows, open_rows)
         if own.sum() + sum(map(len, close)) > max_exact:
             return None
-        gaps += _settle(open_rows, close, rows[own], columns[own], cells.first_gap, len(gaps), exact)
+        gaps += _settle(
+            open_rows, close, rows[own], columns[own], cells.first_gap, len(gaps), exact
+        )
 
     # A match's rank: the images in the gaps before it, and the matches before it.
     counts = np.bincount(rows, minlength=T)

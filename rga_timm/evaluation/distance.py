@@ -4,7 +4,8 @@ A matrix product rounds differently for another tile shape, BLAS or device. Two 
 gallery could then come out 1e-7 apart, and a ranking would change with the size of a tile. So
 distances are summed in float64, whatever the features' precision, and rounded once to float32:
 what the sum's rounding did vanishes (but for the one distance in some 10^8 that lies on the edge
-between two floats), and equal things tie.
+between two floats), and equal things tie. Of vectors that are all but copies, nearer than 10^-4 of
+their length, the sum keeps fewer digits than a float32 has: their order is the rounding's.
 """
 
 from __future__ import annotations

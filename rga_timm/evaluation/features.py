@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Ids = np.ndarray | Tensor | Sequence[int]
+
+
+class TestSets(NamedTuple):
+    """Queries and gallery, checked: features are tensors, ids int64 arrays."""
+
+    query: Tensor
+    query_pids: np.ndarray
+    query_camids: np.ndarray
+    gallery: Tensor
+    gallery_pids: np.ndarray
+    gallery_camids: np.ndarray
+
+
+def check_test_sets(
+    query_features: np.ndarray | Tensor,
+    query_pids: Ids,
+    query_camids: Ids,
+    gallery_features: np.ndarray | Tensor,
+    gallery_pids: Ids,
+    gallery_camids: Ids,
+) -> TestSets:
+    """What `evaluate` is given, checked by all of the functions below."""
+    query = check_features("query", query_features)
+    gallery = check_features("gallery", gallery_features)
+    check_same_width(query, gallery)
+    return TestSets(
+        query,
+        check_ids("query_pids", query_pids, len(query)),
+        check_ids("query_camids", query_camids, len(query)),
+        gallery,
+        check_ids("gallery_pids", gallery_pids, len(gallery)),
+        check_ids("gallery_camids", gallery_camids, len(gallery)),
+    )
 
 
 def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The nearest images of every image, and the distance of its furthest, by tiles."""
+"""Of every image the nearest in a gallery, and the distance of the furthest, by tiles."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from rga_timm.evaluation.distance import METRICS, SquaredEuclidean, order_keys
 from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.float32_scores import Float32Scores, PairDistances
+
+DEFAULT_TILE_MEMORY = 2**28  # bytes of distances at a time, here and where there are others
 
 _SPARE = 16  # more than are asked for, among which the right ones are looked for
 _PAIR_COST = 64  # looking at one pair exactly costs as much as this many cells of an exact tile
@@ -21,13 +22,13 @@ _MOST_ROWS = 256
 
 
 class Neighbours(NamedTuple):
-    """Of N images.
+    """Of Q images in a gallery of G.
 
     Attributes:
-        nearest: (N, k) int32, the k nearest of each, itself among them (unless k others are exact
-            copies). The first p are the p nearest for each of the prefixes p that were asked for;
-            the order in between says nothing.
-        largest: (N,) float32 distance of the furthest, never 0.
+        nearest: (Q, k) int32, the k nearest of each; an image of the gallery is among
+            its own (unless k others are exact copies). The first p are the p nearest for each of
+            the prefixes p that were asked for; the order in between says nothing.
+        largest: (Q,) float32 distance of the furthest, never 0.
     """
 
     nearest: np.ndarray
@@ -42,11 +43,11 @@ def find_neighbours(
     distributed: bool = False,
     progress: bool = False,
 ) -> Neighbours:
-    """Every image's nearest among all. Ties rank in the order of the images.
+    """Find every query's nearest. Ties rank in the order of the gallery.
 
     Args:
-        pairs: distances of single pairs of the images; it knows their features and the metric.
-        prefixes: how many nearest are wanted, N at the most: several numbers, of which the largest
+        pairs: distances of single pairs; it knows queries, gallery and metric.
+        prefixes: how many nearest are wanted, G at the most: several numbers, of which the largest
             is k.
         tile_memory: bytes for the rows computed at a time.
         distributed: whether the processes share the rows.
@@ -55,11 +56,10 @@ def find_neighbours(
     Returns:
         The neighbours, the same for every size of tile, number of processes, and device.
     """
-    features = pairs.query
-    exact = _Finder(features, pairs.metric, prefixes, tile_memory)
-    is_fast = features.device.type == "cpu" and pairs.are_ordinary
+    exact = _Finder(pairs, prefixes, tile_memory)
+    is_fast = pairs.query.device.type == "cpu" and pairs.are_ordinary
     find = _Float32Finder(exact, Float32Scores(pairs)) if is_fast else exact
-    mine = share(len(features), distributed)
+    mine = share(len(pairs.query), distributed)
     nearest = np.empty((len(mine), max(prefixes)), dtype=np.int32)
     largest = np.empty(len(mine), dtype=np.float32)
     with tqdm(total=len(mine), desc="neighbours", disable=not progress) as bar:
@@ -74,21 +74,18 @@ def find_neighbours(
 class _Finder:
     """Neighbours of a tile of images, from exact distances."""
 
-    def __init__(
-        self, features: Tensor, metric: str, prefixes: Sequence[int], tile_memory: int
-    ) -> None:
-        self.features, self.metric = features, metric
+    def __init__(self, pairs: PairDistances, prefixes: Sequence[int], tile_memory: int) -> None:
+        self.pairs = pairs
         self.prefixes, self.tile_memory = sorted(set(prefixes)), tile_memory
-        self.step = _rows_of(tile_memory, _EXACT_CELL, len(features))
-        self._to_all: SquaredEuclidean | None = None
+        self.step = _rows_of(tile_memory, _EXACT_CELL, len(pairs.gallery))
+        self._to_gallery: SquaredEuclidean | None = None
 
     def __call__(self, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(T, k) int64 and (T,) float32 of these rows."""
-        if self._to_all is None:
-            self._to_all = METRICS[self.metric](self.features.double())
-        if isinstance(rows, np.ndarray):
-            rows = torch.from_numpy(rows)
-        distances = self._to_all(self.features[rows].double())
+        if self._to_gallery is None:
+            self._to_gallery = METRICS[self.pairs.metric](self.pairs.gallery.double())
+        which = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        distances = self._to_gallery(self.pairs.query[which].double())
         # Distinct keys, so the k smallest are those of a stable sort.
         k = self.prefixes[-1]
         keys = order_keys(distances).topk(k, dim=1, largest=False, sorted=True).values
@@ -101,22 +98,23 @@ class _Float32Finder:
 
     def __init__(self, exact: _Finder, scores: Float32Scores) -> None:
         self.exact, self.scores = exact, scores
-        self.step = _rows_of(exact.tile_memory, _FLOAT32_CELL, len(exact.features))
-        self._buffer = np.empty((self.step, len(exact.features)), dtype=np.float32)
+        self.G = len(exact.pairs.gallery)
+        self.step = _rows_of(exact.tile_memory, _FLOAT32_CELL, self.G)
+        self._buffer = np.empty((self.step, self.G), dtype=np.float32)
 
     def __call__(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """(T, k) int64 and (T,) float32 of these rows."""
-        N, k = len(self.exact.features), self.exact.prefixes[-1]
-        scores = torch.from_numpy(self.scores(rows, out=self._buffer))  # (T, N)
+        G, k = self.G, self.exact.prefixes[-1]
+        scores = torch.from_numpy(self.scores(rows, out=self._buffer))  # (T, G)
         uncertainty = self.scores.uncertainty(rows)
-        top = scores.topk(min(N, k + _SPARE), dim=1, sorted=True)
+        top = scores.topk(min(G, k + _SPARE), dim=1, sorted=True)
         values, indices = top.values.double().numpy(), top.indices.numpy()  # nearest first
 
         is_open = np.zeros(len(values), dtype=bool)  # some prefix could be another set
         for p in self.exact.prefixes:
-            if p < N:
+            if p < G:
                 is_open |= values[:, p - 1] - values[:, p] <= uncertainty
-        if k + _SPARE < N:
+        if k + _SPARE < G:
             reaches = values[:, k - 1] - values[:, -1] > uncertainty
         else:
             reaches = np.ones(len(values), dtype=bool)
@@ -150,8 +148,8 @@ class _Float32Finder:
         return np.concatenate(nearest), np.concatenate(largest)
 
 
-def _rows_of(tile_memory: int, cell: int, N: int) -> int:
-    return max(1, min(_MOST_ROWS, tile_memory // (cell * N)))
+def _rows_of(tile_memory: int, cell: int, G: int) -> int:
+    return max(1, min(_MOST_ROWS, tile_memory // (cell * G)))
 
 
 def _round_up(values: np.ndarray) -> np.ndarray:

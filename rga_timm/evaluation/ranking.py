@@ -8,7 +8,7 @@ nearer. So nothing is sorted but the few matches, and the rest is counted
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from torch import Tensor
 from rga_timm.evaluation import distance, scores
 from rga_timm.evaluation.counting import GalleryIndex, MatchRanks
 from rga_timm.evaluation.distributed import gather_rows, share
-from rga_timm.evaluation.features import Ids, check_features, check_ids, check_same_width
-from rga_timm.evaluation.rerank import DEFAULT_TILE_MEMORY, Reranking, as_reranking
+from rga_timm.evaluation.expansion import QueryExpansion, as_expansion, expand_queries
+from rga_timm.evaluation.features import Ids, check_test_sets
+from rga_timm.evaluation.neighbours import DEFAULT_TILE_MEMORY
+from rga_timm.evaluation.rerank import Reranking, as_reranking
 from rga_timm.evaluation.single_shot import expected_cmc
 from rga_timm.evaluation.tiles import Tiles, match_gaps, match_ranks
 
@@ -65,6 +67,7 @@ def evaluate(
     *,
     metric: str = "cosine",
     rerank: Reranking | Mapping[str, Any] | None = None,
+    expand: QueryExpansion | Mapping[str, Any] | None = None,
     single_gallery_shot: bool = False,
     max_rank: int = 50,
     tile_memory: int = DEFAULT_TILE_MEMORY,
@@ -100,6 +103,9 @@ def evaluate(
             features as they are.
         rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017), on the features that `metric`
             compares: None for none, `Reranking()` or a dict of its fields. Goes by tiles too.
+        expand: query expansion, before anything else: each query becomes a weighted mean of itself
+            and its nearest gallery images. None for none, `QueryExpansion()` or a dict of its
+            fields; for the cosine only.
         single_gallery_shot: whether the CMC is of galleries with one image of each person.
         max_rank: length of the CMC curve.
         tile_memory: bytes for the queries ranked at a time and everything computed about them, at
@@ -117,20 +123,18 @@ def evaluate(
 
     Raises:
         ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
-            metric, re-ranking parameters that do not fit, no query with a match.
+            metric, parameters of re-ranking or expansion that do not fit, no query with a match.
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if max_rank < 1 or tile_memory < 1:
         raise ValueError(f"max_rank and tile_memory must be positive: {max_rank}, {tile_memory}")
-    reranking = as_reranking(rerank)
-    query = check_features("query", query_features)
-    gallery = check_features("gallery", gallery_features)
-    check_same_width(query, gallery)
-    query_pids = check_ids("query_pids", query_pids, len(query))
-    query_camids = check_ids("query_camids", query_camids, len(query))
-    gallery_pids = check_ids("gallery_pids", gallery_pids, len(gallery))
-    gallery_camids = check_ids("gallery_camids", gallery_camids, len(gallery))
+    reranking, expansion = as_reranking(rerank), as_expansion(expand)
+    if expansion and metric != "cosine":
+        raise ValueError(f"queries are expanded by the cosine; the metric is {metric}")
+    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = check_test_sets(
+        query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
+    )
     index = GalleryIndex(gallery_pids, gallery_camids)
     if index.same_person(query_pids, query_camids).same_camera.all():
         raise ValueError(
@@ -139,8 +143,14 @@ def evaluate(
         )
 
     device = distance.compute_device(device or gallery.device)
+    query, gallery = query.to(device), gallery.to(device)
+    if expansion:
+        query = expand_queries(
+            query, gallery, **asdict(expansion),
+            tile_memory=tile_memory, distributed=distributed, progress=progress,
+        )  # fmt: skip
     tiles = Tiles(
-        query.to(device), gallery.to(device), metric, reranking,
+        query, gallery, metric, reranking,
         tile_memory=tile_memory, distributed=distributed, progress=progress,
     )  # fmt: skip
     persons, g_persons = np.unique(gallery_pids, return_inverse=True)
@@ -156,8 +166,9 @@ def evaluate(
         gaps, counts = match_gaps(distances, pairs)
         ranks.append(match_ranks(gaps, counts))
         if counts.any():
-            on_device = (torch.from_numpy(i).to(device) for i in (q_persons[tile], g_persons))
-            curves.append(expected_cmc(gaps, counts, *on_device, max_rank))
+            wanted = torch.from_numpy(q_persons[tile]).to(device)
+            present = torch.from_numpy(g_persons).to(device)
+            curves.append(expected_cmc(gaps, counts, wanted, present, max_rank))
     mine = MatchRanks.joined(ranks)
     result = _summarise(MatchRanks(*(gather_rows(x, distributed) for x in mine)), max_rank)
     if single_gallery_shot:

@@ -24,7 +24,8 @@ def reciprocal_codes(
     """Code every image by its expanded k-reciprocal set: Gaussian weights that sum to 1.
 
     Args:
-        neighbours: of all N images, with the prefixes k1 + 1, half_of(k1) + 1 and k2.
+        neighbours: of all N images among themselves, with the prefixes k1 + 1, half_of(k1) + 1
+            and k2.
         pairs: their distances.
         k1: neighbours among which reciprocal ones are looked for.
         k2: images whose codes are averaged (local query expansion); 1 for none.

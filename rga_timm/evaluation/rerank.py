@@ -25,12 +25,10 @@ from torch import Tensor
 from rga_timm.evaluation.distance import METRICS, compute_device
 from rga_timm.evaluation.features import check_features, check_same_width
 from rga_timm.evaluation.float32_scores import PairDistances
-from rga_timm.evaluation.neighbours import find_neighbours
+from rga_timm.evaluation.neighbours import DEFAULT_TILE_MEMORY, find_neighbours
 from rga_timm.evaluation.reciprocal_codes import half_of, reciprocal_codes
 
 Features = TypeVar("Features", Tensor, np.ndarray)
-
-DEFAULT_TILE_MEMORY = 2**28  # bytes
 
 _logger = logging.getLogger(__name__)
 
