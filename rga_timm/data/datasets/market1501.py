@@ -29,6 +29,8 @@ _EXAMPLE = "0002_c1s1_000451_03.jpg (PERSON_cCAMERAsSEQUENCE_FRAME_NUMBER.jpg)"
 
 LAYOUT = Layout("the archive's own", FOLDERS)
 
+MULTI_QUERY_FOLDER = "gt_bbox"
+
 # distractors_500k.zip unpacks to images/; torchreid and fast-reid look for that in the root only.
 DISTRACTOR_FOLDERS = (
     "images",
@@ -48,11 +50,15 @@ _PUBLISHED = {
     "query": Counts(3368, 750, 6),
     "gallery": Counts(15913, 751, 6),
 }
-_PUBLISHED_WITH_DISTRACTORS = {**_PUBLISHED, "gallery": Counts(15913 + 500_000, 751)}
+_GALLERY_WITH_DISTRACTORS = Counts(15913 + 500_000, 751)
+# The authors give no number of images, but one multi-query for each of the 3,368 queries.
+_PUBLISHED_MULTI = {**_PUBLISHED, "query": Counts(None, 750, 6, 3368)}
 
 
 @register_dataset("market1501", title="Market-1501", layouts=[LAYOUT], published=_PUBLISHED)
-def market1501(root: Path | None, *, distractors: bool = False) -> ReidSplits:
+def market1501(
+    root: Path | None, *, distractors: bool = False, multi_query: bool = False
+) -> ReidSplits:
     """Market-1501, or anything in its layout; a warning is logged where it is not all there.
 
     Args:
@@ -62,17 +68,24 @@ def market1501(root: Path | None, *, distractors: bool = False) -> ReidSplits:
             (``distractors_500k.zip``) are in the gallery too. They are looked for in folders
             ``images`` and ``distractors_500k`` in the root and beside it. Every image of that
             folder is one, whatever its name: pid 0, camid 0, never left out of a ranking.
+        multi_query: Whether a query is all images of its person under its camera, as in the
+            authors' multi-query test, instead of one of them. They lie in the archive's folder
+            ``gt_bbox``. Each query is a tracklet: it is tested by the mean of its images' features.
 
     Raises:
         FileNotFoundError: The layout is another one, one of its folders is empty, or there are no
-            distractors.
+            distractors or no ``gt_bbox``.
         ValueError: A file is not named as in Market-1501.
     """
     splits = read_market1501(root, "market1501")
+    if multi_query:
+        images = _all_images_of(splits.query, splits.root)
+        splits = replace(splits, query=ReidReader(splits.root, images), published=_PUBLISHED_MULTI)
     if not distractors:
         return splits
     gallery = ReidReader(splits.root, [*splits.gallery.images, *_read_distractors(splits.root)])
-    return replace(splits, gallery=gallery, published=_PUBLISHED_WITH_DISTRACTORS)
+    published = {**(splits.published or _PUBLISHED), "gallery": _GALLERY_WITH_DISTRACTORS}
+    return replace(splits, gallery=gallery, published=published)
 
 
 def read_market1501(root: Path | None, name: str) -> ReidSplits:
@@ -105,6 +118,29 @@ def _read_folder(root: Path, folder: str) -> list[ReidImage]:
         raise FileNotFoundError(
             f"{root / folder} holds no images of people. Expected files such as {_EXAMPLE}, "
             f"found {listing(root / folder)}"
+        )
+    return images
+
+
+def _all_images_of(query: ReidReader, root: Path) -> list[ReidImage]:
+    """The images in gt_bbox of each query's person and camera, as tracklets."""
+    if not (root / MULTI_QUERY_FOLDER).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root / MULTI_QUERY_FOLDER}, which has the images for "
+            "multi_query=true: it is in Market-1501's own archive"
+        )
+    pairs = sorted({(image.pid, image.camid) for image in query.images})
+    number = {pair: i for i, pair in enumerate(pairs)}
+    images = [
+        image._replace(tracklet=number[image.pid, image.camid])
+        for image in _read_folder(root, MULTI_QUERY_FOLDER)
+        if (image.pid, image.camid) in number
+    ]
+    if missing := sorted(set(number.values()) - {image.tracklet for image in images}):
+        pid, camid = pairs[missing[0]]
+        raise FileNotFoundError(
+            f"{root / MULTI_QUERY_FOLDER} is not all there: it has no image for {len(missing)} of "
+            f"{len(pairs)} queries, such as person {pid} under camera {camid}"
         )
     return images
 

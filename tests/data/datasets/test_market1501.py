@@ -213,3 +213,35 @@ def test_the_published_gallery_is_larger_with_distractors(market_root, caplog):
     assert published["gallery"] == Counts(515913, 751)
     assert "7 images, 3 ids, 4 cameras" in caplog.messages[2]
     assert "published with 515913 images, 751 ids." in caplog.messages[2]
+
+
+def test_a_multi_query_is_all_images_of_a_person_under_a_camera(market_root):
+    names = (
+        "0002_c1s1_000451_00.jpg",
+        "0002_c1s2_000500_00.jpg",
+        "0002_c2s1_000451_00.jpg",  # not the query's camera
+        "0011_c6s1_000001_00.jpg",
+        "0007_c1s1_000451_00.jpg",  # no query's person
+    )
+    for name in names:
+        write_noise(market_root / "gt_bbox" / name)
+    splits = create_dataset("market1501:multi_query=true", market_root)
+    assert splits.name == "market1501:multi_query=true"
+    assert [image[:4] for image in splits.query.images] == [
+        ("gt_bbox/0002_c1s1_000451_00.jpg", 2, 1, 0),
+        ("gt_bbox/0002_c1s2_000500_00.jpg", 2, 1, 0),
+        ("gt_bbox/0011_c6s1_000001_00.jpg", 11, 6, 1),
+    ]
+    single = create_dataset("market1501", market_root)
+    assert splits.gallery.images == single.gallery.images
+    assert splits.fingerprint != single.fingerprint
+
+
+def test_multi_queries_that_are_not_all_there_are_an_error(market_root):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*gt_bbox"):
+        create_dataset("market1501:multi_query=true", market_root)
+    write_noise(market_root / "gt_bbox" / "0002_c1s1_000451_00.jpg")
+    with pytest.raises(
+        FileNotFoundError, match="no image for 1 of 2 queries, such as person 11 under camera 6"
+    ):
+        create_dataset("market1501:multi_query=true", market_root)
