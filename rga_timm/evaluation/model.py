@@ -32,8 +32,8 @@ def evaluate_model(
             (B, 2) [person id, camera id], or (B, 3) with the tracklet: tracklets are ranked by the
             mean feature of their images, as `embed` says.
         gallery: the same. It may be of tracklets where the queries are images, and the reverse.
-        protocol: feature, distance, flip, re-ranking, precision and the kind of the CMC. What it
-            says of preprocessing and cameras is a matter of the loaders.
+        protocol: feature, distance, flip, scales, re-ranking, precision and the kind of the CMC.
+            What it says of preprocessing and cameras is a matter of the loaders.
         device: where the model runs and the ranking is computed.
         channels_last: run in that memory format.
         progress: show progress bars.
@@ -51,6 +51,7 @@ def evaluate_model(
             device=device,
             feature=protocol.feature,
             flip=protocol.flip,
+            scales=protocol.scales,
             amp_dtype=getattr(torch, protocol.amp_dtype) if protocol.amp_dtype else None,
             channels_last=channels_last,
             progress=progress,
