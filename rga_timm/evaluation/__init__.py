@@ -17,6 +17,13 @@ from rga_timm.evaluation.report import (
     save_reports,
 )
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation.store import (
+    StoredEmbeddings,
+    iter_embeddings,
+    read_embeddings,
+    read_stamp,
+)
+from rga_timm.evaluation.stored import evaluate_embeddings
 
 __all__ = [
     "AP_CONVENTIONS",
@@ -27,15 +34,20 @@ __all__ = [
     "ReidResult",
     "Report",
     "Reranking",
+    "StoredEmbeddings",
     "average_reports",
     "check_testable",
     "embed",
     "evaluate",
     "evaluate_dataset",
+    "evaluate_embeddings",
     "evaluate_model",
     "format_table",
+    "iter_embeddings",
     "k_reciprocal_rerank",
     "load_reports",
     "name_of_all_partitions",
+    "read_embeddings",
+    "read_stamp",
     "save_reports",
 ]
