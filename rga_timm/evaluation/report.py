@@ -102,7 +102,7 @@ class Report:
     protocol: Protocol
     metrics: Mapping[str, Any]
     checkpoint: str | None = None
-    software: Mapping[str, str] = field(default_factory=lambda: _software())
+    software: Mapping[str, str] = field(default_factory=lambda: software_versions())
 
     @classmethod
     def of(
@@ -209,7 +209,7 @@ def _cells(report: Report) -> list[str]:
     return [report.model, str(report.dataset["name"]), report.protocol.summary(), *percents]
 
 
-def _software() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of what computes the scores."""
     modules = {"timm": timm, "torch": torch, "torchvision": torchvision, "numpy": np}
     return {"rga_timm": __version__} | {name: str(m.__version__) for name, m in modules.items()}

@@ -157,16 +157,20 @@ def read_stamp(folder: str | Path) -> dict[str, Any]:
     return stamp
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Where two stamps differ in what decides the numbers; a line each, `name: ours, not theirs`.
+def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Where two stamps differ in what decides the numbers.
 
     Args:
-        ours: a stamp; `write_stamp` says what is in it.
-        theirs: another.
+        stored: a folder's stamp.
+        new: what would be written now.
+
+    Returns:
+        A text for each difference, such as `flip (false there, true now)`.
     """
-    # As JSON, in which a tuple and a list are the same.
-    pairs = [(name, json.dumps(ours.get(name)), json.dumps(theirs.get(name))) for name in DECISIVE]
-    return [f"{name}: {a}, not {b}" for name, a, b in pairs if a != b and name != "format_version"]
+    # As JSON, in which a tuple and a list are the same. The version is the writer's to add.
+    names = [name for name in DECISIVE if name != "format_version"]
+    pairs = [(name, json.dumps(stored.get(name)), json.dumps(new.get(name))) for name in names]
+    return [f"{name} ({there} there, {now} now)" for name, there, now in pairs if there != now]
 
 
 def shard_name(stamp: Mapping[str, Any], index: int) -> str:
@@ -200,13 +204,21 @@ def write_shard(
         The file.
 
     Raises:
-        ValueError: the number or the width of the embeddings is not the stamp's.
+        ValueError: the number or the width of the embeddings is not the stamp's, or some are not
+            finite.
         ImportError: pyarrow is not there, which Parquet needs.
     """
     expected = (len(shard_images(stamp, index)), stamp["width"])
     if embeddings.features.shape != expected:
         raise ValueError(
             f"shard {index} takes features of shape {expected}, got {embeddings.features.shape}"
+        )
+    broken = np.flatnonzero(~np.isfinite(embeddings.features).all(axis=1))
+    if len(broken):
+        raise ValueError(
+            f"the features of {len(broken)} images, such as {embeddings.paths[broken[0]]}, are not "
+            "finite. In float16 numbers above 65504 are infinite: bfloat16 or full precision have "
+            "room for more"
         )
     path = Path(folder) / shard_name(stamp, index)
     temporary = path.with_name(f".{path.name}.tmp")

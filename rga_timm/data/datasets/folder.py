@@ -105,6 +105,7 @@ class PassedOver:
         return images
 
     def log(self, root: Path) -> None:
+        """Warn of it."""
         for what, names in (
             ("files that are no images", self.files),
             ("folders of people that hold no image", self.people),
