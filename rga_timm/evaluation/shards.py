@@ -110,7 +110,7 @@ def _read_parquet(path: Path) -> Columns:
         ids = {field: table.column(name).to_numpy().copy() for name, field in _IDS.items()}
         texts = {field: table.column(name).to_pylist() for name, field in _TEXTS.items()}
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise ShardError(f"{path.name} is broken: {error}") from error
+        raise _broken(path, error) from error
     return Columns(features=features, **ids, **texts)
 
 
@@ -119,7 +119,11 @@ def _parquet_file(path: Path) -> Any:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path.name} is broken: {error}") from error
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> ShardError:
+    return ShardError(f"{path.name} is broken ({str(error).rstrip('.')})")
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -137,7 +141,10 @@ def _pyarrow() -> tuple[Any, Any]:
 def _write_safetensors(path: Path, columns: Columns, mark: str) -> None:
     tensors = {
         "embedding": np.ascontiguousarray(columns.features, dtype=np.float32),
-        **{name: np.ascontiguousarray(getattr(columns, field)) for name, field in _IDS.items()},
+        **{
+            name: np.ascontiguousarray(getattr(columns, field), dtype=np.int64)
+            for name, field in _IDS.items()
+        },
         # As tensors, for what safetensors calls metadata is limited in size.
         **{
             name: np.frombuffer(json.dumps(getattr(columns, field)).encode(), dtype=np.uint8)
@@ -153,7 +160,7 @@ def _look_into_safetensors(path: Path) -> tuple[str | None, int, int]:
             mark = (file.metadata() or {}).get(_MARK)
             rows, width = file.get_slice("embedding").get_shape()
     except (SafetensorError, OSError, ValueError) as error:
-        raise ShardError(f"{path.name} is broken: {error}") from error
+        raise _broken(path, error) from error
     return mark, rows, width
 
 
@@ -163,7 +170,7 @@ def _read_safetensors(path: Path) -> Columns:
             tensors = {name: file.get_tensor(name) for name in ("embedding", *_IDS, *_TEXTS)}
         texts = {field: json.loads(tensors[name].tobytes()) for name, field in _TEXTS.items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise ShardError(f"{path.name} is broken: {error}") from error
+        raise _broken(path, error) from error
     ids = {field: tensors[name] for name, field in _IDS.items()}
     return Columns(features=tensors["embedding"], **ids, **texts)
 
