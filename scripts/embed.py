@@ -144,11 +144,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if rank == 0 and not holds_embeddings(args.output):
             write_stamp(args.output, stamp)
         wait_for_all()
-        write_shards(args, model, config, images, own, progress=rank == 0)
+        stamp = read_stamp(args.output)
+        write_shards(args, model, config, stamp, images, own, progress=rank == 0)
         wait_for_all()
     except BaseException as error:  # Ctrl-C, and whatever else ends it
         if rank == 0 and holds_embeddings(args.output):
-            left, of = len(missing_shards(args.output, stamp)), shard_count(stamp)
+            left, of = len(missing_shards(args.output, read_stamp(args.output))), shard_count(stamp)
             how = "Interrupted" if isinstance(error, KeyboardInterrupt) else "Ended by an error"
             _logger.warning(
                 "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
@@ -242,7 +243,7 @@ def describe(
 
 
 def plan(args: argparse.Namespace, stamp: dict[str, Any]) -> list[int]:
-    """The shards that are to be made; the stamp becomes the folder's, where there is one.
+    """The shards that are to be made.
 
     Raises:
         ValueError: The folder holds other embeddings.
@@ -255,7 +256,6 @@ def plan(args: argparse.Namespace, stamp: dict[str, Any]) -> list[int]:
             f"{args.output} cannot be resumed, it holds embeddings of something else: "
             f"{'; '.join(found)}"
         )
-    stamp.update(stored)
     missing = missing_shards(args.output, stored)
     for reason in missing.values():
         if not reason.endswith("is missing"):
@@ -267,12 +267,12 @@ def write_shards(
     args: argparse.Namespace,
     model: torch.nn.Module,
     config: dict[str, Any],
+    stamp: dict[str, Any],
     images: ImageList,
     shards: list[int],
     progress: bool,
 ) -> None:
     """Embed the images of some shards, and write each as soon as it is whole."""
-    stamp = read_stamp(args.output)
     transform = eval_transform(
         config["input_size"][1:], config["mean"], config["std"], config["interpolation"]
     )
