@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from rga_timm.evaluation.embed import embed
+from rga_timm.evaluation.embed import Embeddings, embed
 from rga_timm.evaluation.ranking import ReidResult, evaluate
 from rga_timm.evaluation.report import Protocol
 
@@ -58,13 +58,37 @@ def evaluate_model(
         )
         for loader in (query, gallery)
     )
+    return evaluate_features(queries, images, protocol, device=device)
+
+
+def evaluate_features(
+    query: Embeddings,
+    gallery: Embeddings,
+    protocol: Protocol,
+    *,
+    device: torch.device | str | None = None,
+) -> ReidResult:
+    """Rank what is embedded, as a protocol says.
+
+    Args:
+        query: features and ids of the queries.
+        gallery: the same of the gallery.
+        protocol: distance, re-ranking and the kind of the CMC.
+        device: where the ranking is computed; as `evaluate`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     return evaluate(
-        queries.features,
-        queries.pids,
-        queries.camids,
-        images.features,
-        images.pids,
-        images.camids,
+        query.features,
+        query.pids,
+        query.camids,
+        gallery.features,
+        gallery.pids,
+        gallery.camids,
         metric=protocol.metric,
         rerank=protocol.rerank,
         single_gallery_shot=protocol.single_gallery_shot,

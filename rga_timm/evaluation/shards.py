@@ -1,4 +1,4 @@
-"""The files that embeddings lie in: one shard as Parquet or as safetensors.
+"""What is stored of images, and the files that it lies in: a shard as Parquet or safetensors.
 
 Parquet: columns path, split (string), pid, camid, tracklet (int64) and embedding (a list of D
 float32 of fixed size). Safetensors: tensors of the same names, path and split being the bytes of a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,18 @@ _IDS = {"pid": "pids", "camid": "camids", "tracklet": "tracklets"}
 _TEXTS = {"path": "paths", "split": "splits"}
 
 
-class Columns(NamedTuple):
-    """What a shard holds; as `StoredEmbeddings`."""
+@dataclass(frozen=True, eq=False)
+class StoredEmbeddings:
+    """The features of n images, with where they are and whom they show.
+
+    Attributes:
+        features: (n, D) float32, as the model gave them.
+        paths: of the images, relative to the stamp's `root`, with forward slashes.
+        splits: `query`, `gallery` or `train`; the empty string for images of a plain folder.
+        pids: (n,) int64 person ids; -1 where they are not known.
+        camids: (n,) int64 camera ids; -1 where they are not known.
+        tracklets: (n,) int64 tracklet numbers; -1 for images that are in none.
+    """
 
     features: np.ndarray
     paths: list[str]
@@ -31,18 +42,32 @@ class Columns(NamedTuple):
     camids: np.ndarray
     tracklets: np.ndarray
 
+    def __post_init__(self) -> None:
+        n = len(self.paths)
+        shapes = [np.shape(ids) for ids in (self.pids, self.camids, self.tracklets)]
+        if np.ndim(self.features) != 2 or len(self.features) != n or len(self.splits) != n:
+            raise ValueError(
+                f"{n} paths, {len(self.splits)} splits and features of shape "
+                f"{np.shape(self.features)} do not fit together"
+            )
+        if shapes != [(n,)] * 3:
+            raise ValueError(f"pids, camids and tracklets must be ({n},), got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
 
 class ShardError(Exception):
     """A shard is not there, or not what it should be. The message begins with the file's name."""
 
 
-def write_shard(path: Path, shard_format: str, columns: Columns, mark: str) -> None:
+def write_shard(path: Path, shard_format: str, embeddings: StoredEmbeddings, mark: str) -> None:
     """Write a file.
 
     Raises:
         ImportError: pyarrow is not there, which Parquet needs.
     """
-    _FORMATS[shard_format].write(path, columns, mark)
+    _FORMATS[shard_format].write(path, embeddings, mark)
 
 
 def check_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> None:
@@ -69,19 +94,22 @@ def check_shard(path: Path, shard_format: str, mark: str, rows: int, width: int)
         raise ShardError(f"{path.name} holds {found} instead of {expected}")
 
 
-def read_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> Columns:
+def read_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> StoredEmbeddings:
     """Read a file. Arguments and errors are those of `check_shard`."""
     check_shard(path, shard_format, mark, rows, width)
     return _FORMATS[shard_format].read(path)
 
 
-def _write_parquet(path: Path, columns: Columns, mark: str) -> None:
+def _write_parquet(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
     pa, pq = _pyarrow()
-    flat = pa.array(np.ascontiguousarray(columns.features, dtype=np.float32).reshape(-1))
+    flat = pa.array(np.ascontiguousarray(embeddings.features, dtype=np.float32).reshape(-1))
     arrays = {
-        **{name: pa.array(getattr(columns, field), pa.string()) for name, field in _TEXTS.items()},
-        **{name: pa.array(getattr(columns, field), pa.int64()) for name, field in _IDS.items()},
-        "embedding": pa.FixedSizeListArray.from_arrays(flat, columns.features.shape[1]),
+        **{
+            name: pa.array(getattr(embeddings, field), pa.string())
+            for name, field in _TEXTS.items()
+        },
+        **{name: pa.array(getattr(embeddings, field), pa.int64()) for name, field in _IDS.items()},
+        "embedding": pa.FixedSizeListArray.from_arrays(flat, embeddings.features.shape[1]),
     }
     table = pa.table(arrays).replace_schema_metadata({_MARK: mark})
     # A dictionary pays where the same value comes often.
@@ -98,7 +126,7 @@ def _look_into_parquet(path: Path) -> tuple[str | None, int, int]:
         return mark, file.metadata.num_rows, width
 
 
-def _read_parquet(path: Path) -> Columns:
+def _read_parquet(path: Path) -> StoredEmbeddings:
     pa, _ = _pyarrow()
     try:
         with _parquet_file(path) as file:
@@ -111,7 +139,7 @@ def _read_parquet(path: Path) -> Columns:
         texts = {field: table.column(name).to_pylist() for name, field in _TEXTS.items()}
     except (pa.ArrowException, OSError, KeyError) as error:
         raise _broken(path, error) from error
-    return Columns(features=features, **ids, **texts)
+    return StoredEmbeddings(features=features, **ids, **texts)
 
 
 def _parquet_file(path: Path) -> Any:
@@ -138,19 +166,14 @@ def _pyarrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _write_safetensors(path: Path, columns: Columns, mark: str) -> None:
-    tensors = {
-        "embedding": np.ascontiguousarray(columns.features, dtype=np.float32),
-        **{
-            name: np.ascontiguousarray(getattr(columns, field), dtype=np.int64)
-            for name, field in _IDS.items()
-        },
+def _write_safetensors(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
+    values = vars(embeddings)
+    tensors = {"embedding": np.ascontiguousarray(embeddings.features, dtype=np.float32)}
+    for name, field in _IDS.items():
+        tensors[name] = np.ascontiguousarray(values[field], dtype=np.int64)
+    for name, field in _TEXTS.items():
         # As tensors, for what safetensors calls metadata is limited in size.
-        **{
-            name: np.frombuffer(json.dumps(getattr(columns, field)).encode(), dtype=np.uint8)
-            for name, field in _TEXTS.items()
-        },
-    }
+        tensors[name] = np.frombuffer(json.dumps(values[field]).encode(), dtype=np.uint8)
     save_file(tensors, path, metadata={_MARK: mark})
 
 
@@ -164,7 +187,7 @@ def _look_into_safetensors(path: Path) -> tuple[str | None, int, int]:
     return mark, rows, width
 
 
-def _read_safetensors(path: Path) -> Columns:
+def _read_safetensors(path: Path) -> StoredEmbeddings:
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in ("embedding", *_IDS, *_TEXTS)}
@@ -172,13 +195,13 @@ def _read_safetensors(path: Path) -> Columns:
     except (SafetensorError, OSError, ValueError) as error:
         raise _broken(path, error) from error
     ids = {field: tensors[name] for name, field in _IDS.items()}
-    return Columns(features=tensors["embedding"], **ids, **texts)
+    return StoredEmbeddings(features=tensors["embedding"], **ids, **texts)
 
 
 class _Format(NamedTuple):
-    write: Callable[[Path, Columns, str], None]
+    write: Callable[[Path, StoredEmbeddings, str], None]
     look: Callable[[Path], tuple[str | None, int, int]]  # mark, rows, width
-    read: Callable[[Path], Columns]
+    read: Callable[[Path], StoredEmbeddings]
 
 
 _FORMATS = {

@@ -15,14 +15,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rga_timm.evaluation.shards import FORMATS, Columns, ShardError, check_shard, read_shard
-from rga_timm.evaluation.shards import write_shard as write_columns
+from rga_timm.evaluation import shards
+from rga_timm.evaluation.shards import FORMATS, ShardError, StoredEmbeddings
 
 STAMP = "embeddings.json"
 FORMAT_VERSION = 1
@@ -48,41 +47,6 @@ DECISIVE = (
     "shard_format",
     "shard_size",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class StoredEmbeddings:
-    """The features of n images, with where they are and whom they show.
-
-    Attributes:
-        features: (n, D) float32, as the model gave them.
-        paths: of the images, relative to the stamp's `root`, with forward slashes.
-        splits: `query`, `gallery` or `train`; the empty string for images of a plain folder.
-        pids: (n,) int64 person ids; -1 where they are not known.
-        camids: (n,) int64 camera ids; -1 where they are not known.
-        tracklets: (n,) int64 tracklet numbers; -1 for images that are in none.
-    """
-
-    features: np.ndarray
-    paths: list[str]
-    splits: list[str]
-    pids: np.ndarray
-    camids: np.ndarray
-    tracklets: np.ndarray
-
-    def __post_init__(self) -> None:
-        n = len(self.paths)
-        shapes = [np.shape(ids) for ids in (self.pids, self.camids, self.tracklets)]
-        if np.ndim(self.features) != 2 or len(self.features) != n or len(self.splits) != n:
-            raise ValueError(
-                f"{n} paths, {len(self.splits)} splits and features of shape "
-                f"{np.shape(self.features)} do not fit together"
-            )
-        if shapes != [(n,)] * 3:
-            raise ValueError(f"pids, camids and tracklets must be ({n},), got {shapes}")
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
 
 def write_stamp(folder: str | Path, stamp: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +85,7 @@ def holds_embeddings(folder: str | Path) -> str | None:
     folder = Path(folder)
     if (folder / STAMP).exists():
         return STAMP
-    shards = (path.name for name in FORMATS for path in folder.glob(f"part-*.{name}"))
-    return next(shards, None)
+    return next((path.name for name in FORMATS for path in folder.glob(f"part-*.{name}")), None)
 
 
 def read_stamp(folder: str | Path) -> dict[str, Any]:
@@ -222,9 +185,8 @@ def write_shard(
         )
     path = Path(folder) / shard_name(stamp, index)
     temporary = path.with_name(f".{path.name}.tmp")
-    columns = Columns(**vars(embeddings))
     try:
-        write_columns(temporary, stamp["shard_format"], columns, _mark(stamp, index))
+        shards.write_shard(temporary, stamp["shard_format"], embeddings, _mark(stamp, index))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -243,7 +205,7 @@ def missing_shards(folder: str | Path, stamp: Mapping[str, Any]) -> dict[int, st
     for index in range(shard_count(stamp)):
         path = Path(folder) / shard_name(stamp, index)
         try:
-            check_shard(path, *_expected(stamp, index))
+            shards.check_shard(path, *_expected(stamp, index))
         except ShardError as error:
             wrong[index] = str(error)
     return wrong
@@ -273,12 +235,12 @@ def iter_embeddings(folder: str | Path) -> Iterator[StoredEmbeddings]:
     for index in range(shard_count(stamp)):
         path = Path(folder) / shard_name(stamp, index)
         try:
-            columns = read_shard(path, *_expected(stamp, index))
+            embeddings = shards.read_shard(path, *_expected(stamp, index))
         except ShardError as error:
             raise ValueError(
                 f"{folder}: {error}. Delete it, and run embed.py again with --resume"
             ) from error
-        yield StoredEmbeddings(**columns._asdict())
+        yield embeddings
 
 
 def read_embeddings(folder: str | Path) -> StoredEmbeddings:

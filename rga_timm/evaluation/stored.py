@@ -12,7 +12,7 @@ import torch
 
 from rga_timm.data.reader import NO_TRACKLET
 from rga_timm.evaluation.embed import Embeddings
-from rga_timm.evaluation.ranking import evaluate
+from rga_timm.evaluation.model import evaluate_features
 from rga_timm.evaluation.report import Protocol, Report
 from rga_timm.evaluation.rerank import Reranking
 from rga_timm.evaluation.store import StoredEmbeddings, iter_embeddings, read_stamp
@@ -51,18 +51,7 @@ def evaluate_embeddings(
     stamp = check_testable_stamp(folder)
     protocol = protocol_of(stamp, metric, rerank)
     query, gallery = read_splits(folder, "query", "gallery")
-    result = evaluate(
-        query.features,
-        query.pids,
-        query.camids,
-        gallery.features,
-        gallery.pids,
-        gallery.camids,
-        metric=protocol.metric,
-        rerank=protocol.rerank,
-        single_gallery_shot=protocol.single_gallery_shot,
-        device=device,
-    )
+    result = evaluate_features(query, gallery, protocol, device=device)
     report = Report.of(
         result,
         model=stamp["model"],
