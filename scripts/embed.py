@@ -121,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
     # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if world_size > 1 and torch.device(args.device).type == "cuda":
+        torch.cuda.set_device(args.device)  # or pinned memory is the first GPU's for all
 
     # Images, model, and what is to be done. Each process finds out by itself: nothing is written.
     try:

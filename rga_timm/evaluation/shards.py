@@ -103,17 +103,19 @@ def read_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) 
 def _write_parquet(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
     pa, pq = _pyarrow()
     flat = pa.array(np.ascontiguousarray(embeddings.features, dtype=np.float32).reshape(-1))
-    arrays = {
-        **{
-            name: pa.array(getattr(embeddings, field), pa.string())
-            for name, field in _TEXTS.items()
-        },
-        **{name: pa.array(getattr(embeddings, field), pa.int64()) for name, field in _IDS.items()},
-        "embedding": pa.FixedSizeListArray.from_arrays(flat, embeddings.features.shape[1]),
-    }
+    values = vars(embeddings)
+    arrays = {name: pa.array(values[field], pa.string()) for name, field in _TEXTS.items()}
+    arrays |= {name: pa.array(values[field], pa.int64()) for name, field in _IDS.items()}
+    width = embeddings.features.shape[1]
+    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
     table = pa.table(arrays).replace_schema_metadata({_MARK: mark})
-    # A dictionary pays where the same value comes often.
-    pq.write_table(table, path, use_dictionary=["split", "pid", "camid", "tracklet"])
+    pq.write_table(
+        table,
+        path,
+        # Pays where the same value comes often.
+        use_dictionary=["split", "pid", "camid", "tracklet"],
+        write_page_checksum=True,
+    )
 
 
 def _look_into_parquet(path: Path) -> tuple[str | None, int, int]:
@@ -145,7 +147,7 @@ def _read_parquet(path: Path) -> StoredEmbeddings:
 def _parquet_file(path: Path) -> Any:
     pa, pq = _pyarrow()
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _broken(path, error) from error
 

@@ -247,6 +247,16 @@ def test_what_breaks_while_shards_are_read_is_told(folder: Path) -> None:
         next(parts)
 
 
+def test_a_flipped_bit_in_parquet_is_found_out(tmp_path: Path) -> None:
+    folder = write(tmp_path, shard_size=COUNT)
+    path = shard(folder, 0)
+    content = bytearray(path.read_bytes())
+    content[content.find(make_embeddings().features.tobytes()[:16])] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"part-00000.parquet is broken \(.*CRC"):
+        read_embeddings(folder)
+
+
 def test_wrong_embeddings_are_not_written(tmp_path: Path) -> None:
     stamp, embeddings = write_stamp(tmp_path, make_stamp()), make_embeddings()
     with pytest.raises(ValueError, match=r"shard 2 takes features of shape \(3, 6\), got \(4, 6\)"):
