@@ -1,6 +1,7 @@
 """Checkpoints in the Hugging Face Hub's layout, as timm reads it."""
 
 import copy
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,22 @@ def takes_img_size(model_name: str) -> bool:
         return bool(load_model_config_from_path(name)[0].get("fixed_input_size"))
     cfg = get_pretrained_cfg(name, allow_unregistered=True)
     return bool(cfg and cfg.fixed_input_size)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 of a model's weights and buffers: of names, types, shapes and bytes.
+
+    Args:
+        model: Not wrapped, as a wrapper changes the names. On whatever device.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, torch.Tensor):  # a module's extra state
+            digest.update(f"{name} {value!r}\n".encode())
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        # As bytes, for NumPy does not know all types.
+        digest.update(
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
     python scripts/evaluate.py local-dir:output/RUN/model --dataset market1501 --data-dir DIR
     python scripts/evaluate.py resnet50 --img-size 256 128 --feature pooled --flip --rerank
     python scripts/evaluate.py MODEL --dataset msmt17 viper:split=all --data-dir DIR DIR
+    python scripts/evaluate.py --embeddings FOLDER                 # that embed.py has written
 
 Any timm model will do. Images are resized and normalised as the model's own configuration says.
 Several data sets make one table, and split=all is the mean over a data set's partitions. Prints the
@@ -36,10 +37,12 @@ from rga_timm.evaluation import (
     Reranking,
     check_testable,
     evaluate_dataset,
+    evaluate_embeddings,
     format_table,
     save_reports,
 )
 from rga_timm.evaluation.embed import Feature
+from rga_timm.evaluation.stored import check_testable_stamp
 from rga_timm.hub import takes_img_size
 
 
@@ -48,32 +51,26 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model_options(parser)
+    add_model_options(parser, optional=True)
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="evaluate stored embeddings of a data set in the place of MODEL; of several folders "
+        "the results stand side by side",
+    )
 
     data = parser.add_argument_group("data")
     add_data_options(data)
-    data.add_argument(
-        "--img-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size in pixels (default: the model's)",
-    )
-    data.add_argument("--batch-size", type=positive_int, default=128, help="(default: %(default)s)")
-    data.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+    add_loading_options(data)
 
     test = parser.add_argument_group("test")
-    test.add_argument(
-        "--feature",
-        default="embedding",
-        choices=get_args(Feature),
-        help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
-        "feature (default: %(default)s)",
-    )
+    add_feature_options(test)
     test.add_argument(
         "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
     )
-    test.add_argument("--flip", action="store_true", help="average with the mirror image's feature")
     test.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
     test.add_argument("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
     test.add_argument("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
@@ -86,22 +83,17 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     run = parser.add_argument_group("run")
-    run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    run.add_argument(
-        "--amp-dtype",
-        choices=("float16", "bfloat16"),
-        help="mixed precision (default: full precision)",
-    )
-    run.add_argument("--channels-last", action="store_true", help="often faster on GPUs")
+    add_run_options(run)
     run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Which model, with which weights."""
     parser.add_argument(
         "model",
         metavar="MODEL",
+        nargs="?" if optional else None,
         help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",
     )
     weights = parser.add_mutually_exclusive_group()
@@ -114,6 +106,62 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--no-pretrained", action="store_true", help="take the untrained network")
 
 
+def add_loading_options(parser: argparse._ActionsContainer) -> None:
+    """How images are read."""
+    parser.add_argument(
+        "--img-size",
+        type=positive_int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size in pixels (default: the model's)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=128, help="(default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+
+
+def add_feature_options(parser: argparse._ActionsContainer) -> None:
+    """What is taken from the model."""
+    parser.add_argument(
+        "--feature",
+        default="embedding",
+        choices=get_args(Feature),
+        help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
+        "feature (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="average with the mirror image's feature"
+    )
+    parser.add_argument(
+        "--scales",
+        type=positive_float,
+        nargs="+",
+        default=[1.0],
+        metavar="X",
+        help="average the normalised features of the images resized by each factor (default: 1)",
+    )
+
+
+def add_run_options(parser: argparse._ActionsContainer) -> None:
+    """What the model runs on."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--amp-dtype",
+        choices=("float16", "bfloat16"),
+        help="mixed precision (default: full precision)",
+    )
+    parser.add_argument("--channels-last", action="store_true", help="often faster on GPUs")
+
+
+def positive_float(text: str) -> float:
+    """An argparse type."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
 def positive_int(text: str) -> int:
     """An argparse type."""
     value = int(text)
@@ -124,9 +172,30 @@ def positive_int(text: str) -> int:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    check_model(args, parser)
+    if args.embeddings:
+        check_embeddings(args, parser)
+    elif args.model is None:
+        parser.error("which MODEL? Or --embeddings FOLDER, for stored embeddings")
+    else:
+        check_model(args, parser)
     if args.output and not args.output.parent.is_dir():
         parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    check_run(args, parser)
+
+
+def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if an option is given that stored embeddings have decided on."""
+    decided = (
+        "model", "checkpoint", "no_pretrained", "dataset", "data_dir", "skip_bad_images",
+        "img_size", "feature", "flip", "scales", "amp_dtype",
+    )  # fmt: skip
+    if given := [name for name in decided if getattr(args, name) != parser.get_default(name)]:
+        names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]
+        parser.error(f"--embeddings does not go with {', '.join(names)}: their stamp says it all")
+
+
+def check_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless there is such a device."""
     if args.workers < 0:
         parser.error("--workers must not be negative")
     try:
@@ -202,6 +271,9 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     check(args, parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
+    if args.embeddings:
+        return finish(evaluate_stored(args, parser), args.output)
+
     # Data
     try:
         rerank = Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None
@@ -223,6 +295,7 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
         feature=args.feature,
         metric=args.metric,
         flip=args.flip,
+        scales=tuple(args.scales),
         rerank=rerank,
         amp_dtype=args.amp_dtype,
     )
@@ -242,9 +315,28 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
         )
         for partitions in test_sets
     ]
+    return finish(reports, args.output)
+
+
+def evaluate_stored(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
+    """The reports of stored embeddings."""
+    try:
+        rerank = Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None
+        for folder in args.embeddings:
+            check_testable_stamp(folder)
+        return [
+            evaluate_embeddings(folder, metric=args.metric, rerank=rerank, device=args.device)
+            for folder in args.embeddings
+        ]
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+
+def finish(reports: list[Report], output: Path | None) -> list[Report]:
+    """Show the reports, and keep them."""
     print(format_table(reports))
-    if args.output:
-        save_reports(reports, args.output)
+    if output:
+        save_reports(reports, output)
     return reports
 
 

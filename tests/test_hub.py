@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 
 import huggingface_hub
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.hub import save_pretrained
+from rga_timm.hub import save_pretrained, weights_digest
 
 
 def make(**kwargs) -> nn.Module:
@@ -151,3 +152,24 @@ def test_weights_by_tag_through_the_hub_cache(tmp_path, monkeypatch):
     other = timm.create_model("test_rga_resnet", pretrained=True, pretrained_cfg_overlay=overlay)
     assert asked == [("someone/rga", "model.safetensors")]
     assert_same(model, other)
+
+
+def test_the_digest_of_weights_is_of_every_value_and_of_nothing_else() -> None:
+    def digest(change: Callable[[nn.Module], object] = lambda model: None) -> str:
+        torch.manual_seed(0)
+        model = timm.create_model("test_resnet")
+        change(model)
+        return weights_digest(model)
+
+    same = digest()
+    assert len(same) == 64
+    assert digest(lambda model: model.eval()) == same
+    assert digest(lambda model: model.to(memory_format=torch.channels_last)) == same
+    others = [
+        digest(lambda model: model.fc.weight.data[3, 1].add_(1e-3)),
+        digest(lambda model: model.bn1.running_mean.add_(1e-3)),
+        digest(lambda model: model.bn1.num_batches_tracked.add_(1)),
+        digest(lambda model: model.bfloat16()),
+        digest(lambda model: model.reset_classifier(0)),
+    ]
+    assert len({same, *others}) == 6

@@ -8,6 +8,7 @@ from .datasets.table import write_table
 from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
+from .plain_folder import read_images
 from .reader import ReidDataset, ReidImage, ReidReader
 from .registry import (
     DatasetInfo,
@@ -48,6 +49,7 @@ __all__ = [
     "list_datasets",
     "parse_spec",
     "partition_specs",
+    "read_images",
     "register_dataset",
     "skip_bad_images",
     "train_transform",

@@ -128,7 +128,7 @@ class ReidSplits:
         top right bottom" of the box. The pixels do not count.
         """
         lines = sorted(
-            _fingerprint_line(split, image)
+            fingerprint_line(split, image)
             for split, reader in self.readers.items()
             for image in reader.images
         )
@@ -172,7 +172,8 @@ class ReidSplits:
         return sorted((set(self.train.pids.tolist()) & test) - {DISTRACTOR_PID})
 
 
-def _fingerprint_line(split: str, image: ReidImage) -> str:
+def fingerprint_line(split: str, image: ReidImage) -> str:
+    """What of an image the fingerprint is made of: `ReidSplits.fingerprint` says what that is."""
     fields: list[object] = [split, image.path, image.pid, image.camid]
     if image.tracklet != NO_TRACKLET:
         fields.append(image.tracklet)

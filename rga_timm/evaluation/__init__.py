@@ -18,6 +18,13 @@ from rga_timm.evaluation.report import (
     save_reports,
 )
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation.store import (
+    StoredEmbeddings,
+    iter_embeddings,
+    read_embeddings,
+    read_stamp,
+)
+from rga_timm.evaluation.stored import evaluate_embeddings
 from rga_timm.evaluation.verification import OperatingPoint, Verification, verify
 
 __all__ = [
@@ -31,19 +38,24 @@ __all__ = [
     "ReidResult",
     "Report",
     "Reranking",
+    "StoredEmbeddings",
     "Verification",
     "average_reports",
     "check_testable",
     "embed",
     "evaluate",
     "evaluate_dataset",
+    "evaluate_embeddings",
     "evaluate_model",
     "expand_queries",
     "format_table",
+    "iter_embeddings",
     "k_reciprocal_rerank",
     "load_reports",
     "name_of_all_partitions",
     "pool_queries",
+    "read_embeddings",
+    "read_stamp",
     "save_reports",
     "verify",
 ]

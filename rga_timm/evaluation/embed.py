@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rga_timm.evaluation.scales import check_scales, mean_of_scales, models_at_scales, resized
 from rga_timm.evaluation.tracklets import TrackletMeans
 
 Feature = Literal["embedding", "pooled"]
@@ -44,6 +45,7 @@ def embed(
     device: torch.device | str = "cpu",
     feature: Feature = "embedding",
     flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     amp_dtype: torch.dtype | None = None,
     channels_last: bool = False,
     progress: bool = True,
@@ -65,6 +67,11 @@ def embed(
             `embedding` the one after it. Any other model has one: what its classifier takes.
         flip: average the features of each image and its mirror image, not normalised, as the
             paper's own code does.
+        scales: factors by which the images are resized (bilinear, antialiased), to whole numbers of
+            pixels or of the model's patches. Of several, each scale's features (of image and mirror
+            image, with `flip`) are L2-normalised, averaged and normalised again, as image retrieval
+            does it (cirtorch, DELG). A model that takes one size only (`set_input_size`) is copied
+            for each other one, at the first batch.
         amp_dtype: autocast to this type; None for full precision.
         channels_last: run in that memory format, often faster on GPUs. The model keeps it.
         progress: show a progress bar.
@@ -75,10 +82,12 @@ def embed(
     Raises:
         TypeError: the model is not a timm model.
         ValueError: an unknown feature, an empty loader, targets that are not (B, 2) or (B, 3) or
-            now one and now the other, images of one tracklet with several persons or cameras, or
-            features that are not (B, D).
+            now one and now the other, images of one tracklet with several persons or cameras,
+            features that are not (B, D), scales that are not positive or two of which come to the
+            same size, or one that the model cannot take.
     """
     model = _check_model(model, feature)
+    scales = check_scales(scales)
     device = torch.device(device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device)
@@ -86,13 +95,19 @@ def embed(
         model.to(memory_format=torch.channels_last)
 
     features, targets, tracklets = [], [], TrackletMeans()
+    at_scales: dict[tuple[int, int], list[tuple[nn.Module, tuple[int, int]]]] = {}
     with _eval_mode(model), torch.inference_mode():
         for images, batch_targets in tqdm(loader, desc="embed", disable=not progress):
             images = images.to(device, memory_format=memory_format, non_blocking=True)
-            with _autocast(device, amp_dtype):
-                batch = _forward(model, images, feature)
-                if flip:
-                    batch = (batch.float() + _forward(model, images.flip(-1), feature).float()) / 2
+            img_size = (images.shape[-2], images.shape[-1])
+            if img_size not in at_scales:
+                at_scales[img_size] = models_at_scales(model, img_size, scales)
+            batch = mean_of_scales(
+                [
+                    _forward_flipped(scaled, resized(images, size), feature, flip, amp_dtype)
+                    for scaled, size in at_scales[img_size]
+                ]
+            )
             _check_batch(batch, batch_targets)
             if batch_targets.shape[1] == 3:
                 tracklets.add(batch.float(), batch_targets)
@@ -155,6 +170,17 @@ def _forward(model: Any, images: Tensor, feature: Feature) -> Tensor:
         pooled, embedding = model.forward_neck(features)
         return pooled if feature == "pooled" else embedding
     return model.forward_head(features, pre_logits=True)
+
+
+def _forward_flipped(
+    model: nn.Module, images: Tensor, feature: Feature, flip: bool, amp_dtype: torch.dtype | None
+) -> Tensor:
+    """Features (B, D); with `flip` their mean, float32, with those of the mirror images."""
+    with _autocast(images.device, amp_dtype):
+        features = _forward(model, images, feature)
+        if flip:
+            features = (features.float() + _forward(model, images.flip(-1), feature).float()) / 2
+    return features
 
 
 def _check_batch(features: Tensor, targets: Tensor) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from rga_timm.evaluation.embed import embed
+from rga_timm.evaluation.embed import Embeddings, embed
 from rga_timm.evaluation.ranking import ReidResult, evaluate
 from rga_timm.evaluation.report import Protocol
 
@@ -32,8 +32,8 @@ def evaluate_model(
             (B, 2) [person id, camera id], or (B, 3) with the tracklet: tracklets are ranked by the
             mean feature of their images, as `embed` says.
         gallery: the same. It may be of tracklets where the queries are images, and the reverse.
-        protocol: feature, distance, flip, re-ranking, precision and the kind of the CMC. What it
-            says of preprocessing and cameras is a matter of the loaders.
+        protocol: feature, distance, flip, scales, re-ranking, precision and the kind of the CMC.
+            What it says of preprocessing and cameras is a matter of the loaders.
         device: where the model runs and the ranking is computed.
         channels_last: run in that memory format.
         progress: show progress bars.
@@ -51,19 +51,44 @@ def evaluate_model(
             device=device,
             feature=protocol.feature,
             flip=protocol.flip,
+            scales=protocol.scales,
             amp_dtype=getattr(torch, protocol.amp_dtype) if protocol.amp_dtype else None,
             channels_last=channels_last,
             progress=progress,
         )
         for loader in (query, gallery)
     )
+    return evaluate_features(queries, images, protocol, device=device)
+
+
+def evaluate_features(
+    query: Embeddings,
+    gallery: Embeddings,
+    protocol: Protocol,
+    *,
+    device: torch.device | str | None = None,
+) -> ReidResult:
+    """Rank what is embedded, as a protocol says.
+
+    Args:
+        query: features and ids of the queries.
+        gallery: the same of the gallery.
+        protocol: distance, re-ranking and the kind of the CMC.
+        device: where the ranking is computed; as `evaluate`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     return evaluate(
-        queries.features,
-        queries.pids,
-        queries.camids,
-        images.features,
-        images.pids,
-        images.camids,
+        query.features,
+        query.pids,
+        query.camids,
+        gallery.features,
+        gallery.pids,
+        gallery.camids,
         metric=protocol.metric,
         rerank=protocol.rerank,
         single_gallery_shot=protocol.single_gallery_shot,

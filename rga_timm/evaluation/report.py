@@ -43,6 +43,7 @@ class Protocol:
         feature: `embedding` or `pooled`.
         metric: `cosine` or `euclidean`.
         flip: whether features are averaged with those of the mirror image.
+        scales: factors by which images were resized, as `embed` says.
         rerank: parameters of k-reciprocal re-ranking; None for none.
         amp_dtype: the autocast type, e.g. `float16`; None for full precision.
         single_gallery_shot: whether the CMC is of galleries with one image of each person.
@@ -57,6 +58,7 @@ class Protocol:
     feature: Feature = "embedding"
     metric: str = "cosine"
     flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
     rerank: Reranking | None = None
     amp_dtype: str | None = None
     single_gallery_shot: bool = False
@@ -67,6 +69,8 @@ class Protocol:
         parts = [f"{self.img_size[0]}x{self.img_size[1]}", self.feature, self.metric]
         if self.flip:
             parts.append("flip")
+        if self.scales != (1.0,):
+            parts.append("scales " + " ".join(f"{scale:g}" for scale in self.scales))
         if self.rerank:
             k1, k2, lambda_value = asdict(self.rerank).values()
             parts.append(f"re-ranked ({k1}, {k2}, {lambda_value})")
@@ -98,7 +102,7 @@ class Report:
     protocol: Protocol
     metrics: Mapping[str, Any]
     checkpoint: str | None = None
-    software: Mapping[str, str] = field(default_factory=lambda: _software())
+    software: Mapping[str, str] = field(default_factory=lambda: software_versions())
 
     @classmethod
     def of(
@@ -140,8 +144,9 @@ class Report:
             raise ValueError(f"not a report in {_UNITS}")
         report.pop("ap_conventions", None)
         protocol = dict(report.pop("protocol"))
-        for name in ("img_size", "mean", "std"):
-            protocol[name] = tuple(protocol[name])
+        for name in ("img_size", "mean", "std", "scales"):
+            if name in protocol:
+                protocol[name] = tuple(protocol[name])
         if protocol["rerank"] is not None:
             protocol["rerank"] = Reranking(**protocol["rerank"])
         return cls(protocol=Protocol(**protocol), **report)
@@ -204,7 +209,7 @@ def _cells(report: Report) -> list[str]:
     return [report.model, str(report.dataset["name"]), report.protocol.summary(), *percents]
 
 
-def _software() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of what computes the scores."""
     modules = {"timm": timm, "torch": torch, "torchvision": torchvision, "numpy": np}
     return {"rga_timm": __version__} | {name: str(m.__version__) for name, m in modules.items()}

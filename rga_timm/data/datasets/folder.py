@@ -65,7 +65,7 @@ def folder(
     """
     root = _check_root(root)
     camera_of = _camera_reader(camera)
-    passed = _PassedOver()
+    passed = PassedOver()
     walked = list(_walk(root, passed))
     images = [
         NamedImage(str(root / path), path, person, camera_of(path, below), split)
@@ -90,8 +90,8 @@ def folder(
     return splits_from_names("folder", root, images, by_identity)
 
 
-class _PassedOver:
-    """What is no image of a person; said once for all of it."""
+class PassedOver:
+    """What is no image, or of nobody; said once for all of it."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
@@ -105,6 +105,7 @@ class _PassedOver:
         return images
 
     def log(self, root: Path) -> None:
+        """Warn of it."""
         for what, names in (
             ("files that are no images", self.files),
             ("folders of people that hold no image", self.people),
@@ -120,7 +121,7 @@ def _check_root(root: Path | None) -> Path:
     return root
 
 
-def _walk(root: Path, passed: _PassedOver) -> Iterator[tuple[str | None, str, list[str], str]]:
+def _walk(root: Path, passed: PassedOver) -> Iterator[tuple[str | None, str, list[str], str]]:
     """Split, person, folders below the person's, and path of each image, in a fixed order."""
     tops = _tops(root)
     for top in dict.fromkeys([root, *tops]):
@@ -133,7 +134,7 @@ def _walk(root: Path, passed: _PassedOver) -> Iterator[tuple[str | None, str, li
             )
     for top, split in tops.items():
         for person in subfolders(top):
-            paths = list(_images_below(person, passed))
+            paths = list(images_below(person, passed))
             if not paths:
                 passed.people.append(str(person.relative_to(root)))
             for path in paths:
@@ -141,7 +142,9 @@ def _walk(root: Path, passed: _PassedOver) -> Iterator[tuple[str | None, str, li
                 yield split, person.name, below, path.relative_to(root).as_posix()
 
 
-def _images_below(folder: Path, passed: _PassedOver) -> Iterator[Path]:
+def images_below(folder: Path, passed: PassedOver) -> Iterator[Path]:
+    """The images in a folder and the folders below it, in a fixed order; links are followed."""
+
     def stop(error: OSError) -> None:
         raise error  # os.walk would pass over a folder that it may not read
 

@@ -1,0 +1,213 @@
+"""What is stored of images, and the files that it lies in: a shard as Parquet or safetensors.
+
+Parquet: columns path, split (string), pid, camid, tracklet (int64) and embedding (a list of D
+float32 of fixed size). Safetensors: tensors of the same names, path and split being the bytes of a
+JSON list of strings. Both carry a mark, which says what they are a part of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+_MARK = "rga_timm"  # the key of the mark in either format's metadata
+_IDS = {"pid": "pids", "camid": "camids", "tracklet": "tracklets"}
+_TEXTS = {"path": "paths", "split": "splits"}
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEmbeddings:
+    """The features of n images, with where they are and whom they show.
+
+    Attributes:
+        features: (n, D) float32, as the model gave them.
+        paths: of the images, relative to the stamp's `root`, with forward slashes.
+        splits: `query`, `gallery` or `train`; the empty string for images of a plain folder.
+        pids: (n,) int64 person ids; -1 where they are not known.
+        camids: (n,) int64 camera ids; -1 where they are not known.
+        tracklets: (n,) int64 tracklet numbers; -1 for images that are in none.
+    """
+
+    features: np.ndarray
+    paths: list[str]
+    splits: list[str]
+    pids: np.ndarray
+    camids: np.ndarray
+    tracklets: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.paths)
+        shapes = [np.shape(ids) for ids in (self.pids, self.camids, self.tracklets)]
+        if np.ndim(self.features) != 2 or len(self.features) != n or len(self.splits) != n:
+            raise ValueError(
+                f"{n} paths, {len(self.splits)} splits and features of shape "
+                f"{np.shape(self.features)} do not fit together"
+            )
+        if shapes != [(n,)] * 3:
+            raise ValueError(f"pids, camids and tracklets must be ({n},), got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class ShardError(Exception):
+    """A shard is not there, or not what it should be. The message begins with the file's name."""
+
+
+def write_shard(path: Path, shard_format: str, embeddings: StoredEmbeddings, mark: str) -> None:
+    """Write a file.
+
+    Raises:
+        ImportError: pyarrow is not there, which Parquet needs.
+    """
+    _FORMATS[shard_format].write(path, embeddings, mark)
+
+
+def check_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> None:
+    """See whether a file is what it should be, without reading the embeddings.
+
+    Args:
+        path: the file.
+        shard_format: `parquet` or `safetensors`.
+        mark: that it was written with.
+        rows: number of embeddings.
+        width: of the embeddings.
+
+    Raises:
+        ShardError: it is missing, broken, of something else, or of another size.
+        ImportError: pyarrow is not there, which Parquet needs.
+    """
+    if not path.is_file():
+        raise ShardError(f"{path.name} is missing")
+    found_mark, *shape = _FORMATS[shard_format].look(path)
+    if found_mark != mark:
+        raise ShardError(f"{path.name} is a part of other embeddings")
+    if shape != [rows, width]:
+        found, expected = (f"{n} embeddings of width {d}" for n, d in (shape, (rows, width)))
+        raise ShardError(f"{path.name} holds {found} instead of {expected}")
+
+
+def read_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> StoredEmbeddings:
+    """Read a file. Arguments and errors are those of `check_shard`."""
+    check_shard(path, shard_format, mark, rows, width)
+    return _FORMATS[shard_format].read(path)
+
+
+def _write_parquet(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
+    pa, pq = _pyarrow()
+    flat = pa.array(np.ascontiguousarray(embeddings.features, dtype=np.float32).reshape(-1))
+    values = vars(embeddings)
+    arrays = {name: pa.array(values[field], pa.string()) for name, field in _TEXTS.items()}
+    arrays |= {name: pa.array(values[field], pa.int64()) for name, field in _IDS.items()}
+    width = embeddings.features.shape[1]
+    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
+    table = pa.table(arrays).replace_schema_metadata({_MARK: mark})
+    pq.write_table(
+        table,
+        path,
+        # Pays where the same value comes often.
+        use_dictionary=["split", "pid", "camid", "tracklet"],
+        write_page_checksum=True,
+    )
+
+
+def _look_into_parquet(path: Path) -> tuple[str | None, int, int]:
+    with _parquet_file(path) as file:
+        schema = file.schema_arrow
+        mark = (schema.metadata or {}).get(_MARK.encode(), b"").decode()
+        index = schema.get_field_index("embedding")
+        # Lists of no fixed size have no list_size: those are not ours.
+        width = getattr(schema.field(index).type, "list_size", -1) if index >= 0 else -1
+        return mark, file.metadata.num_rows, width
+
+
+def _read_parquet(path: Path) -> StoredEmbeddings:
+    pa, _ = _pyarrow()
+    try:
+        with _parquet_file(path) as file:
+            table = file.read().combine_chunks()
+        embedding = table.column("embedding").combine_chunks()
+        if isinstance(embedding, pa.ChunkedArray):  # older pyarrow
+            embedding = pa.concat_arrays(embedding.chunks)
+        features = embedding.flatten().to_numpy().reshape(len(table), -1).copy()  # writable
+        ids = {field: table.column(name).to_numpy().copy() for name, field in _IDS.items()}
+        texts = {field: table.column(name).to_pylist() for name, field in _TEXTS.items()}
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _broken(path, error) from error
+    return StoredEmbeddings(features=features, **ids, **texts)
+
+
+def _parquet_file(path: Path) -> Any:
+    pa, pq = _pyarrow()
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> ShardError:
+    return ShardError(f"{path.name} is broken ({str(error).rstrip('.')})")
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError(
+            "embeddings in Parquet need pyarrow: pip install 'rga-timm[data]'; or write them as "
+            "safetensors"
+        ) from error
+    return pa, pq
+
+
+def _write_safetensors(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
+    values = vars(embeddings)
+    tensors = {"embedding": np.ascontiguousarray(embeddings.features, dtype=np.float32)}
+    for name, field in _IDS.items():
+        tensors[name] = np.ascontiguousarray(values[field], dtype=np.int64)
+    for name, field in _TEXTS.items():
+        # As tensors, for what safetensors calls metadata is limited in size.
+        tensors[name] = np.frombuffer(json.dumps(values[field]).encode(), dtype=np.uint8)
+    save_file(tensors, path, metadata={_MARK: mark})
+
+
+def _look_into_safetensors(path: Path) -> tuple[str | None, int, int]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            mark = (file.metadata() or {}).get(_MARK)
+            rows, width = file.get_slice("embedding").get_shape()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _broken(path, error) from error
+    return mark, rows, width
+
+
+def _read_safetensors(path: Path) -> StoredEmbeddings:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in ("embedding", *_IDS, *_TEXTS)}
+        texts = {field: json.loads(tensors[name].tobytes()) for name, field in _TEXTS.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _broken(path, error) from error
+    ids = {field: tensors[name] for name, field in _IDS.items()}
+    return StoredEmbeddings(features=tensors["embedding"], **ids, **texts)
+
+
+class _Format(NamedTuple):
+    write: Callable[[Path, StoredEmbeddings, str], None]
+    look: Callable[[Path], tuple[str | None, int, int]]  # mark, rows, width
+    read: Callable[[Path], StoredEmbeddings]
+
+
+_FORMATS = {
+    "parquet": _Format(_write_parquet, _look_into_parquet, _read_parquet),
+    "safetensors": _Format(_write_safetensors, _look_into_safetensors, _read_safetensors),
+}
+FORMATS = tuple(_FORMATS)
