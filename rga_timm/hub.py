@@ -1,12 +1,14 @@
 """Checkpoints in the Hugging Face Hub's layout, as timm reads it."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.models import get_pretrained_cfg, parse_model_name
 from timm.models._hub import (
+    download_from_hf,
     load_model_config_from_hf,
     load_model_config_from_path,
     save_for_hf,
@@ -58,6 +60,23 @@ def save_pretrained(
         safe_serialization=True,
     )
     return directory
+
+
+def read_reid(model_name: str) -> dict[str, Any]:
+    """What a model's folder or repository records of data, protocol and metrics.
+
+    Args:
+        model_name: As :func:`timm.create_model` takes it.
+
+    Returns:
+        The ``reid`` section of its config; empty where there is none, as of a plain timm name.
+    """
+    source, name = parse_model_name(model_name)
+    if source is None:
+        return {}
+    path = download_from_hf(name, "config.json") if source == "hf-hub" else f"{name}/config.json"
+    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    return dict(config.get("reid") or {})
 
 
 def takes_img_size(model_name: str) -> bool:

@@ -3,10 +3,12 @@
     python scripts/evaluate.py local-dir:output/RUN/model --dataset market1501 --data-dir DIR
     python scripts/evaluate.py resnet50 --img-size 256 128 --feature pooled --flip --rerank
     python scripts/evaluate.py MODEL --dataset msmt17 viper:split=all --data-dir DIR DIR
+    python scripts/evaluate.py --compare a.json b.json
 
 Any timm model will do. Images are resized and normalised as the model's own configuration says.
 Several data sets make one table, and split=all is the mean over a data set's partitions. Prints the
-scores in percent; --output keeps them, with everything that they depend on, as JSON.
+scores in percent; --output keeps them, with everything that they depend on, as JSON. --compare puts
+such files side by side.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from data_options import (
     pair_with_folders,
     read_partitions,
 )
+from evaluate_compare import add_compare_options, compare
 from timm.data import resolve_data_config
 
 import rga_timm  # noqa: F401 - registers the models with timm
@@ -36,11 +39,13 @@ from rga_timm.evaluation import (
     Reranking,
     check_testable,
     evaluate_dataset,
+    format_card,
+    format_intervals,
     format_table,
     save_reports,
 )
 from rga_timm.evaluation.embed import Feature
-from rga_timm.hub import takes_img_size
+from rga_timm.hub import read_reid, takes_img_size
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -48,7 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model_options(parser)
+    add_model_options(parser, required=False)
 
     data = parser.add_argument_group("data")
     add_data_options(data)
@@ -94,14 +99,23 @@ def get_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--channels-last", action="store_true", help="often faster on GPUs")
     run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
+    run.add_argument(
+        "--no-per-query",
+        action="store_true",
+        help="keep the results of each query out of it: the file is small, and two of them can be "
+        "compared without confidence intervals only",
+    )
+    run.add_argument("--card", action="store_true", help="print all that the scores depend on")
+    add_compare_options(parser)
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Which model, with which weights."""
     parser.add_argument(
         "model",
         metavar="MODEL",
+        nargs=None if required else "?",
         help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",
     )
     weights = parser.add_mutually_exclusive_group()
@@ -137,6 +151,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message unless there is such a model, with such weights."""
+    if args.model is None:
+        parser.error("name a MODEL to evaluate, or reports to --compare")
     try:
         source, name = timm.models.parse_model_name(args.model)
     except ValueError as error:
@@ -199,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     """Evaluate as the command line says; the reports are returned for other programs."""
     parser = get_parser()
     args = parser.parse_args(argv)
+    if args.compare:
+        return compare(args, parser)
     check(args, parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
@@ -239,10 +257,16 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
             num_workers=args.workers,
             device=args.device,
             channels_last=args.channels_last,
+            per_query=bool(args.output) and not args.no_per_query,
+            trained_on=read_reid(args.model).get("trained_on", ()),
         )
         for partitions in test_sets
     ]
     print(format_table(reports))
+    if intervals := format_intervals(reports):
+        print(intervals)
+    if args.card:
+        print("", *map(format_card, reports), sep="\n\n")
     if args.output:
         save_reports(reports, args.output)
     return reports

@@ -46,6 +46,7 @@ from tqdm import tqdm
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.evaluation import (
     Report,
+    describe_training,
     evaluate_dataset,
     format_table,
     load_reports,
@@ -142,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 num_workers=args.workers,
                 device=device,
                 channels_last=args.channels_last,
+                log_warnings=False,  # once, at the end
             )
             for partitions in data.test_sets
         ]
@@ -342,10 +344,13 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
             "dataset": [splits.name for splits in data.sources],
             "eval_dataset": data.test_names,
         },
-        "trained_on": [splits.describe() for splits in data.sources],
+        "trained_on": [describe_training(splits) for splits in data.sources],
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }
+    for report in reports:
+        for warning in report.warnings:
+            _logger.warning("%s: %s", report.dataset["name"], warning)
     model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(model, run / "model", reid=reid, model_args=args.model_kwargs)
     for stale in run.glob("recovery-*.pth.tar"):

@@ -4,23 +4,35 @@ Works on any timm model, and on any features: nothing here knows how they were m
 """
 
 from rga_timm.evaluation.average import average_reports, name_of_all_partitions
+from rga_timm.evaluation.card import format_card
+from rga_timm.evaluation.compare import (
+    DifferentProtocolsError,
+    check_same_protocol,
+    format_comparison,
+    match_reports,
+)
 from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
+from rga_timm.evaluation.diagnosis import describe_training, diagnose
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
-from rga_timm.evaluation.model import evaluate_model
+from rga_timm.evaluation.intervals import bootstrap_interval, paired_difference
+from rga_timm.evaluation.model import evaluate_embeddings, evaluate_model
 from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
 from rga_timm.evaluation.report import (
     AP_CONVENTIONS,
     Protocol,
     Report,
+    format_intervals,
     format_table,
     load_reports,
     save_reports,
 )
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation.weights_hash import hash_weights
 
 __all__ = [
     "AP_CONVENTIONS",
     "METRICS",
+    "DifferentProtocolsError",
     "Embedder",
     "Embeddings",
     "Protocol",
@@ -28,14 +40,25 @@ __all__ = [
     "Report",
     "Reranking",
     "average_reports",
+    "bootstrap_interval",
+    "check_same_protocol",
     "check_testable",
+    "describe_training",
+    "diagnose",
     "embed",
     "evaluate",
     "evaluate_dataset",
+    "evaluate_embeddings",
     "evaluate_model",
+    "format_card",
+    "format_comparison",
+    "format_intervals",
     "format_table",
+    "hash_weights",
     "k_reciprocal_rerank",
     "load_reports",
+    "match_reports",
     "name_of_all_partitions",
+    "paired_difference",
     "save_reports",
 ]

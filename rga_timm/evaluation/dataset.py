@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
 from rga_timm.evaluation.average import average_reports
-from rga_timm.evaluation.model import evaluate_model
+from rga_timm.evaluation.diagnosis import diagnose
+from rga_timm.evaluation.model import embed_as, evaluate_embeddings
+from rga_timm.evaluation.per_query import per_query_results, query_ids
 from rga_timm.evaluation.report import Protocol, Report
+from rga_timm.evaluation.weights_hash import hash_weights
+
+_logger = logging.getLogger(__name__)
 
 
 def evaluate_dataset(
@@ -26,6 +33,9 @@ def evaluate_dataset(
     device: torch.device | str = "cpu",
     channels_last: bool = False,
     progress: bool = True,
+    per_query: bool = False,
+    trained_on: Sequence[Mapping[str, Any]] = (),
+    log_warnings: bool = True,
 ) -> Report:
     """Find the queries of a data set in its gallery.
 
@@ -41,9 +51,14 @@ def evaluate_dataset(
         device: where the model runs and the ranking is computed.
         channels_last: run in that memory format.
         progress: show progress bars.
+        per_query: keep how each query fared, for paired comparisons. The mean over partitions
+            has no such results.
+        trained_on: what the model says that it was trained on, for the warnings: the list of that
+            name in `rga_timm.hub.read_reid`.
+        log_warnings: log the report's warnings too.
 
     Returns:
-        The report.
+        The report, with the hash of the weights and what `diagnose` warns of.
 
     Raises:
         ValueError: the data set has no queries or no gallery, or as `evaluate`.
@@ -53,30 +68,34 @@ def evaluate_dataset(
     transform = eval_transform(
         protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
     )
+    weights = hash_weights(model)
     reports = []
     for part in partitions:
         part_protocol = replace(
             protocol, cameras=part.has_cameras, single_gallery_shot=part.single_gallery_shot
         )
         query, gallery = (
-            create_eval_loader(
-                reader,
-                transform,
-                batch_size,
-                num_workers=num_workers,
-                pin_memory=torch.device(device).type == "cuda",
+            embed_as(
+                part_protocol,
+                model,
+                create_eval_loader(
+                    reader,
+                    transform,
+                    batch_size,
+                    num_workers=num_workers,
+                    pin_memory=torch.device(device).type == "cuda",
+                ),
+                device=device,
+                channels_last=channels_last,
+                progress=progress,
             )
             for reader in (part.query, part.gallery)
         )
-        result = evaluate_model(
-            model,
-            query,
-            gallery,
-            part_protocol,
-            device=device,
-            channels_last=channels_last,
-            progress=progress,
-        )
+        result = evaluate_embeddings(query, gallery, part_protocol, device=device)
+        warnings = diagnose(part, query, gallery, metric=protocol.metric, trained_on=trained_on)
+        if log_warnings:
+            for warning in warnings:
+                _logger.warning("%s: %s", part.name, warning)
         reports.append(
             Report.of(
                 result,
@@ -84,6 +103,10 @@ def evaluate_dataset(
                 checkpoint=checkpoint,
                 dataset=part.describe(),
                 protocol=part_protocol,
+                weights=weights,
+                query_pids=query.pids,
+                per_query=per_query_results(result, query_ids(part.query)) if per_query else None,
+                warnings=warnings,
             )
         )
     return reports[0] if len(reports) == 1 else average_reports(reports)

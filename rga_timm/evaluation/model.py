@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from rga_timm.evaluation.embed import embed
+from rga_timm.evaluation.embed import Embeddings, embed
 from rga_timm.evaluation.ranking import ReidResult, evaluate
 from rga_timm.evaluation.report import Protocol
 
@@ -45,18 +45,77 @@ def evaluate_model(
         ValueError: as `embed` and `evaluate`.
     """
     queries, images = (
-        embed(
+        embed_as(
+            protocol,
             model,
             loader,
             device=device,
-            feature=protocol.feature,
-            flip=protocol.flip,
-            amp_dtype=getattr(torch, protocol.amp_dtype) if protocol.amp_dtype else None,
             channels_last=channels_last,
             progress=progress,
         )
         for loader in (query, gallery)
     )
+    return evaluate_embeddings(queries, images, protocol, device=device)
+
+
+def embed_as(
+    protocol: Protocol,
+    model: nn.Module,
+    loader: Batches,
+    *,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed the images of a loader, as a protocol says.
+
+    Args:
+        protocol: feature, flip and precision.
+        model: as for `evaluate_model`, and so are the others.
+        loader: queries or gallery.
+        device: the same.
+        channels_last: the same.
+        progress: the same.
+
+    Returns:
+        The features, of images or of tracklets.
+
+    Raises:
+        ValueError: as `embed`.
+    """
+    return embed(
+        model,
+        loader,
+        device=device,
+        feature=protocol.feature,
+        flip=protocol.flip,
+        amp_dtype=getattr(torch, protocol.amp_dtype) if protocol.amp_dtype else None,
+        channels_last=channels_last,
+        progress=progress,
+    )
+
+
+def evaluate_embeddings(
+    queries: Embeddings,
+    images: Embeddings,
+    protocol: Protocol,
+    *,
+    device: torch.device | str = "cpu",
+) -> ReidResult:
+    """Rank features that were made before, as a protocol says.
+
+    Args:
+        queries: the queries' features and ids.
+        images: the gallery's.
+        protocol: distance, re-ranking and the kind of the CMC.
+        device: where the ranking is computed.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     return evaluate(
         queries.features,
         queries.pids,

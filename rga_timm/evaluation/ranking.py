@@ -7,7 +7,6 @@ matches where it belongs, and the gaps are counted. Queries go in tiles, in boun
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from rga_timm.evaluation import distance, scores
 from rga_timm.evaluation.features import Ids, check_features, check_ids, check_same_width
+from rga_timm.evaluation.matches import MatchCounts
 from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
 from rga_timm.evaluation.single_shot import expected_cmc
 
@@ -36,6 +36,8 @@ class ReidResult:
             these were asked for; everything else is of the whole gallery always.
         num_valid_queries: queries with at least one true match: those that count.
         average_precision: (Q,) step AP of each query; NaN for a query that does not count.
+        average_precision_trapezoid: (Q,) its trapezoid AP, NaN likewise.
+        inverse_negative_penalty: (Q,) its INP, NaN likewise.
         first_match_rank: (Q,) rank of the nearest match, from 1; -1 for a query that does not
             count.
     """
@@ -46,6 +48,8 @@ class ReidResult:
     cmc: np.ndarray
     num_valid_queries: int
     average_precision: np.ndarray
+    average_precision_trapezoid: np.ndarray
+    inverse_negative_penalty: np.ndarray
     first_match_rank: np.ndarray
 
 
@@ -117,11 +121,9 @@ def evaluate(
     query_camids = check_ids("query_camids", query_camids, len(query))
     gallery_pids = check_ids("gallery_pids", gallery_pids, len(gallery))
     gallery_camids = check_ids("gallery_camids", gallery_camids, len(gallery))
-    if not _any_match(query_pids, query_camids, gallery_pids, gallery_camids):
-        raise ValueError(
-            "no query has a match: not one person of the queries is in the gallery under another "
-            "camera. Are these the pids and camids of the same data set?"
-        )
+    matches = MatchCounts.of(query_pids, query_camids, gallery_pids, gallery_camids)
+    if not matches.counted:
+        raise ValueError(f"no query has a match: {matches.reasons()}")
 
     device = distance.compute_device(device or gallery.device)
     distances = _distances(query, gallery, metric, reranking, device)
@@ -151,19 +153,6 @@ def as_reranking(rerank: Reranking | Mapping[str, Any] | None) -> Reranking | No
     if isinstance(rerank, Mapping):
         return Reranking(**rerank)
     raise TypeError(f"rerank must be None, a Reranking or a dict, got {type(rerank).__name__}")
-
-
-def _any_match(
-    query_pids: np.ndarray,
-    query_camids: np.ndarray,
-    gallery_pids: np.ndarray,
-    gallery_camids: np.ndarray,
-) -> bool:
-    """Whether any query's person is in the gallery under another camera."""
-    images = Counter(gallery_pids.tolist())
-    same_camera = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
-    queries = zip(query_pids.tolist(), query_camids.tolist(), strict=True)
-    return any(images[pid] > same_camera[pid, camid] for pid, camid in queries)
 
 
 def _distances(
@@ -229,15 +218,24 @@ def match_ranks(gaps: Tensor, counts: Tensor) -> list[np.ndarray]:
 
 def _summarise(ranks: list[np.ndarray], max_rank: int) -> ReidResult:
     """Mean scores over the queries that have a match; `ranks` as `match_ranks` gives them."""
-    valid = [r for r in ranks if len(r)]
     first_ranks = np.array([r[0] if len(r) else -1 for r in ranks])
-    step_aps = np.array([scores.average_precision(r) if len(r) else np.nan for r in ranks])
+    step_aps, trapezoid_aps, inps = (
+        np.array([score(r) if len(r) else np.nan for r in ranks])
+        for score in (
+            scores.average_precision,
+            scores.trapezoid_average_precision,
+            scores.inverse_negative_penalty,
+        )
+    )
+    counted = first_ranks >= 0
     return ReidResult(
-        mAP=float(np.nanmean(step_aps)),
-        mAP_trapezoid=float(np.mean([scores.trapezoid_average_precision(r) for r in valid])),
-        mINP=float(np.mean([scores.inverse_negative_penalty(r) for r in valid])),
-        cmc=scores.cumulative_matches(first_ranks[first_ranks >= 0], max_rank),
-        num_valid_queries=len(valid),
+        mAP=float(np.mean(step_aps[counted])),
+        mAP_trapezoid=float(np.mean(trapezoid_aps[counted])),
+        mINP=float(np.mean(inps[counted])),
+        cmc=scores.cumulative_matches(first_ranks[counted], max_rank),
+        num_valid_queries=int(counted.sum()),
         average_precision=step_aps,
-        first_match_rank=np.where(first_ranks >= 0, first_ranks + 1, -1),
+        average_precision_trapezoid=trapezoid_aps,
+        inverse_negative_penalty=inps,
+        first_match_rank=np.where(counted, first_ranks + 1, -1),
     )
