@@ -76,12 +76,18 @@ def match_reports(files: Mapping[str, Sequence[Report]]) -> list[dict[str, Repor
 
 def protocol_differences(a: Report, b: Report) -> dict[str, tuple[str, str]]:
     """What makes two reports' scores incomparable: what it is, and what each says."""
-    found = {}
-    if not same_test_images(a, b):
-        found = _differences(_data_set(a), _data_set(b))
-        # Without fingerprints there may be nothing but a name to go by.
-        found = found or {"data set": (str(dict(a.dataset)), str(dict(b.dataset)))}
-    return found | _differences(card(a)["test"], card(b)["test"])
+    ours, theirs = card(a), card(b)
+    found = _differences(ours["test"], theirs["test"])
+    if same_test_images(a, b):
+        return found
+    # Who is trained on is not the test's; of all images' fingerprint it is a part.
+    sets = [dict(one["data set"]) for one in (ours, theirs)]
+    for described in sets:
+        described.pop("train", None)
+        if all("test fingerprint" in one for one in sets):
+            described.pop("fingerprint", None)
+    images = _differences(*sets) or {"description": (str(dict(a.dataset)), str(dict(b.dataset)))}
+    return {f"data set's {name}": pair for name, pair in images.items()} | found
 
 
 def same_test_images(a: Report, b: Report) -> bool:
@@ -273,13 +279,6 @@ def _pair(a: np.ndarray, b: np.ndarray, pids: np.ndarray) -> PairedScore:
 def _query_keys(per_query: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
     names = [name for name in ("path", "pid", "camid", "tracklet") if name in per_query]
     return list(zip(*(per_query[name] for name in names), strict=True))
-
-
-def _data_set(report: Report) -> dict[str, str]:
-    """What is said of the test images."""
-    described = card(report)["data set"]
-    own = ("train", "fingerprint") if "test fingerprint" in described else ("train",)
-    return {f"data set's {name}": text for name, text in described.items() if name not in own}
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:

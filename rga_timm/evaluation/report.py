@@ -33,6 +33,7 @@ AP_CONVENTIONS = {
 }
 _UNITS = "fractions from 0 to 1"
 _RANKS = (1, 5, 10)
+_SCORES = {"mAP", "mAP_trapezoid", "mINP", "cmc", "num_queries", "num_valid_queries"}
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,8 @@ class Report:
         if report.pop("units", None) != _UNITS:
             raise ValueError(f"not a report in {_UNITS}")
         report.pop("ap_conventions", None)
+        if missing := sorted(_SCORES - set(report["metrics"])):
+            raise ValueError(f"a report without its {', '.join(missing)}")
         try:
             protocol = dict(report.pop("protocol"))
             for name in ("img_size", "mean", "std"):
@@ -238,6 +241,8 @@ def load_reports(path: str | Path) -> list[Report]:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         found = found if isinstance(found, list) else [found]
+        if not found:
+            raise ValueError("the file holds no report")
         return [Report.from_dict(report) for report in found]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
