@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.hub import save_pretrained
+from rga_timm.hub import read_reid, save_pretrained
 
 
 def make(**kwargs) -> nn.Module:
@@ -151,3 +151,19 @@ def test_weights_by_tag_through_the_hub_cache(tmp_path, monkeypatch):
     other = timm.create_model("test_rga_resnet", pretrained=True, pretrained_cfg_overlay=overlay)
     assert asked == [("someone/rga", "model.safetensors")]
     assert_same(model, other)
+
+
+@pytest.mark.parametrize("source", ["local-dir", "hf-hub"])
+def test_what_a_model_records_is_read_back(tmp_path, monkeypatch, source):
+    recorded = {"trained_on": [{"name": "x", "train_pids": "1..3"}]}
+    folder = save_pretrained(make(), tmp_path / "model", reid=recorded)
+    name = str(folder)
+    if source == "hf-hub":
+        name = "someone/rga"
+        put_into_hub_cache(folder, tmp_path, name)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert read_reid(f"{source}:{name}") == recorded
+    assert read_reid("resnet18") == {}
+    save_pretrained(make(), folder)
+    assert read_reid(f"local-dir:{folder}") == {}

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from rga_timm.data import ReidImage, ReidSplits
@@ -159,6 +160,8 @@ def test_features_that_tell_people_apart_are_not_suspected(common: float) -> Non
     # Also where all similarities are high, as of features before the neck.
     query, gallery = (crowd(seed, noise=0.5, common=common) for seed in (1, 2))
     assert crowded_similarities(query, gallery) == []
+    cosines = F.normalize(query.features, dim=1) @ F.normalize(gallery.features, dim=1).T
+    assert bool(cosines.min() > 0.7) == (common == 5)
 
 
 def test_features_that_are_alike_for_everybody_are_told_of() -> None:
