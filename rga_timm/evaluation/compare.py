@@ -8,6 +8,7 @@ trained on. Versions of software and names of data sets are shown, and do not ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -258,9 +259,15 @@ def _card_table(reports: Mapping[str, Report]) -> str:
     values = {name: texts for name, texts in values.items() if not name.startswith("scores: m")}
     differing = {name: texts for name, texts in values.items() if len(set(texts)) > 1}
     same = [f"- {name}: {texts[0]}" for name, texts in values.items() if name not in differing]
-    rows = [["different", *reports], *([name, *texts] for name, texts in differing.items())]
+    rows = [["different", *reports]]
+    rows += [[name, *map(_shorten, texts)] for name, texts in differing.items()]
     table = markdown_table(rows, text=len(rows[0])) if differing else "Nothing else is different."
     return table + "\n\nthe same in all:\n" + "\n".join(same)
+
+
+def _shorten(text: str) -> str:
+    """The beginning of a hash, which is enough to tell two apart."""
+    return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def _score(report: Report, name: str) -> float | None:
