@@ -46,7 +46,6 @@ from tqdm import tqdm
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.evaluation import (
     Report,
-    describe_training,
     evaluate_dataset,
     format_table,
     load_reports,
@@ -143,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 num_workers=args.workers,
                 device=device,
                 channels_last=args.channels_last,
+                trained_on=data.trained_on,
                 log_warnings=False,  # once, at the end
             )
             for partitions in data.test_sets
@@ -344,7 +344,7 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
             "dataset": [splits.name for splits in data.sources],
             "eval_dataset": data.test_names,
         },
-        "trained_on": [describe_training(splits) for splits in data.sources],
+        "trained_on": data.trained_on,
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ from rga_timm.data import (
     join_train,
     train_transform,
 )
-from rga_timm.evaluation import Protocol, check_testable, name_of_all_partitions
+from rga_timm.evaluation import (
+    Protocol,
+    check_testable,
+    describe_training,
+    name_of_all_partitions,
+    people_trained_on,
+)
 
 _logger = logging.getLogger("finetune")
 
@@ -54,6 +61,11 @@ class Data:
     def num_classes(self) -> int:
         """How many people are trained on."""
         return len(self.train.label_of or ())
+
+    @cached_property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """What the model is to record of the sources."""
+        return [describe_training(splits) for splits in self.sources]
 
     @property
     def test_names(self) -> list[str]:
@@ -121,13 +133,19 @@ def read_data(args: argparse.Namespace) -> Data:
         )
     if len(sources) > 1:
         _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
-    return Data(
+    data = Data(
         train,
         sources,
         test_sets=[partitions for _, partitions in tests],
         tested=[pair for pair, _ in tests],
         left_out=list(dict.fromkeys(left_out)),
     )
+    # Now, and not after hours of training: what one partition trains on another one tests on.
+    for _, partitions in tests:
+        for part in partitions:
+            for warning in people_trained_on(part, data.trained_on):
+                _logger.warning("%s: %s", part.name, warning)
+    return data
 
 
 def check_same_data(data: Data, run: Path, resumes: bool) -> None:

@@ -12,7 +12,7 @@ from rga_timm.evaluation.compare import (
     match_reports,
 )
 from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
-from rga_timm.evaluation.diagnosis import describe_training, diagnose
+from rga_timm.evaluation.diagnosis import describe_training, diagnose, people_trained_on
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.intervals import bootstrap_interval, paired_difference
 from rga_timm.evaluation.model import evaluate_embeddings, evaluate_model
@@ -60,5 +60,6 @@ __all__ = [
     "match_reports",
     "name_of_all_partitions",
     "paired_difference",
+    "people_trained_on",
     "save_reports",
 ]

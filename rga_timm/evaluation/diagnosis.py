@@ -81,17 +81,17 @@ def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]
         splits: what is tested on.
         trained_on: as for `diagnose`.
     """
-    if not splits.same_numbering:
+    if not splits.same_numbering or not trained_on:
         return []
     tested = {
         "queries": set(splits.query.pids.tolist()) - {DISTRACTOR_PID},
         "the gallery": set(splits.gallery.pids.tolist()) - {DISTRACTOR_PID},
     }
-    base = _base(splits.name)
+    base, fingerprint = _base(splits.name), splits.fingerprint
     findings = []
     for source in trained_on:
         name = str(source.get("name"))
-        same_data = source.get("fingerprint") == splits.fingerprint
+        same_data = source.get("fingerprint") == fingerprint
         if not same_data and (_base(name) != base or base in _NUMBERED_BY_THEIR_LISTS):
             continue
         if same_data:
