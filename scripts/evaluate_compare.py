@@ -44,7 +44,8 @@ def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[R
     if len(args.compare) < 2 or len(set(args.compare)) < len(args.compare):
         end("--compare takes two reports or more, each once")
     try:
-        groups = match_reports({str(path): load_reports(path) for path in args.compare})
+        files = {str(path): load_reports(path) for path in args.compare}
+        groups = match_reports(files)
         texts = [
             format_comparison(group, allow_different=args.allow_different_protocols)
             for group in groups
@@ -55,6 +56,9 @@ def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[R
         end(error)
     print(*texts, sep="\n\n\n")
     reports = [report for group in groups for report in group.values()]
+    for file, found in files.items():
+        if alone := [str(r.dataset["name"]) for r in found if not any(r is one for one in reports)]:
+            print(f"\nNot compared, as it is not in all files: {', '.join(alone)} ({file})")
     if args.card:
         print("", *(format_card(report) for report in reports), sep="\n\n")
     return reports

@@ -159,11 +159,7 @@ def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
             "that takes the results of each query, which scripts/evaluate.py --output writes "
             "unless it is told --no-per-query"
         )
-    keys_a, keys_b = _query_keys(a.per_query), _query_keys(b.per_query)
-    if len(set(keys_a)) < len(keys_a) or sorted(keys_a) != sorted(keys_b):
-        raise ValueError("the queries are not the same")
-    place = {key: i for i, key in enumerate(keys_b)}
-    order = np.array([place[key] for key in keys_a])
+    order = _same_order(_query_keys(a.per_query), _query_keys(b.per_query))
     single_shot = a.protocol.single_gallery_shot or b.protocol.single_gallery_shot
     ranks = () if single_shot else _RANKS
     scores_a = score_columns(a.per_query, ranks)
@@ -281,6 +277,16 @@ def _pair(a: np.ndarray, b: np.ndarray, pids: np.ndarray) -> PairedScore:
     difference = paired_difference(a, b, pids)
     a_better, b_better, same = int((a > b).sum()), int((b > a).sum()), int((a == b).sum())
     return PairedScore(difference, a_better, b_better, same)
+
+
+def _same_order(keys_a: Sequence[Any], keys_b: Sequence[Any]) -> np.ndarray:
+    """Where each query of a is in b."""
+    if keys_a == keys_b:  # also where two queries are cut out of one image
+        return np.arange(len(keys_a))
+    place = {key: i for i, key in enumerate(keys_b)}
+    if not len(keys_a) == len(keys_b) == len(place) or set(keys_a) != place.keys():
+        raise ValueError("the queries are not the same")
+    return np.array([place[key] for key in keys_a])
 
 
 def _query_keys(per_query: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:

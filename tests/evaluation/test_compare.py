@@ -82,6 +82,14 @@ def test_the_order_of_the_queries_does_not_matter() -> None:
     assert paired_scores(A, dataclasses.replace(B, per_query=shuffled)) == paired_scores(A, B)
 
 
+def test_queries_cut_out_of_one_image_are_paired_in_their_order() -> None:
+    boxes = [dataclasses.replace(r, per_query={**r.per_query, "path": ["x"] * 40}) for r in (A, B)]
+    assert paired_scores(*boxes) == paired_scores(A, B)
+    turned = {name: column[::-1] for name, column in boxes[1].per_query.items()}
+    with pytest.raises(ValueError, match="the queries are not the same"):
+        paired_scores(boxes[0], dataclasses.replace(B, per_query=turned))
+
+
 def test_without_results_of_each_query_the_difference_stands_alone() -> None:
     text = format_comparison({"a": A, "b": random_report(2, per_query=False)})
     assert "No confidence interval of B - A: that takes the results of each query" in text

@@ -129,7 +129,10 @@ def test_several_data_sets_in_a_file_are_compared_one_by_one(
     files = tmp_path / "a.json", tmp_path / "b.json"
     compared = run("--compare", *files)
     assert [report.dataset["name"] for report in compared] == ["third"] * 2 + ["market1501"] * 2
-    assert capsys.readouterr().out.count("| mAP (trapezoid) |") == 4
+    text = capsys.readouterr().out
+    assert text.count("| mAP (trapezoid) |") == 4
+    assert f"not in all files: a, another ({files[0]})" in text
+    assert f"not in all files: b, another ({files[1]})" in text
 
 
 def test_people_that_the_models_config_says_it_was_trained_on_are_warned_of(
