@@ -1,13 +1,14 @@
 """Checkpoints in the Hugging Face Hub's layout, as timm reads it."""
 
 import copy
-import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.models import get_pretrained_cfg, parse_model_name
 from timm.models._hub import (
+    download_from_hf,
     load_model_config_from_hf,
     load_model_config_from_path,
     save_for_hf,
@@ -61,6 +62,23 @@ def save_pretrained(
     return directory
 
 
+def read_reid(model_name: str) -> dict[str, Any]:
+    """What a model's folder or repository records of data, protocol and metrics.
+
+    Args:
+        model_name: As :func:`timm.create_model` takes it.
+
+    Returns:
+        The ``reid`` section of its config; empty where there is none, as of a plain timm name.
+    """
+    source, name = parse_model_name(model_name)
+    if source is None:
+        return {}
+    path = download_from_hf(name, "config.json") if source == "hf-hub" else f"{name}/config.json"
+    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    return dict(config.get("reid") or {})
+
+
 def takes_img_size(model_name: str) -> bool:
     """Whether a model must be told its image size when it is created.
 
@@ -74,22 +92,3 @@ def takes_img_size(model_name: str) -> bool:
         return bool(load_model_config_from_path(name)[0].get("fixed_input_size"))
     cfg = get_pretrained_cfg(name, allow_unregistered=True)
     return bool(cfg and cfg.fixed_input_size)
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights and buffers: of names, types, shapes and bytes.
-
-    Args:
-        model: Not wrapped, as a wrapper changes the names. On whatever device.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if not isinstance(value, torch.Tensor):  # a module's extra state
-            digest.update(f"{name} {value!r}\n".encode())
-            continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        # As bytes, for NumPy does not know all types.
-        digest.update(
-            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()

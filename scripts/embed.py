@@ -17,18 +17,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from embed_data import ImageList, add_image_options, read_image_list
-from evaluate import (
+from model_options import (
     add_feature_options,
     add_loading_options,
     add_model_options,
@@ -37,6 +35,7 @@ from evaluate import (
     check_run,
     checkpoint_name,
     create_model,
+    join_processes,
     positive_int,
     preprocessing,
 )
@@ -45,7 +44,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rga_timm.data import ReidDataset, eval_transform
-from rga_timm.evaluation import embed, read_stamp
+from rga_timm.evaluation import embed, hash_weights, read_stamp
 from rga_timm.evaluation.report import software_versions
 from rga_timm.evaluation.shards import FORMATS
 from rga_timm.evaluation.store import (
@@ -58,7 +57,6 @@ from rga_timm.evaluation.store import (
     write_shard,
     write_stamp,
 )
-from rga_timm.hub import weights_digest
 
 _logger = logging.getLogger("embed")
 
@@ -169,17 +167,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     return args.output
 
 
-def join_processes(args: argparse.Namespace) -> tuple[int, int]:
-    """Which of how many processes this is, under torchrun. Each takes a GPU of its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    if args.device == "cuda":
-        args.device = f"cuda:{os.environ['LOCAL_RANK']}"
-    # Only a few words are exchanged, on the CPU; and one process may wait long for another.
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
-    return dist.get_rank(), dist.get_world_size()
-
-
 def wait_for_all() -> None:
     """Go on when all processes have come here."""
     if dist.is_initialized():
@@ -221,7 +208,7 @@ def describe(
     return {
         "model": args.model,
         "checkpoint": checkpoint_name(args),
-        "weights_sha256": weights_digest(model),
+        "weights_sha256": hash_weights(model),
         "img_size": list(config["input_size"][1:]),
         "interpolation": config["interpolation"],
         "mean": list(config["mean"]),

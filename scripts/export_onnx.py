@@ -25,7 +25,7 @@ from typing import Any, get_args
 import numpy as np
 import timm
 import torch
-from evaluate import (
+from model_options import (
     add_model_options,
     check_model,
     checkpoint_name,

@@ -132,9 +132,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         board = open_tensorboard(run)
 
     def evaluate(state: str | None = None) -> list[Report]:
+        eval_model: Any = task.get_eval_model(ema=task.has_ema())
+        if args.distributed:  # each rank has seen other images since: all take the first one's
+            utils.distribute_bn(eval_model, args.world_size, reduce=False)
         return [
             evaluate_dataset(
-                task.get_eval_model(ema=task.has_ema()),
+                eval_model,
                 partitions,
                 protocol,
                 name=f"{args.model} ({state})" if state else args.model,
@@ -142,15 +145,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 num_workers=args.workers,
                 device=device,
                 channels_last=args.channels_last,
+                distributed=args.distributed,
+                progress=is_main,
+                trained_on=data.trained_on,
+                log_warnings=False,  # once, at the end
             )
             for partitions in data.test_sets
         ]
 
     try:
-        if args.eval_initial and start_epoch == 0 and is_main:
+        if args.eval_initial and start_epoch == 0:
             initial = evaluate("before training")
-            save_reports(initial, run / "initial_report.json")
             _logger.info("Before training: mAP %.1f%%", 100 * initial[0].metrics["mAP"])
+            if is_main:
+                save_reports(initial, run / "initial_report.json")
         for epoch in range(start_epoch, args.epochs):
             if epoch == args.freeze_backbone_epochs > 0:
                 task.freeze_backbone(False)
@@ -159,11 +167,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
             utils.random_seed(args.seed + 1000 * (epoch + 1), args.rank)
             lr = schedule_epoch(scheduler, optimizer, args, epoch, updates_per_epoch)
             losses = train_epoch(args, task, train_loader, optimizer, scheduler, scaler, epoch)
-            if not is_main:
-                continue
             last = epoch + 1 == args.epochs
             reports = evaluate() if last or (epoch + 1) % args.eval_every == 0 else []
-            record(run, board, saver, epoch, losses, lr, data.test_names, reports)
+            if is_main:
+                record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
             finish(args, run, task, data)
     except KeyboardInterrupt:
@@ -179,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if board:
             board.close()
     if args.distributed:
-        dist.barrier()  # the other ranks wait for the first one's last evaluation
+        dist.barrier()  # the other ranks wait until the first one has written the model
         dist.destroy_process_group()
     return run
 
@@ -342,10 +349,13 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
             "dataset": [splits.name for splits in data.sources],
             "eval_dataset": data.test_names,
         },
-        "trained_on": [splits.describe() for splits in data.sources],
+        "trained_on": data.trained_on,
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }
+    for report in reports:
+        for warning in report.warnings:
+            _logger.warning("%s: %s", report.dataset["name"], warning)
     model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(model, run / "model", reid=reid, model_args=args.model_kwargs)
     for stale in run.glob("recovery-*.pth.tar"):

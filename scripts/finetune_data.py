@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ from rga_timm.data import (
     join_train,
     train_transform,
 )
-from rga_timm.evaluation import Protocol, check_testable, name_of_all_partitions
+from rga_timm.evaluation import (
+    Protocol,
+    check_testable,
+    describe_training,
+    name_of_all_partitions,
+    people_trained_on,
+)
 
 _logger = logging.getLogger("finetune")
 
@@ -54,6 +61,11 @@ class Data:
     def num_classes(self) -> int:
         """How many people are trained on."""
         return len(self.train.label_of or ())
+
+    @cached_property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """What the model is to record of the sources."""
+        return [describe_training(splits) for splits in self.sources]
 
     @property
     def test_names(self) -> list[str]:
@@ -121,13 +133,19 @@ def read_data(args: argparse.Namespace) -> Data:
         )
     if len(sources) > 1:
         _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
-    return Data(
+    data = Data(
         train,
         sources,
         test_sets=[partitions for _, partitions in tests],
         tested=[pair for pair, _ in tests],
         left_out=list(dict.fromkeys(left_out)),
     )
+    # Now, and not after hours of training: what one partition trains on another one tests on.
+    for _, partitions in tests:
+        for part in partitions:
+            for warning in people_trained_on(part, data.trained_on):
+                _logger.warning("%s: %s", part.name, warning)
+    return data
 
 
 def check_same_data(data: Data, run: Path, resumes: bool) -> None:
@@ -137,8 +155,8 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
     """
     file = run / "data.json"
     now = {
-        "train": [splits.describe() for splits in data.sources],
-        "test": [splits.describe() for partitions in data.test_sets for splits in partitions],
+        "train": [_described(splits) for splits in data.sources],
+        "test": [_described(splits) for partitions in data.test_sets for splits in partitions],
     }
     if not (resumes and file.exists()):
         file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
@@ -148,6 +166,11 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
             f"--resume {run}: what it trains or tests on has changed since it was begun. Restore "
             f"the data as {file} describes them, or begin a new run"
         )
+
+
+def _described(splits: ReidSplits) -> dict[str, Any]:
+    """Without what runs of older versions did not note; the other fingerprint covers it."""
+    return {k: value for k, value in splits.describe().items() if k != "test_fingerprint"}
 
 
 def create_batches(

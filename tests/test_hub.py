@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 
 import huggingface_hub
 import pytest
@@ -10,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.hub import save_pretrained, weights_digest
+from rga_timm.hub import read_reid, save_pretrained
 
 
 def make(**kwargs) -> nn.Module:
@@ -154,22 +153,17 @@ def test_weights_by_tag_through_the_hub_cache(tmp_path, monkeypatch):
     assert_same(model, other)
 
 
-def test_the_digest_of_weights_is_of_every_value_and_of_nothing_else() -> None:
-    def digest(change: Callable[[nn.Module], object] = lambda model: None) -> str:
-        torch.manual_seed(0)
-        model = timm.create_model("test_resnet")
-        change(model)
-        return weights_digest(model)
-
-    same = digest()
-    assert len(same) == 64
-    assert digest(lambda model: model.eval()) == same
-    assert digest(lambda model: model.to(memory_format=torch.channels_last)) == same
-    others = [
-        digest(lambda model: model.fc.weight.data[3, 1].add_(1e-3)),
-        digest(lambda model: model.bn1.running_mean.add_(1e-3)),
-        digest(lambda model: model.bn1.num_batches_tracked.add_(1)),
-        digest(lambda model: model.bfloat16()),
-        digest(lambda model: model.reset_classifier(0)),
-    ]
-    assert len({same, *others}) == 6
+@pytest.mark.parametrize("source", ["local-dir", "hf-hub"])
+def test_what_a_model_records_is_read_back(tmp_path, monkeypatch, source):
+    recorded = {"trained_on": [{"name": "x", "train_pids": "1..3"}]}
+    folder = save_pretrained(make(), tmp_path / "model", reid=recorded)
+    name = str(folder)
+    if source == "hf-hub":
+        name = "someone/rga"
+        put_into_hub_cache(folder, tmp_path, name)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert read_reid(f"{source}:{name}") == recorded
+    assert read_reid("resnet18") == {}
+    save_pretrained(make(), folder)
+    assert read_reid(f"local-dir:{folder}") == {}

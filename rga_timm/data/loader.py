@@ -73,8 +73,8 @@ def create_eval_loader(
         transform: From a PIL RGB image to a tensor (3, H, W), without randomness.
         batch_size: Images in a batch.
         num_workers: Processes that read; 0 reads in this one.
-        rank: This process. Rank after rank, their images are the reader's: none is repeated to
-            make the ranks even.
+        rank: This process. Rank after rank, their batches are those of one process: no image is
+            repeated to make the ranks even, and a rank may have none.
         world_size: How many processes share the images.
         pin_memory: Whether to copy batches to memory that a GPU reads faster.
 
@@ -89,7 +89,10 @@ def create_eval_loader(
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not one of the {world_size} ranks from 0")
-    share = range(len(reader) * rank // world_size, len(reader) * (rank + 1) // world_size)
+    # Whole batches: features, whose last bits depend on the batch, are those of one process.
+    batches = -(-len(reader) // batch_size)
+    first, end = (batches * r // world_size * batch_size for r in (rank, rank + 1))
+    share = range(first, min(end, len(reader)))
     return DataLoader(
         ReidDataset(reader, transform),
         batch_size=batch_size,

@@ -127,16 +127,15 @@ class ReidSplits:
         Of the sorted lines "split path pid camid", and where there are some "tracklet" and "left
         top right bottom" of the box. The pixels do not count.
         """
-        lines = sorted(
-            fingerprint_line(split, image)
-            for split, reader in self.readers.items()
-            for image in reader.images
-        )
-        # surrogateescape: the name of a file is not always valid UTF-8.
-        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+        return _fingerprint(self.readers)
+
+    @property
+    def test_fingerprint(self) -> str:
+        """`fingerprint` of queries and gallery alone: it does not change with who is trained on."""
+        return _fingerprint({"query": self.query, "gallery": self.gallery})
 
     def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, and per split the numbers of images, ids and cameras.
+        """Name, fingerprints, and per split the numbers of images, ids and cameras.
 
         Plain types only, ready for JSON or YAML.
         """
@@ -144,7 +143,12 @@ class ReidSplits:
             split: {name: n for name, n in count._asdict().items() if n is not None}
             for split, count in self.counts.items()
         }
-        return {"name": self.name, **counts, "fingerprint": self.fingerprint}
+        return {
+            "name": self.name,
+            **counts,
+            "fingerprint": self.fingerprint,
+            "test_fingerprint": self.test_fingerprint,
+        }
 
     def warn_of_surprises(self) -> None:
         """Log how the data set differs from what it was published as, and who is in two splits."""
@@ -170,6 +174,16 @@ class ReidSplits:
             return []
         test = {*self.query.pids.tolist(), *self.gallery.pids.tolist()}
         return sorted((set(self.train.pids.tolist()) & test) - {DISTRACTOR_PID})
+
+
+def _fingerprint(readers: Mapping[str, ReidReader]) -> str:
+    lines = sorted(
+        fingerprint_line(split, image)
+        for split, reader in readers.items()
+        for image in reader.images
+    )
+    # surrogateescape: the name of a file is not always valid UTF-8.
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def fingerprint_line(split: str, image: ReidImage) -> str:

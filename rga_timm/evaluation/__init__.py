@@ -4,16 +4,28 @@ Works on any timm model, and on any features: nothing here knows how they were m
 """
 
 from rga_timm.evaluation.average import average_reports, name_of_all_partitions
+from rga_timm.evaluation.card import format_card
+from rga_timm.evaluation.compare import (
+    DifferentProtocolsError,
+    check_same_protocol,
+    format_comparison,
+    match_reports,
+)
 from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
+from rga_timm.evaluation.diagnosis import describe_training, diagnose, people_trained_on
+from rga_timm.evaluation.distance import METRICS
 from rga_timm.evaluation.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.expansion import QueryExpansion, expand_queries, pool_queries
+from rga_timm.evaluation.intervals import bootstrap_interval, paired_difference
 from rga_timm.evaluation.model import evaluate_model
-from rga_timm.evaluation.ranking import METRICS, ReidResult, evaluate
+from rga_timm.evaluation.ranking import ReidResult, evaluate
 from rga_timm.evaluation.report import (
     AP_CONVENTIONS,
     Protocol,
     Report,
+    format_intervals,
     format_table,
+    format_verification,
     load_reports,
     save_reports,
 )
@@ -24,12 +36,14 @@ from rga_timm.evaluation.store import (
     read_embeddings,
     read_stamp,
 )
-from rga_timm.evaluation.stored import evaluate_embeddings
+from rga_timm.evaluation.stored import evaluate_embeddings, protocol_of
 from rga_timm.evaluation.verification import OperatingPoint, Verification, verify
+from rga_timm.evaluation.weights_hash import hash_weights
 
 __all__ = [
     "AP_CONVENTIONS",
     "METRICS",
+    "DifferentProtocolsError",
     "Embedder",
     "Embeddings",
     "OperatingPoint",
@@ -41,19 +55,32 @@ __all__ = [
     "StoredEmbeddings",
     "Verification",
     "average_reports",
+    "bootstrap_interval",
+    "check_same_protocol",
     "check_testable",
+    "describe_training",
+    "diagnose",
     "embed",
     "evaluate",
     "evaluate_dataset",
     "evaluate_embeddings",
     "evaluate_model",
     "expand_queries",
+    "format_card",
+    "format_comparison",
+    "format_intervals",
     "format_table",
+    "format_verification",
+    "hash_weights",
     "iter_embeddings",
     "k_reciprocal_rerank",
     "load_reports",
+    "match_reports",
     "name_of_all_partitions",
+    "paired_difference",
+    "people_trained_on",
     "pool_queries",
+    "protocol_of",
     "read_embeddings",
     "read_stamp",
     "save_reports",

@@ -21,7 +21,9 @@ def average_reports(reports: Sequence[Report]) -> Report:
         A report whose scores are means and whose `num_queries` and `num_valid_queries` are sums, of
         a data set called as in `viper:split=all`, with what each partition's says of itself under
         `partitions`, in the given order. Where checkpoints or versions of software differ, all are
-        named, with commas between them.
+        named, with commas between them. It has no confidence intervals and no results of single
+        queries: partitions share people, and how far they differ is another question than which
+        people are asked for. The partitions' own reports have them.
 
     Raises:
         ValueError: no report, a partition twice, or reports that differ in model, protocol, data
@@ -41,6 +43,12 @@ def average_reports(reports: Sequence[Report]) -> Report:
         protocol=_same("protocol", [report.protocol for report in reports]),
         metrics=_average([report.metrics for report in reports]),
         checkpoint=_join([report.checkpoint for report in reports]),
+        weights=_join([report.weights for report in reports]),
+        warnings=[
+            f"{report.dataset['name']}: {warning}"
+            for report in reports
+            for warning in report.warnings
+        ],
         software={
             name: str(_join([report.software.get(name) for report in reports]))
             for name in dict.fromkeys(name for report in reports for name in report.software)

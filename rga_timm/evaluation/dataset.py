@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
 from rga_timm.evaluation.average import average_reports
-from rga_timm.evaluation.model import evaluate_model
+from rga_timm.evaluation.diagnosis import diagnose
+from rga_timm.evaluation.distributed import rank_and_world_size
+from rga_timm.evaluation.model import embed_as
+from rga_timm.evaluation.per_query import query_ids
 from rga_timm.evaluation.report import Protocol, Report
+from rga_timm.evaluation.reporting import report_features
+from rga_timm.evaluation.weights_hash import hash_weights
+
+_logger = logging.getLogger(__name__)
 
 
 def evaluate_dataset(
@@ -25,7 +34,12 @@ def evaluate_dataset(
     num_workers: int = 4,
     device: torch.device | str = "cpu",
     channels_last: bool = False,
+    distributed: bool = False,
     progress: bool = True,
+    per_query: bool = False,
+    verify_at: Sequence[float] = (),
+    trained_on: Sequence[Mapping[str, Any]] = (),
+    log_warnings: bool = True,
 ) -> Report:
     """Find the queries of a data set in its gallery.
 
@@ -40,10 +54,18 @@ def evaluate_dataset(
         num_workers: processes that read images.
         device: where the model runs and the ranking is computed.
         channels_last: run in that memory format.
+        distributed: the processes of the default group, under torchrun, share the images and the
+            queries. All are given the same arguments, and get the same report.
         progress: show progress bars.
+        per_query: keep how each query fared, for paired comparisons. The mean over partitions
+            has no such results.
+        verify_at: false positive rates at which pairs are verified too, as by `verify`.
+        trained_on: what the model says that it was trained on, for the warnings: the list of that
+            name in `rga_timm.hub.read_reid`.
+        log_warnings: log the report's warnings too.
 
     Returns:
-        The report.
+        The report, with the hash of the weights and what `diagnose` warns of.
 
     Raises:
         ValueError: the data set has no queries or no gallery, or as `evaluate`.
@@ -53,37 +75,52 @@ def evaluate_dataset(
     transform = eval_transform(
         protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
     )
+    weights = hash_weights(model)
+    rank, world_size = rank_and_world_size(distributed)
     reports = []
     for part in partitions:
         part_protocol = replace(
             protocol, cameras=part.has_cameras, single_gallery_shot=part.single_gallery_shot
         )
         query, gallery = (
-            create_eval_loader(
-                reader,
-                transform,
-                batch_size,
-                num_workers=num_workers,
-                pin_memory=torch.device(device).type == "cuda",
+            embed_as(
+                part_protocol,
+                model,
+                create_eval_loader(
+                    reader,
+                    transform,
+                    batch_size,
+                    num_workers=num_workers,
+                    rank=rank,
+                    world_size=world_size,
+                    pin_memory=torch.device(device).type == "cuda",
+                ),
+                device=device,
+                channels_last=channels_last,
+                distributed=distributed,
+                progress=progress,
             )
             for reader in (part.query, part.gallery)
         )
-        result = evaluate_model(
-            model,
-            query,
-            gallery,
-            part_protocol,
-            device=device,
-            channels_last=channels_last,
-            progress=progress,
-        )
+        warnings = diagnose(part, query, gallery, metric=protocol.metric, trained_on=trained_on)
+        if log_warnings:
+            for warning in warnings:
+                _logger.warning("%s: %s", part.name, warning)
         reports.append(
-            Report.of(
-                result,
+            report_features(
+                query,
+                gallery,
+                part_protocol,
                 model=name,
                 checkpoint=checkpoint,
                 dataset=part.describe(),
-                protocol=part_protocol,
+                weights=weights,
+                query_ids=query_ids(part.query) if per_query else None,
+                verify_at=verify_at,
+                warnings=warnings,
+                device=device,
+                distributed=distributed,
+                progress=progress,
             )
         )
     return reports[0] if len(reports) == 1 else average_reports(reports)

@@ -14,6 +14,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rga_timm.evaluation.distributed import gather_rows
 from rga_timm.evaluation.scales import check_scales, mean_of_scales, models_at_scales, resized
 from rga_timm.evaluation.tracklets import TrackletMeans
 
@@ -48,6 +49,7 @@ def embed(
     scales: Sequence[float] = (1.0,),
     amp_dtype: torch.dtype | None = None,
     channels_last: bool = False,
+    distributed: bool = False,
     progress: bool = True,
 ) -> Embeddings:
     """Embed every image of a loader, in the loader's order.
@@ -74,6 +76,8 @@ def embed(
             for each other one, at the first batch.
         amp_dtype: autocast to this type; None for full precision.
         channels_last: run in that memory format, often faster on GPUs. The model keeps it.
+        distributed: each process of the default group, under torchrun, has a loader of its own, and
+            all get the images of all loaders, in the order of the processes.
         progress: show a progress bar.
 
     Returns:
@@ -81,7 +85,7 @@ def embed(
 
     Raises:
         TypeError: the model is not a timm model.
-        ValueError: an unknown feature, an empty loader, targets that are not (B, 2) or (B, 3) or
+        ValueError: an unknown feature, no image, targets that are not (B, 2) or (B, 3) or
             now one and now the other, images of one tracklet with several persons or cameras,
             features that are not (B, D), scales that are not positive or two of which come to the
             same size, or one that the model cannot take.
@@ -114,15 +118,29 @@ def embed(
             else:
                 features.append(batch.float().cpu())
                 targets.append(batch_targets.cpu())
-    if features and tracklets:
+    return _collect(features, targets, tracklets, distributed)
+
+
+def _collect(
+    features: list[Tensor], targets: list[Tensor], tracklets: TrackletMeans, distributed: bool
+) -> Embeddings:
+    """The embeddings of all processes from what one has seen: images, or sums of tracklets."""
+    seen = gather_rows(np.array([[len(features), len(tracklets)]]), distributed).sum(axis=0)
+    if seen.all():
         raise ValueError("some images are of tracklets and others are not: test them apart")
-    if not features and not tracklets:
+    if not seen.any():
         raise ValueError("the loader gave no images")
-    if tracklets:
-        means, ids = tracklets.result()
-    else:
-        means, ids = torch.cat(features), torch.cat(targets).numpy()
-    return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
+    if seen[1]:
+        means, ids = tracklets.gathered(distributed).result()
+        return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
+    # A process without images does not know how wide they are.
+    width = gather_rows(np.array([f.shape[1] for f in features[:1]], dtype=np.int64), distributed)
+    mine = torch.cat([*features, torch.empty(0, int(width[0]))]).numpy()
+    ids = torch.cat([*targets, torch.empty(0, 2, dtype=torch.int64)]).numpy()
+    ids = gather_rows(ids, distributed)
+    return Embeddings(
+        torch.from_numpy(gather_rows(mine, distributed)), ids[:, 0].copy(), ids[:, 1].copy()
+    )
 
 
 class Embedder(nn.Module):

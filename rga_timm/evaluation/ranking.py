@@ -8,24 +8,23 @@ nearer. So nothing is sorted but the few matches, and the rest is counted
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rga_timm.evaluation import distance, scores
+from rga_timm.evaluation import scores
 from rga_timm.evaluation.counting import GalleryIndex, MatchRanks
 from rga_timm.evaluation.distributed import gather_rows, share
-from rga_timm.evaluation.expansion import QueryExpansion, as_expansion, expand_queries
+from rga_timm.evaluation.expansion import QueryExpansion
 from rga_timm.evaluation.features import Ids, check_test_sets
+from rga_timm.evaluation.matches import MatchCounts
 from rga_timm.evaluation.neighbours import DEFAULT_TILE_MEMORY
-from rga_timm.evaluation.rerank import Reranking, as_reranking
+from rga_timm.evaluation.rerank import Reranking
 from rga_timm.evaluation.single_shot import expected_cmc
-from rga_timm.evaluation.tiles import Tiles, match_gaps, match_ranks
-
-METRICS = distance.METRICS
+from rga_timm.evaluation.tiles import Test, Tiles, match_gaps, match_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,34 +124,18 @@ def evaluate(
         ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
             metric, parameters of re-ranking or expansion that do not fit, no query with a match.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if max_rank < 1 or tile_memory < 1:
-        raise ValueError(f"max_rank and tile_memory must be positive: {max_rank}, {tile_memory}")
-    reranking, expansion = as_reranking(rerank), as_expansion(expand)
-    if expansion and metric != "cosine":
-        raise ValueError(f"queries are expanded by the cosine; the metric is {metric}")
+    test = Test.checked(metric, rerank, expand, tile_memory)
+    if max_rank < 1:
+        raise ValueError(f"max_rank must be positive, got {max_rank}")
     query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = check_test_sets(
         query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
     )
     index = GalleryIndex(gallery_pids, gallery_camids)
-    if index.same_person(query_pids, query_camids).same_camera.all():
-        raise ValueError(
-            "no query has a match: not one person of the queries is in the gallery under another "
-            "camera. Are these the pids and camids of the same data set?"
-        )
+    matches = MatchCounts.of(query_pids, query_camids, gallery_pids, gallery_camids)
+    if not matches.counted:
+        raise ValueError(f"no query has a match: {matches.reasons()}")
 
-    device = distance.compute_device(device or gallery.device)
-    query, gallery = query.to(device), gallery.to(device)
-    if expansion:
-        query = expand_queries(
-            query, gallery, **asdict(expansion),
-            tile_memory=tile_memory, distributed=distributed, progress=progress,
-        )  # fmt: skip
-    tiles = Tiles(
-        query, gallery, metric, reranking,
-        tile_memory=tile_memory, distributed=distributed, progress=progress,
-    )  # fmt: skip
+    tiles = Tiles(query, gallery, test, device=device, distributed=distributed, progress=progress)
     persons, g_persons = np.unique(gallery_pids, return_inverse=True)
     q_persons = np.searchsorted(persons, query_pids).clip(max=len(persons) - 1)
     ranks: list[MatchRanks] = []
@@ -166,8 +149,8 @@ def evaluate(
         gaps, counts = match_gaps(distances, pairs)
         ranks.append(match_ranks(gaps, counts))
         if counts.any():
-            wanted = torch.from_numpy(q_persons[tile]).to(device)
-            present = torch.from_numpy(g_persons).to(device)
+            wanted = torch.from_numpy(q_persons[tile]).to(gaps.device)
+            present = torch.from_numpy(g_persons).to(gaps.device)
             curves.append(expected_cmc(gaps, counts, wanted, present, max_rank))
     mine = MatchRanks.joined(ranks)
     result = _summarise(MatchRanks(*(gather_rows(x, distributed) for x in mine)), max_rank)

@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import timm
 import torch
 import torchvision
 
 from rga_timm._version import __version__
 from rga_timm.evaluation.embed import Feature
+from rga_timm.evaluation.expansion import QueryExpansion
+from rga_timm.evaluation.intervals import bootstrap_intervals
+from rga_timm.evaluation.markdown import markdown_table
+from rga_timm.evaluation.per_query import per_query_results, score_columns
 from rga_timm.evaluation.ranking import ReidResult
 from rga_timm.evaluation.rerank import Reranking
 
@@ -29,6 +34,7 @@ AP_CONVENTIONS = {
 }
 _UNITS = "fractions from 0 to 1"
 _RANKS = (1, 5, 10)
+_SCORES = {"mAP", "mAP_trapezoid", "mINP", "cmc", "num_queries", "num_valid_queries"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Protocol:
         metric: `cosine` or `euclidean`.
         flip: whether features are averaged with those of the mirror image.
         scales: factors by which images were resized, as `embed` says.
+        multi_query: whether all query images of a person under a camera were one query.
+        expansion: parameters of query expansion; None for none.
         rerank: parameters of k-reciprocal re-ranking; None for none.
         amp_dtype: the autocast type, e.g. `float16`; None for full precision.
         single_gallery_shot: whether the CMC is of galleries with one image of each person.
@@ -59,6 +67,8 @@ class Protocol:
     metric: str = "cosine"
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
+    multi_query: bool = False
+    expansion: QueryExpansion | None = None
     rerank: Reranking | None = None
     amp_dtype: str | None = None
     single_gallery_shot: bool = False
@@ -71,6 +81,10 @@ class Protocol:
             parts.append("flip")
         if self.scales != (1.0,):
             parts.append("scales " + " ".join(f"{scale:g}" for scale in self.scales))
+        if self.multi_query:
+            parts.append("multi-query")
+        if self.expansion:
+            parts.append(f"queries expanded ({self.expansion.k}, {self.expansion.alpha:g})")
         if self.rerank:
             k1, k2, lambda_value = asdict(self.rerank).values()
             parts.append(f"re-ranked ({k1}, {k2}, {lambda_value})")
@@ -93,8 +107,14 @@ class Report:
         dataset: `name`, and what the data set says of itself (counts, fingerprint).
         protocol: how it was tested.
         metrics: mAP, mAP_trapezoid, mINP, cmc (list; the first is rank-1), num_queries,
-            num_valid_queries. Fractions.
+            num_valid_queries. Fractions. Where there are queries of two people or more, also
+            `intervals`: of mAP, mAP_trapezoid, mINP and rank-1 the ends [low, high] of the
+            confidence interval over people, and its level, resamples, seed and identities; and
+            where it was asked for `verification`, as `report_features` says.
         software: versions.
+        weights: SHA-256 of the model's weights, of `hash_weights`; None where it is not known.
+        warnings: what `diagnose` found.
+        per_query: how each query fared: columns of `per_query_results`; None where it was not kept.
     """
 
     model: str
@@ -103,6 +123,9 @@ class Report:
     metrics: Mapping[str, Any]
     checkpoint: str | None = None
     software: Mapping[str, str] = field(default_factory=lambda: software_versions())
+    weights: str | None = None
+    warnings: Sequence[str] = field(default_factory=list)
+    per_query: Mapping[str, Sequence[Any]] | None = None
 
     @classmethod
     def of(
@@ -113,9 +136,30 @@ class Report:
         dataset: Mapping[str, Any],
         protocol: Protocol,
         checkpoint: str | None = None,
+        weights: str | None = None,
+        query_pids: Sequence[int] | np.ndarray | None = None,
+        per_query: Mapping[str, Sequence[Any]] | None = None,
+        warnings: Sequence[str] = (),
+        metrics: Mapping[str, Any] | None = None,
+        software: Mapping[str, str] | None = None,
     ) -> Report:
-        """The report of a result of `evaluate`, with the versions of what runs now."""
-        metrics = {
+        """The report of a result of `evaluate`, with the versions of what runs now.
+
+        Args:
+            result: the scores.
+            model: as the report's attribute, and so are the others.
+            dataset: the same.
+            protocol: the same.
+            checkpoint: the same.
+            weights: the same.
+            query_pids: (Q,) whose the queries are, for confidence intervals; without them those of
+                `per_query`, and without either there are no intervals.
+            per_query: as the attribute.
+            warnings: as the attribute.
+            metrics: further ones than those of the result.
+            software: further versions than those of what runs now.
+        """
+        all_metrics: dict[str, Any] = {
             "mAP": result.mAP,
             "mAP_trapezoid": result.mAP_trapezoid,
             "mINP": result.mINP,
@@ -123,11 +167,27 @@ class Report:
             "num_queries": len(result.average_precision),
             "num_valid_queries": result.num_valid_queries,
         }
-        return cls(model, dict(dataset), protocol, metrics, checkpoint)
+        if query_pids is None and per_query is not None:
+            query_pids = per_query["pid"]
+        if query_pids is not None:
+            all_metrics |= _intervals(result, np.asarray(query_pids), protocol)
+        return cls(
+            model,
+            dict(dataset),
+            protocol,
+            all_metrics | dict(metrics or {}),
+            checkpoint,
+            software_versions() | dict(software or {}),
+            weights=weights,
+            warnings=list(warnings),
+            per_query=per_query,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, with the units and both AP conventions named."""
         report = asdict(self)
+        if self.per_query is None:
+            del report["per_query"]
         report["units"] = _UNITS
         report["ap_conventions"] = AP_CONVENTIONS
         return report
@@ -137,24 +197,31 @@ class Report:
         """The inverse of `to_dict`, also of reports from before there were the newest fields.
 
         Raises:
-            ValueError: a report in other units.
+            ValueError: no report, or one in other units.
         """
+        if not isinstance(report, Mapping) or not {"protocol", "metrics"} <= report.keys():
+            raise ValueError("not a report of an evaluation")
         report = dict(report)
         if report.pop("units", None) != _UNITS:
             raise ValueError(f"not a report in {_UNITS}")
         report.pop("ap_conventions", None)
-        protocol = dict(report.pop("protocol"))
-        for name in ("img_size", "mean", "std", "scales"):
-            if name in protocol:
-                protocol[name] = tuple(protocol[name])
-        if protocol["rerank"] is not None:
-            protocol["rerank"] = Reranking(**protocol["rerank"])
-        return cls(protocol=Protocol(**protocol), **report)
+        if missing := sorted(_SCORES - set(report["metrics"])):
+            raise ValueError(f"a report without its {', '.join(missing)}")
+        try:
+            protocol = dict(report.pop("protocol"))
+            for name in ("img_size", "mean", "std", "scales"):
+                if name in protocol:
+                    protocol[name] = tuple(protocol[name])
+            for name, of in (("rerank", Reranking), ("expansion", QueryExpansion)):
+                if protocol.get(name) is not None:
+                    protocol[name] = of(**protocol[name])
+            return cls(protocol=Protocol(**protocol), **report)
+        except (KeyError, TypeError) as error:  # a field that is missing, or one too many
+            raise ValueError(f"not a report that this version reads: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(_to_json(self) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
@@ -162,19 +229,44 @@ class Report:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
+def _to_json(report: Report) -> str:
+    """A line a value, and a line a column of the queries' results, of which there are thousands."""
+    fields = report.to_dict()
+    columns = fields.pop("per_query", None)
+    text = json.dumps(fields, indent=2, allow_nan=False)
+    if columns is None:
+        return text
+    lines = ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps(column, allow_nan=False)}"
+        for name, column in columns.items()
+    )
+    return f'{text[:-2]},\n  "per_query": {{\n{lines}\n  }}\n}}'
+
+
 def save_reports(reports: Sequence[Report], path: str | Path) -> None:
     """Write as JSON: one report as `Report.save` does, several as a list of such objects."""
     if len(reports) == 1:
         reports[0].save(path)
         return
-    text = json.dumps([report.to_dict() for report in reports], indent=2, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    text = ",\n".join(map(_to_json, reports))
+    Path(path).write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 
 def load_reports(path: str | Path) -> list[Report]:
-    """Read what `save_reports` wrote."""
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [Report.from_dict(report) for report in (found if isinstance(found, list) else [found])]
+    """Read what `save_reports` wrote.
+
+    Raises:
+        ValueError: the file holds something else; it names the file.
+        OSError: there is no such file, or it cannot be read.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = found if isinstance(found, list) else [found]
+        if not found:
+            raise ValueError("the file holds no report")
+        return [Report.from_dict(report) for report in found]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def format_table(reports: Sequence[Report]) -> str:
@@ -188,17 +280,53 @@ def format_table(reports: Sequence[Report]) -> str:
     """
     scores = ["mAP", "mAP (trapezoid)", "mINP", *(f"rank-{k}" for k in _RANKS)]
     rows = [["model", "data set", "test", *scores], *map(_cells, reports)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = 3  # columns of text, to the left; scores to the right
-    rule = ["-" * w if i < text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = []
-    for row in [rows[0], rule, *rows[1:]]:
-        cells = [f"{c:<{w}}" for c, w in zip(row[:text], widths[:text], strict=True)]
-        cells += [f"{c:>{w}}" for c, w in zip(row[text:], widths[text:], strict=True)]
-        lines.append("| " + " | ".join(cells) + " |")
     step, trapezoid = AP_CONVENTIONS["mAP"], AP_CONVENTIONS["mAP_trapezoid"]
     note = f"All scores in percent. mAP: {step}; mAP (trapezoid): {trapezoid}."
-    return "\n".join([*lines, "", note])
+    return f"{markdown_table(rows, text=3)}\n\n{note}"
+
+
+def format_intervals(reports: Sequence[Report]) -> str:
+    """A line for each report that has confidence intervals, in percent; empty without any."""
+    lines = []
+    for report in reports:
+        if intervals := report.metrics.get("intervals"):
+            texts = [
+                f"{score} {100 * low:.1f} to {100 * high:.1f}"
+                for score in ("mAP", "rank-1")
+                for low, high in [intervals.get(score, (None, None))]
+                if low is not None
+            ]
+            lines.append(
+                f"{report.dataset['name']}: {100 * intervals['level']:g} % interval over its "
+                f"{intervals['identities']} people: {', '.join(texts)}"
+            )
+    return "\n".join(lines)
+
+
+def format_verification(reports: Sequence[Report]) -> str:
+    """A line for each threshold that was asked for; empty without any."""
+    return "\n".join(
+        f"{report.dataset['name']}: {point['tpr']:.2%} of the pairs of one person are nearer than "
+        f"{point['threshold']:.4f}, and {point['fpr']:.3g} of those of two people "
+        f"(at most {point['target_fpr']:g} asked for)"
+        for report in reports
+        for point in report.metrics.get("verification", {}).get("points", ())
+    )
+
+
+def _intervals(result: ReidResult, pids: np.ndarray, protocol: Protocol) -> dict[str, Any]:
+    """The metric `intervals`, in a dict; an empty dict where there cannot be any."""
+    counted = result.first_match_rank > 0
+    if len(np.unique(pids[counted])) < 2:
+        return {}
+    # With single gallery shot a query's CMC is an expectation, and the result has only their mean.
+    ranks = () if protocol.single_gallery_shot else (1,)
+    columns = score_columns(per_query_results(result, {"pid": pids.tolist()}), ranks)
+    found = bootstrap_intervals(np.stack(list(columns.values()), axis=1), pids)
+    level, resamples, seed, identities = found[0][2:]
+    how = {"level": level, "resamples": resamples, "seed": seed, "identities": identities}
+    ends = {name: [one.low, one.high] for name, one in zip(columns, found, strict=True)}
+    return {"intervals": {**how, **ends}}
 
 
 def _cells(report: Report) -> list[str]:
@@ -211,5 +339,11 @@ def _cells(report: Report) -> list[str]:
 
 def software_versions() -> dict[str, str]:
     """Versions of what computes the scores."""
-    modules = {"timm": timm, "torch": torch, "torchvision": torchvision, "numpy": np}
+    modules = {
+        "timm": timm,
+        "torch": torch,
+        "torchvision": torchvision,
+        "numpy": np,
+        "scipy": scipy,
+    }
     return {"rga_timm": __version__} | {name: str(m.__version__) for name, m in modules.items()}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from rga_timm.data import ReidImage, ReidReader
 from rga_timm.data.reader import NO_TRACKLET
+from rga_timm.evaluation.diagnosis import crowded_similarities, uncounted_queries
 from rga_timm.evaluation.embed import Embeddings
-from rga_timm.evaluation.model import evaluate_features
-from rga_timm.evaluation.report import Protocol, Report
-from rga_timm.evaluation.rerank import Reranking
+from rga_timm.evaluation.per_query import query_ids
+from rga_timm.evaluation.report import Protocol, Report, software_versions
+from rga_timm.evaluation.reporting import report_features
 from rga_timm.evaluation.store import StoredEmbeddings, iter_embeddings, read_stamp
 from rga_timm.evaluation.tracklets import TrackletMeans
 
@@ -23,10 +24,13 @@ _BATCH = 128  # images of tracklets summed up at a time
 
 def evaluate_embeddings(
     folder: str | Path,
+    protocol: Protocol | None = None,
     *,
-    metric: str = "cosine",
-    rerank: Reranking | None = None,
+    per_query: bool = False,
+    verify_at: Sequence[float] = (),
     device: torch.device | str = "cpu",
+    distributed: bool = False,
+    progress: bool = False,
 ) -> Report:
     """Find the stored queries of a data set in its stored gallery.
 
@@ -35,9 +39,12 @@ def evaluate_embeddings(
 
     Args:
         folder: of embeddings, with the splits `query` and `gallery` of a data set.
-        metric: `cosine` or `euclidean`.
-        rerank: k-reciprocal re-ranking; None for none.
+        protocol: how to test, of `protocol_of` and the folder's stamp; by the cosine by default.
+        per_query: keep how each query fared.
+        verify_at: false positive rates at which pairs are verified too.
         device: where the ranking is computed.
+        distributed: as for `evaluate`.
+        progress: show progress bars.
 
     Returns:
         The report, of the model and the preprocessing that the stamp names. Versions of software
@@ -49,22 +56,32 @@ def evaluate_embeddings(
             `iter_embeddings` and `evaluate`.
     """
     stamp = check_testable_stamp(folder)
-    protocol = protocol_of(stamp, metric, rerank)
+    protocol = protocol or protocol_of(stamp)
     query, gallery = read_splits(folder, "query", "gallery")
-    result = evaluate_features(query, gallery, protocol, device=device)
-    report = Report.of(
-        result,
+    now = software_versions()
+    return report_features(
+        query,
+        gallery,
+        protocol,
         model=stamp["model"],
         checkpoint=stamp.get("checkpoint"),
+        weights=stamp.get("weights_sha256"),
         dataset=stamp["dataset"],
-        protocol=protocol,
+        query_ids=_query_ids(folder) if per_query else None,
+        verify_at=verify_at,
+        warnings=[
+            *uncounted_queries(query, gallery, has_cameras=protocol.cameras),
+            *crowded_similarities(query, gallery, metric=protocol.metric),
+        ],
+        software={
+            f"{name} (embeddings)": version
+            for name, version in stamp.get("software", {}).items()
+            if now.get(name) != version
+        },
+        device=device,
+        distributed=distributed,
+        progress=progress,
     )
-    others = {
-        f"{name} (embeddings)": version
-        for name, version in stamp.get("software", {}).items()
-        if report.software.get(name) != version
-    }
-    return replace(report, software={**report.software, **others})
 
 
 def check_testable_stamp(folder: str | Path) -> dict[str, Any]:
@@ -88,23 +105,25 @@ def check_testable_stamp(folder: str | Path) -> dict[str, Any]:
     return stamp
 
 
-def protocol_of(
-    stamp: Mapping[str, Any], metric: str = "cosine", rerank: Reranking | None = None
-) -> Protocol:
-    """The protocol of a test with the embeddings of a stamp."""
+def protocol_of(stamp: Mapping[str, Any], **test: Any) -> Protocol:
+    """The protocol of a test with the embeddings of a stamp.
+
+    Args:
+        stamp: of `read_stamp`.
+        test: what the stamp does not decide: metric, multi_query, expansion and rerank.
+    """
     return Protocol(
         img_size=(stamp["img_size"][0], stamp["img_size"][1]),
         interpolation=stamp["interpolation"],
         mean=tuple(stamp["mean"]),
         std=tuple(stamp["std"]),
         feature=stamp["feature"],
-        metric=metric,
         flip=stamp["flip"],
         scales=tuple(stamp["scales"]),
-        rerank=rerank,
         amp_dtype=stamp["amp_dtype"],
         single_gallery_shot=stamp.get("single_gallery_shot", False),
         cameras=stamp.get("cameras", True),
+        **test,
     )
 
 
@@ -142,6 +161,17 @@ def read_splits(folder: str | Path, *splits: str) -> list[Embeddings]:
         else:
             raise ValueError(f"{folder} holds no image of {split}")
     return found
+
+
+def _query_ids(folder: str | Path) -> dict[str, list[Any]]:
+    """Which queries are stored, as `per_query.query_ids` says it of a data set's."""
+    images = [
+        ReidImage(shard.paths[i], int(shard.pids[i]), int(shard.camids[i]), int(shard.tracklets[i]))
+        for shard in iter_embeddings(folder)
+        for i, split in enumerate(shard.splits)
+        if split == "query"
+    ]
+    return query_ids(ReidReader(folder, images))
 
 
 def _rows(shard: StoredEmbeddings, rows: np.ndarray) -> Embeddings:

@@ -6,7 +6,9 @@ which count in one flat pass) and wherever float32 leaves too much open all is e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rga_timm.evaluation.counting import MatchRanks, SamePerson, rank_matches
-from rga_timm.evaluation.distance import METRICS, SquaredEuclidean, order_keys
+from rga_timm.evaluation.distance import METRICS, SquaredEuclidean, compute_device, order_keys
+from rga_timm.evaluation.expansion import QueryExpansion, as_expansion, expand_queries
 from rga_timm.evaluation.float32_scores import Float32Scores, PairDistances
-from rga_timm.evaluation.rerank import KReciprocal, Reranking
+from rga_timm.evaluation.rerank import KReciprocal, Reranking, as_reranking
 
 # Bytes that one distance takes in passing: of counting, and of searching exact keys.
 _COUNTED, _SEARCHED = 32, 50
@@ -27,15 +30,53 @@ _PAIR_COST = 64
 _EXACT = 1e-9
 
 
+class Test(NamedTuple):
+    """How queries and gallery are compared, checked before any work.
+
+    Attributes:
+        metric: a key of `METRICS`.
+        reranking: parameters of the re-ranking; None for none.
+        expansion: of the query expansion; None for none.
+        tile_memory: bytes that a tile may take.
+    """
+
+    metric: str
+    reranking: Reranking | None
+    expansion: QueryExpansion | None
+    tile_memory: int
+
+    @classmethod
+    def checked(
+        cls,
+        metric: str,
+        rerank: Reranking | Mapping[str, Any] | None,
+        expand: QueryExpansion | Mapping[str, Any] | None,
+        tile_memory: int,
+    ) -> Test:
+        """From the arguments of `evaluate` and `verify`.
+
+        Raises:
+            ValueError: a value out of range.
+            TypeError: one of another type.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+        if tile_memory < 1:
+            raise ValueError(f"tile_memory must be positive, got {tile_memory}")
+        expansion = as_expansion(expand)
+        if expansion and metric != "cosine":
+            raise ValueError(f"queries are expanded by the cosine; the metric is {metric}")
+        return cls(metric, as_reranking(rerank), expansion, tile_memory)
+
+
 class Tiles:
     """What one tile of queries after the other has to do with the gallery.
 
     Args:
-        query: (Q, D), on the device that is to compute.
-        gallery: (G, D), there too.
-        metric: a key of `METRICS`.
-        reranking: whether and how distances are re-ranked.
-        tile_memory: bytes that a tile may take.
+        query: (Q, D) features.
+        gallery: (G, D).
+        test: how they are compared.
+        device: where to compute; the gallery's by default.
         distributed: whether the processes share the work that comes before the tiles.
         progress: show progress bars.
     """
@@ -44,26 +85,29 @@ class Tiles:
         self,
         query: Tensor,
         gallery: Tensor,
-        metric: str,
-        reranking: Reranking | None,
+        test: Test,
         *,
-        tile_memory: int,
+        device: torch.device | str | None,
         distributed: bool,
         progress: bool,
     ) -> None:
-        self.query, self.gallery, self.metric = query, gallery, metric
-        self.tile_memory, self.progress = tile_memory, progress
+        device = compute_device(device or gallery.device)
+        query, gallery = query.to(device), gallery.to(device)
+        work: dict[str, Any] = {
+            "tile_memory": test.tile_memory, "distributed": distributed, "progress": progress,
+        }  # fmt: skip
+        if test.expansion:
+            query = expand_queries(query, gallery, **asdict(test.expansion), **work)
+        self.query, self.gallery, self.metric = query, gallery, test.metric
+        self.tile_memory, self.progress = test.tile_memory, progress
         self._to_gallery: SquaredEuclidean | None = None
         self._scores: Float32Scores | None = None
         self._buffer: np.ndarray | None = None
         self._reranker: KReciprocal | None = None
-        if reranking:
-            self._reranker = KReciprocal(
-                query, gallery, reranking, metric=metric,
-                tile_memory=tile_memory, distributed=distributed, progress=progress,
-            )  # fmt: skip
+        if test.reranking:
+            self._reranker = KReciprocal(query, gallery, test.reranking, metric=test.metric, **work)
         elif query.device.type == "cpu":
-            pairs = PairDistances(query, gallery, metric)
+            pairs = PairDistances(query, gallery, test.metric)
             if pairs.are_ordinary:
                 self._scores = Float32Scores(pairs)
 

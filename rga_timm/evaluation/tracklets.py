@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rga_timm.evaluation.distributed import gather_rows
+
 
 class TrackletMeans:
     """The mean feature of each tracklet, from batches of images in any order.
@@ -36,15 +38,38 @@ class TrackletMeans:
         """
         features, targets = features.cpu().double(), targets.cpu()
         for pid, camid, number in dict.fromkeys(map(tuple, targets.tolist())):
-            if self._ids.setdefault(number, (pid, camid)) != (pid, camid):
-                raise ValueError(
-                    f"images of tracklet {number} are of several persons or cameras: person and "
-                    f"camera {self._ids[number]}, and {(pid, camid)}"
-                )
             members = targets[:, 2] == number
-            total = features[members].sum(0)
-            self._sums[number] = self._sums[number] + total if number in self._sums else total
-            self._counts[number] = self._counts.get(number, 0) + int(members.sum())
+            self._add(number, (pid, camid), features[members].sum(0), int(members.sum()))
+
+    def _add(self, number: int, ids: tuple[int, int], total: Tensor, count: int) -> None:
+        if self._ids.setdefault(number, ids) != ids:
+            raise ValueError(
+                f"images of tracklet {number} are of several persons or cameras: person and "
+                f"camera {self._ids[number]}, and {ids}"
+            )
+        self._sums[number] = self._sums[number] + total if number in self._sums else total
+        self._counts[number] = self._counts.get(number, 0) + count
+
+    def gathered(self, distributed: bool) -> TrackletMeans:
+        """Those of all processes, in the order of the processes; a tracklet's parts are joined."""
+        if not distributed:
+            return self
+        width = gather_rows(
+            np.array([len(s) for s in list(self._sums.values())[:1]], dtype=np.int64), distributed
+        )
+        rows = [[number, self._counts[number], *self._ids[number]] for number in self._sums]
+        numbers = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        sums = (
+            torch.stack([*self._sums.values()]) if rows else torch.empty(0, int(width[0])).double()
+        )
+        whole = TrackletMeans()
+        for (number, count, pid, camid), total in zip(
+            gather_rows(numbers, distributed).tolist(),
+            torch.from_numpy(gather_rows(sums.numpy(), distributed)),
+            strict=True,
+        ):
+            whole._add(number, (pid, camid), total, count)
+        return whole
 
     def result(self) -> tuple[Tensor, np.ndarray]:
         """The means and whose they are, in the order in which the tracklets first appeared.

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rga_timm.evaluation import distance
 from rga_timm.evaluation.counting import GalleryIndex
 from rga_timm.evaluation.distributed import gather_rows, share
+from rga_timm.evaluation.expansion import QueryExpansion
 from rga_timm.evaluation.features import Ids, check_test_sets
 from rga_timm.evaluation.neighbours import DEFAULT_TILE_MEMORY
-from rga_timm.evaluation.rerank import Reranking, as_reranking
-from rga_timm.evaluation.tiles import Tiles
+from rga_timm.evaluation.rerank import Reranking
+from rga_timm.evaluation.tiles import Test, Tiles
 
 _BITS = 16  # of a float32 looked at in each pass
 
@@ -74,6 +74,7 @@ def verify(
     fprs: Sequence[float] = (1e-4, 1e-3, 1e-2),
     metric: str = "cosine",
     rerank: Reranking | Mapping[str, Any] | None = None,
+    expand: QueryExpansion | Mapping[str, Any] | None = None,
     tile_memory: int = DEFAULT_TILE_MEMORY,
     device: torch.device | str | None = None,
     distributed: bool = False,
@@ -93,6 +94,7 @@ def verify(
         fprs: false positive rates, from 0 to 1.
         metric: as for `evaluate`.
         rerank: as for `evaluate`.
+        expand: as for `evaluate`.
         tile_memory: bytes for the distances that are computed at a time.
         device: where to compute; the gallery features' own by default.
         distributed: whether the processes of the default group share the queries.
@@ -104,12 +106,9 @@ def verify(
     Raises:
         ValueError: as `evaluate`, a rate out of range, or pairs of one kind only.
     """
-    if metric not in distance.METRICS:
-        raise ValueError(f"metric must be one of {', '.join(distance.METRICS)}, got {metric!r}")
+    test = Test.checked(metric, rerank, expand, tile_memory)
     if not fprs or not all(0 <= fpr <= 1 for fpr in fprs):
         raise ValueError(f"false positive rates lie in 0 ... 1, got {list(fprs)}")
-    if tile_memory < 1:
-        raise ValueError(f"tile_memory must be positive, got {tile_memory}")
     sets = check_test_sets(
         query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
     )
@@ -122,11 +121,9 @@ def verify(
             f"there are {num_genuine} pairs of one person under two cameras and {num_impostor} "
             "pairs of two people: both are needed"
         )
-    device = distance.compute_device(device or sets.gallery.device)
     tiles = Tiles(
-        sets.query.to(device), sets.gallery.to(device), metric, as_reranking(rerank),
-        tile_memory=tile_memory, distributed=distributed, progress=progress,
-    )  # fmt: skip
+        sets.query, sets.gallery, test, device=device, distributed=distributed, progress=progress
+    )
     passes = _Passes(sets.query_pids, sets.query_camids, index, tiles, distributed)
 
     genuine, upper = passes.first()

@@ -43,6 +43,15 @@ def test_the_fingerprint_ignores_order_and_place_and_notices_everything_else():
     assert len({original, *(splits([image, *rest]).fingerprint for image in second)}) == 3
 
 
+def test_the_test_fingerprint_is_of_queries_and_gallery_alone():
+    lines = "gallery a/4.png 4 1\ngallery b/30.png 30 1\nquery a/30.png 30 2\n"
+    expected = hashlib.sha256(lines.encode()).hexdigest()
+    for train in (IMAGES, IMAGES[1:2], []):
+        made = splits(train)
+        assert made.test_fingerprint == made.describe()["test_fingerprint"] == expected
+    assert splits([]).fingerprint == expected
+
+
 def test_tracklets_are_counted_and_cameras_that_are_not_known_are_not():
     images = [image._replace(tracklet=image.pid) for image in IMAGES]
     assert splits(images).describe()["train"] == {

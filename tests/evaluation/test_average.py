@@ -49,6 +49,7 @@ def test_scores_are_means_and_queries_are_summed() -> None:
     }
     assert (average.model, average.protocol) == ("test_resnet", PROTOCOL)
     assert (average.checkpoint, average.software) == (None, {"torch": "2.6"})
+    assert (average.weights, average.warnings, average.per_query) == (None, [], None)
 
 
 def test_other_options_stay_in_the_name() -> None:
@@ -69,11 +70,18 @@ def test_an_average_is_saved_loaded_and_shown_as_any_report(tmp_path: Path) -> N
 
 def test_each_partition_may_have_its_own_weights() -> None:
     reports = [
-        make_report(f"viper:split={split}", checkpoint=checkpoint, software={"torch": version})
+        make_report(
+            f"viper:split={split}",
+            checkpoint=checkpoint,
+            software={"torch": version},
+            weights=checkpoint * 3,
+            warnings=["beware"] * split,
+        )
         for split, (checkpoint, version) in enumerate([("a", "2.6"), ("b", "2.7"), ("a", "2.6")])
     ]
     average = average_reports(reports)
-    assert average.checkpoint == "a, b"
+    assert (average.checkpoint, average.weights) == ("a, b", "aaa, bbb")
+    assert average.warnings == ["viper:split=1: beware", *["viper:split=2: beware"] * 2]
     assert average.software == {"torch": "2.6, 2.7"}
 
 

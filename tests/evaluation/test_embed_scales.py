@@ -187,7 +187,8 @@ def test_the_protocol_hands_scales_on_and_shows_them(tmp_path: Path) -> None:
 
 
 def test_reports_from_before_there_were_scales_are_of_one(tmp_path: Path) -> None:
-    report = Report("x", {"name": "x"}, PROTOCOL, {"mAP": 0.5})
+    scores = ("mAP", "mAP_trapezoid", "mINP", "num_queries", "num_valid_queries")
+    report = Report("x", {"name": "x"}, PROTOCOL, dict.fromkeys(scores, 1) | {"cmc": [1.0]})
     report.save(tmp_path / "report.json")
     old = json.loads((tmp_path / "report.json").read_text())
     del old["protocol"]["scales"]

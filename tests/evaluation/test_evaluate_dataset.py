@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from rga_timm.data import ReidImage, ReidSplits, create_eval_loader, eval_transform
-from rga_timm.evaluation import Protocol, embed, evaluate, evaluate_dataset
+from rga_timm.evaluation import Protocol, embed, evaluate, evaluate_dataset, hash_weights
 
 PROTOCOL = Protocol((32, 16), "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 QUERY = [ReidImage(f"q{i}.png", i, 1) for i in range(4)]
@@ -48,6 +48,9 @@ def test_a_report_holds_what_the_functions_give(root, model):
     assert report.metrics["cmc"] == pytest.approx(expected.cmc.tolist())
     assert (report.model, report.checkpoint, report.protocol) == ("net", "file", PROTOCOL)
     assert report.dataset == part.describe()
+    assert report.weights == hash_weights(model)
+    assert report.per_query is None
+    assert report.metrics["intervals"]["identities"] == 4
 
 
 def test_the_data_set_has_its_say_in_the_protocol(root, model):
@@ -71,6 +74,35 @@ def test_tracklets_are_ranked_and_not_their_images(root, model):
     assert report.metrics["mAP"] == pytest.approx(inverse_ranks[0])
 
 
+def test_each_query_is_reported_with_its_path(root, model):
+    part = splits(root, query=[*QUERY[::-1], ReidImage("g40.png", 9, 2)])
+    report = evaluate_dataset(
+        model, part, PROTOCOL, name="net", num_workers=0, per_query=True, log_warnings=False
+    )
+    columns = report.per_query
+    assert columns["path"] == ["q3.png", "q2.png", "q1.png", "q0.png", "g40.png"]
+    assert (columns["pid"], columns["camid"]) == ([3, 2, 1, 0, 9], [1, 1, 1, 1, 2])
+    assert columns["average_precision"][4] is None
+    assert np.mean(columns["average_precision"][:4]) == pytest.approx(report.metrics["mAP"])
+    alone = evaluate_dataset(
+        model, splits(root, query=QUERY[2:3]), PROTOCOL, name="net", num_workers=0
+    )
+    assert columns["average_precision"][1] == pytest.approx(alone.metrics["mAP"])
+
+
+def test_tracklets_are_reported_by_their_number_and_first_image(root, model):
+    gallery = [image._replace(tracklet=10 + image.pid, camid=2) for image in GALLERY]
+    query = [image._replace(camid=1, tracklet=7 - image.pid) for image in GALLERY[2:8]]
+    part = splits(root, query=[*query[::2], *query[1::2]], gallery=gallery)
+    columns = evaluate_dataset(
+        model, part, PROTOCOL, name="net", num_workers=0, per_query=True
+    ).per_query
+    assert columns["tracklet"] == [6, 5, 4]
+    assert columns["path"] == ["g10.png", "g20.png", "g30.png"]
+    assert columns["pid"] == [1, 2, 3]
+    assert len(columns["average_precision"]) == 3
+
+
 def test_partitions_are_reported_by_their_mean(root, model):
     parts = [splits(root, f"x:split={i}", query=QUERY[i : i + 2]) for i in range(2)]
     mean = evaluate_dataset(model, parts, PROTOCOL, name="net", num_workers=0)
@@ -78,6 +110,9 @@ def test_partitions_are_reported_by_their_mean(root, model):
         evaluate_dataset(model, part, PROTOCOL, name="net", num_workers=0).metrics["mAP"]
         for part in parts
     ]
+    assert "intervals" not in mean.metrics
+    assert mean.per_query is None
+    assert mean.weights == hash_weights(model)
     assert single[0] != single[1]
     assert mean.metrics["mAP"] == pytest.approx(np.mean(single))
 

@@ -118,6 +118,19 @@ def test_step_ap_equals_scikit_learn() -> None:
             assert np.isnan(result.average_precision[q])
 
 
+def test_the_scores_are_means_of_the_queries_own() -> None:
+    result = evaluate(*random_problem(4))
+    counted = result.first_match_rank > 0
+    assert 0 < counted.sum() < len(counted)
+    for score, of_query in (
+        ("mAP", result.average_precision),
+        ("mAP_trapezoid", result.average_precision_trapezoid),
+        ("mINP", result.inverse_negative_penalty),
+    ):
+        np.testing.assert_array_equal(np.isnan(of_query), ~counted)
+        assert getattr(result, score) == pytest.approx(of_query[counted].mean(), rel=1e-12)
+
+
 def test_only_same_person_and_same_camera_is_left_out() -> None:
     # Nearest first: same person same camera; other person same camera; the match.
     gallery = np.array([[0.0], [1.0], [2.0]])

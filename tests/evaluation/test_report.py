@@ -6,10 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 import timm
 import torch
+from small_reports import PIDS, random_report
 
-from rga_timm.evaluation import Protocol, Report, Reranking, evaluate, format_table
+from rga_timm.evaluation import (
+    Protocol,
+    Report,
+    Reranking,
+    bootstrap_interval,
+    evaluate,
+    format_intervals,
+    format_table,
+    load_reports,
+    save_reports,
+)
 
 PROTOCOL = Protocol(
     img_size=(256, 128), interpolation="bilinear", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)
@@ -33,6 +45,7 @@ def test_a_report_says_what_was_tested_and_how() -> None:
     assert report["protocol"]["rerank"] is None
     assert report["software"]["timm"] == timm.__version__
     assert report["software"]["torch"] == torch.__version__
+    assert report["software"]["scipy"] == scipy.__version__
     assert "fractions" in report["units"]
     assert "step AP" in report["ap_conventions"]["mAP"]
     assert "Market-1501" in report["ap_conventions"]["mAP_trapezoid"]
@@ -71,6 +84,68 @@ def test_reports_from_before_there_were_other_kinds_of_tests_are_loaded(tmp_path
     (tmp_path / "report.json").write_text(json.dumps(report))
     loaded = Report.load(tmp_path / "report.json").protocol
     assert (loaded.single_gallery_shot, loaded.cameras) == (False, True)
+
+
+def test_reports_from_before_there_were_results_of_queries_are_loaded(tmp_path: Path) -> None:
+    report = random_report(1, per_query=False).to_dict()
+    for name in ("weights", "warnings"):
+        del report[name]
+    del report["metrics"]["intervals"]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (loaded,) = load_reports(tmp_path / "report.json")
+    assert (loaded.weights, list(loaded.warnings), loaded.per_query) == (None, [], None)
+    assert format_intervals([loaded]) == ""
+
+
+def test_results_of_queries_are_saved_a_line_a_column(tmp_path: Path) -> None:
+    reports = [random_report(1, warnings=("something",)), random_report(2, per_query=False)]
+    path = tmp_path / "reports.json"
+    save_reports(reports, path)
+    assert load_reports(path) == reports
+    saved, other = json.loads(path.read_text())
+    assert "per_query" not in other
+    columns = saved["per_query"]
+    assert list(columns) == [
+        *("path", "pid", "camid", "average_precision", "average_precision_trapezoid"),
+        *("inverse_negative_penalty", "first_match_rank"),
+    ]
+    assert {len(column) for column in columns.values()} == {40}
+    assert columns["path"][3] == "query/3.jpg"
+    # Person 9 is not in the gallery.
+    assert columns["average_precision"][9] is columns["first_match_rank"][9] is None
+    counted = [score for score in columns["average_precision"] if score is not None]
+    assert np.mean(counted) == pytest.approx(saved["metrics"]["mAP"])
+    assert len([line for line in path.read_text().splitlines() if '"pid": [' in line]) == 1
+
+
+def test_scores_have_intervals_over_people() -> None:
+    report = random_report(1)
+    intervals = report.metrics["intervals"]
+    scores = np.array(report.per_query["average_precision"], dtype=float)
+    expected = bootstrap_interval(scores, PIDS)
+    assert intervals["mAP"] == [expected.low, expected.high]
+    ranks = np.array(report.per_query["first_match_rank"], dtype=float)
+    hits = np.where(np.isnan(ranks), np.nan, ranks == 1)
+    assert intervals["rank-1"] == list(bootstrap_interval(hits, PIDS)[:2])
+    assert {name: intervals[name] for name in ("level", "resamples", "seed", "identities")} == {
+        "level": 0.95, "resamples": 10_000, "seed": 0, "identities": 9,
+    }  # fmt: skip
+    for score in ("mAP", "mAP_trapezoid", "mINP"):
+        low, high = intervals[score]
+        assert low < report.metrics[score] < high
+    text = format_intervals([report, make_report()])
+    low, high = (100 * end for end in intervals["mAP"])
+    assert text.startswith(
+        f"tiny: 95 % interval over its 9 people: mAP {low:.1f} to {high:.1f}, ra"
+    )
+    assert len(text.splitlines()) == 1
+
+
+def test_one_person_has_no_interval_and_expectations_have_none_of_rank_1() -> None:
+    assert "intervals" not in make_report().metrics
+    intervals = random_report(1, single_gallery_shot=True).metrics["intervals"]
+    assert "mINP" in intervals
+    assert "rank-1" not in intervals
 
 
 def test_reports_in_other_units_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rga_timm.evaluation import (
     evaluate,
     evaluate_embeddings,
     iter_embeddings,
+    protocol_of,
     read_embeddings,
     read_stamp,
     shards,
@@ -345,7 +346,7 @@ def images_of(embeddings: StoredEmbeddings, rows: slice) -> Embeddings:
 def test_stored_embeddings_score_as_they_do_in_memory(
     folder: Path, options: dict[str, Any]
 ) -> None:
-    report = evaluate_embeddings(folder, **options)
+    report = evaluate_embeddings(folder, protocol_of(read_stamp(folder), **options))
     embeddings = make_embeddings()
     query, gallery = (images_of(embeddings, rows) for rows in (slice(4), slice(4, None)))
     assert by_hand(query, gallery, **options).items() <= report.metrics.items()

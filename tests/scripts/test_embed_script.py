@@ -18,8 +18,7 @@ from safetensors.torch import save_file
 
 import rga_timm.evaluation
 from rga_timm.data import ReidImage, ReidSplits, create_eval_loader, eval_transform
-from rga_timm.evaluation import StoredEmbeddings, read_embeddings, read_stamp
-from rga_timm.hub import weights_digest
+from rga_timm.evaluation import StoredEmbeddings, hash_weights, read_embeddings, read_stamp
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def test_the_stamp_says_what_made_the_embeddings(whole: Path, images: Path) -> N
     assert stamp["software"]["timm"] == timm.__version__
     torch.manual_seed(0)
     model = timm.create_model(MODEL[0], num_classes=0, img_size=SIZE)
-    assert stamp["weights_sha256"] == weights_digest(model)
+    assert stamp["weights_sha256"] == hash_weights(model)
 
 
 def test_feature_flip_scales_and_format_reach_the_functions(images: Path, tmp_path: Path) -> None:

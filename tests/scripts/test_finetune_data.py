@@ -18,7 +18,7 @@ from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_p
 from PIL import Image
 
 from rga_timm.data import create_dataset
-from rga_timm.evaluation import load_reports
+from rga_timm.evaluation import describe_training, load_reports
 
 SCRIPT = Path(finetune.__file__)
 
@@ -37,8 +37,9 @@ def strangers(tmp_path: Path) -> Path:
 
 
 def test_several_sets_are_trained_on_and_others_tested_on(
-    options: list[str], people: Path, strangers: Path
+    options: list[str], people: Path, strangers: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     run = finetune.main(
         [
             *options,
@@ -61,7 +62,13 @@ def test_several_sets_are_trained_on_and_others_tested_on(
     assert float(best["eval_market1501_mAP"]) == pytest.approx(reports[1].metrics["mAP"])
     reid = json.loads((run / "model" / "config.json").read_text())["reid"]
     assert [data["name"] for data in reid["trained_on"]] == ["market1501", "viper:split=1"]
+    assert reid["trained_on"][0]["train_pids"] == describe_training(trained[0])["train_pids"]
     assert reid["metrics"]["mAP"] == reports[0].metrics["mAP"]
+    assert "per_query" not in reid
+    # Half of those whom one partition trains on another one tests on: told at once, and at the end.
+    (warning,) = (text for text in reid["warnings"] if "trained on" in text)
+    assert "of the 316 people of queries" in warning
+    assert caplog.text.count(f"viper:split=2: {warning}") == 2
     assert [report["dataset"]["name"] for report in reid["also_tested_on"]] == ["market1501"]
     resumed = finetune.main(["--resume", str(run), "--epochs", "3"])
     assert summary(resumed)[:2] == rows

@@ -1,0 +1,81 @@
+"""Which queries count, and why the others do not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+
+class MatchCounts(NamedTuple):
+    """The queries, by whether their person is in the gallery under another camera.
+
+    Attributes:
+        counted: those that have such a match.
+        absent: those whose person is not in the gallery at all.
+        same_camera: those whose person is in the gallery under the query's own camera only.
+        one_camera: the camera of all queries and all gallery images, where it is one.
+    """
+
+    counted: int
+    absent: int
+    same_camera: int
+    one_camera: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        query_pids: np.ndarray,
+        query_camids: np.ndarray,
+        gallery_pids: np.ndarray,
+        gallery_camids: np.ndarray,
+    ) -> MatchCounts:
+        """Count.
+
+        Args:
+            query_pids: (Q,) person ids.
+            query_camids: (Q,) camera ids.
+            gallery_pids: (G,).
+            gallery_camids: (G,).
+        """
+        images = Counter(gallery_pids.tolist())
+        beside = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
+        queries = list(zip(query_pids.tolist(), query_camids.tolist(), strict=True))
+        absent = sum(not images[pid] for pid, _ in queries)
+        same = sum(bool(images[pid]) and images[pid] == beside[pid, cam] for pid, cam in queries)
+        cameras = {*query_camids.tolist(), *gallery_camids.tolist()}
+        return cls(
+            counted=len(queries) - absent - same,
+            absent=absent,
+            same_camera=same,
+            one_camera=cameras.pop() if len(cameras) == 1 else None,
+        )
+
+    @property
+    def queries(self) -> int:
+        """How many there are."""
+        return self.counted + self.absent + self.same_camera
+
+    def reasons(self, has_cameras: bool = True) -> str:
+        """Why queries do not count, as half a sentence, and what to do where none does.
+
+        Args:
+            has_cameras: whether cameras are known; where not, each image has one of its own.
+        """
+        if self.one_camera is not None and self.same_camera:
+            return (
+                f"all queries and gallery images are of camera {self.one_camera}, and a match is "
+                "an image of another camera. Where cameras are not known, give each image a "
+                "camera id of its own"
+            )
+        reasons = []
+        if self.absent:
+            reasons.append(f"the person of {self.absent} is not in the gallery")
+        if self.same_camera:
+            only = "under the query's own camera" if has_cameras else "as the query itself"
+            reasons.append(f"the person of {self.same_camera} is in the gallery only {only}")
+        text = ", ".join(reasons)
+        if self.counted:
+            return text
+        return f"{text}. Are these the pids and camids of the same data set?"
