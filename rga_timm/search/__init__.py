@@ -1,0 +1,18 @@
+"""Search for people among stored embeddings: an index in LanceDB.
+
+Needs `pip install 'rga-timm[search]'`. Works on the embeddings of any model: nothing here knows how
+they were made.
+"""
+
+from rga_timm.search.filters import where_clause
+from rga_timm.search.index import NPROBES, REFINE_FACTOR, Kind, SearchIndex
+from rga_timm.search.rows import Source
+
+__all__ = [
+    "NPROBES",
+    "REFINE_FACTOR",
+    "Kind",
+    "SearchIndex",
+    "Source",
+    "where_clause",
+]
