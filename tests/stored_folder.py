@@ -1,13 +1,13 @@
-"""Folders of stored embeddings, written by pyarrow as their format says."""
+"""Folders of stored embeddings, of any features."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+from rga_timm.evaluation import StoredEmbeddings
+from rga_timm.evaluation.store import shard_count, write_shard, write_stamp
 
 
 def clustered(
@@ -34,36 +34,38 @@ def write_folder(
 ) -> Path:
     """A folder with these embeddings; further keyword arguments stand in its stamp."""
     n, width = features.shape
-    columns = {
-        "path": list(paths) if paths is not None else [f"images/{i:05d}.jpg" for i in range(n)],
-        "split": list(splits) if splits is not None else ["gallery"] * n,
-        "pid": pids if pids is not None else np.full(n, -1),
-        "camid": camids if camids is not None else np.arange(n) % 5,
-        "tracklet": np.full(n, -1),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
-    }
-    table = pa.table(columns)
-    folder.mkdir(parents=True)
-    for number, start in enumerate(range(0, n, shard_size)):
-        pq.write_table(table.slice(start, shard_size), folder / f"part-{number:05d}.parquet")
     made = {
-        "format": 1,
         "model": "test_rga_resnet",
         "checkpoint": "untrained",
-        "preprocessing": {
-            "input_size": [3, 64, 32],
-            "interpolation": "bilinear",
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-        },
+        "weights_sha256": "0",
+        "img_size": [64, 32],
+        "interpolation": "bilinear",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
         "feature": "embedding",
         "flip": False,
         "scales": [1.0],
+        "amp_dtype": None,
         "width": width,
-        "count": n,
+        "shard_format": "parquet",
         "shard_size": shard_size,
+        "dataset": None,
         "root": str(folder.parent),
-        **stamp,
+        "splits": [""],
+        "count": n,
+        "fingerprint": "0",
     }
-    (folder / "embeddings.json").write_text(json.dumps(made))
+    images = StoredEmbeddings(
+        features,
+        list(paths) if paths is not None else [f"images/{i:05d}.jpg" for i in range(n)],
+        list(splits) if splits is not None else ["gallery"] * n,
+        pids=pids if pids is not None else np.full(n, -1),
+        camids=camids if camids is not None else np.arange(n) % 5,
+        tracklets=np.full(n, -1),
+    )
+    written = write_stamp(folder, {**made, **stamp})
+    for number in range(shard_count(written)):
+        part = slice(number * shard_size, (number + 1) * shard_size)
+        rows = {name: column[part] for name, column in vars(images).items()}
+        write_shard(folder, written, number, StoredEmbeddings(**rows))
     return folder

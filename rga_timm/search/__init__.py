@@ -6,13 +6,11 @@ they were made.
 
 from rga_timm.search.filters import where_clause
 from rga_timm.search.index import NPROBES, REFINE_FACTOR, Kind, SearchIndex
-from rga_timm.search.rows import Source
 
 __all__ = [
     "NPROBES",
     "REFINE_FACTOR",
     "Kind",
     "SearchIndex",
-    "Source",
     "where_clause",
 ]

@@ -17,7 +17,6 @@ from rga_timm.search.rows import (
     KEY,
     DirectionlessError,
     Rows,
-    Source,
     check_same_features,
     normalize,
     stamp_of,
@@ -69,7 +68,7 @@ class SearchIndex:
     def build(
         cls,
         uri: str | Path,
-        embeddings: str | Path | Source,
+        folder: str | Path,
         *,
         columns: str | Path | None = None,
         splits: Collection[str] = (),
@@ -78,14 +77,14 @@ class SearchIndex:
         storage_options: Mapping[str, str] | None = None,
         progress: bool = True,
     ) -> SearchIndex:
-        """A new index of stored embeddings.
+        """A new index of a folder of stored embeddings.
 
         The embeddings are read a shard at a time and committed at once: an interrupted build
         leaves no index, and with `overwrite` the old one.
 
         Args:
             uri: as for the class.
-            embeddings: a folder of stored embeddings; or a `Source` of others.
+            folder: of stored embeddings.
             columns: a CSV or Parquet file whose column `path` says which image a row is about; its
                 other columns are kept, `time` as a timestamp.
             splits: the splits to take; empty for all.
@@ -100,7 +99,7 @@ class SearchIndex:
                 these splits, a feature has no direction, or something is wrong with `columns`.
         """
         database = _connect(uri, storage_options)
-        rows = Rows(embeddings, columns, splits)
+        rows = Rows(folder, columns, splits)
         there = _open(database, table)
         if there is not None:
             _stamp_of(there, uri)  # a table of something else is never overwritten
@@ -119,7 +118,7 @@ class SearchIndex:
 
     def append(
         self,
-        embeddings: str | Path | Source,
+        folder: str | Path,
         *,
         columns: str | Path | None = None,
         splits: Collection[str] = (),
@@ -132,7 +131,7 @@ class SearchIndex:
         does not know yet. `optimize` puts them into it.
 
         Args:
-            embeddings: a folder of stored embeddings; or a `Source` of others.
+            folder: of stored embeddings.
             columns: as for `build`; the same columns as there.
             splits: the splits to take; empty for all.
             replace: put the new rows in the place of those with the same root, split and path.
@@ -146,7 +145,7 @@ class SearchIndex:
             ValueError: another model, preprocessing, feature, ... made the embeddings; the columns
                 are other ones; rows are there already; or as for `build`.
         """
-        rows = Rows(embeddings, columns, splits)
+        rows = Rows(folder, columns, splits)
         check_same_features(self.stamp, rows.stamp)
         self._check_same_columns(rows)
         before, counts = len(self), rows.keys()
@@ -154,7 +153,7 @@ class SearchIndex:
             twice = next((key for key, count in counts.items() if count > 1), None)
             if twice:
                 raise ValueError(
-                    f"{rows.name} has {twice[-1]} several times: which one is to replace it?"
+                    f"{folder} has {twice[-1]} several times: which one is to replace it?"
                 )
         else:
             self._check_new(counts)

@@ -1,12 +1,12 @@
-"""From stored embeddings to the rows of an index."""
+"""From a folder of stored embeddings to the rows of an index."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,39 +20,28 @@ if TYPE_CHECKING:
 ROOT, PATH, EMBEDDING = "root", "path", "embedding"
 KEY = (ROOT, "split", PATH)  # which image it is, and as what
 IDS = ("pid", "camid", "tracklet")
-# Features of the same image differ if one of these does. Everything else in a stamp may differ
-# between two folders whose embeddings can be compared: counts, data set, software, ...
+# What of a stamp, beside the model, decides whether embeddings can be compared. The precision that
+# they were computed in does not.
 _DECIDES = (
-    "model",
-    "checkpoint",
-    "weights",
-    "preprocessing",
+    "img_size",
+    "interpolation",
+    "mean",
+    "std",
     "feature",
     "flip",
     "scales",
     "width",
 )
+_MODEL = ("model", "checkpoint", "weights_sha256")
 _METADATA = b"rga_timm"
 _BATCH = 8192  # rows that LanceDB gets at a time; of 512 numbers, 16 MiB
 
 
-class Source(NamedTuple):
-    """Embeddings that are stored in another way than `embed.py` stores them.
-
-    Attributes:
-        stamp: what made them: `width`, `root`, `model`, ... as `read_stamp` gives it.
-        shards: gives them a shard at a time, from the beginning at every call.
-    """
-
-    stamp: Mapping[str, Any]
-    shards: Callable[[], Iterable[StoredEmbeddings]]
-
-
 class Rows:
-    """What stored embeddings put into an index, read a shard at a time.
+    """What a folder of stored embeddings puts into an index, read a shard at a time.
 
     Args:
-        embeddings: a folder of them, or where else they come from.
+        folder: of stored embeddings.
         columns: a CSV or Parquet file with further columns, keyed by `path`.
         splits: which splits to take; empty for all.
 
@@ -66,19 +55,14 @@ class Rows:
 
     def __init__(
         self,
-        embeddings: str | Path | Source,
+        folder: str | Path,
         columns: str | Path | None = None,
         splits: Collection[str] = (),
     ) -> None:
         import pyarrow as pa
 
-        if isinstance(embeddings, Source):
-            self.name, source = "the source", embeddings
-        else:
-            self.name = str(embeddings)
-            source = Source(read_stamp(embeddings), lambda: iter_embeddings(embeddings))
-        self.stamp = dict(source.stamp)
-        self._source = source.shards
+        self.folder = folder
+        self.stamp = read_stamp(folder)
         self.splits = frozenset(splits)
         own = [
             *(pa.field(name, pa.string()) for name in KEY),
@@ -106,7 +90,7 @@ class Rows:
         """
         import pyarrow as pa
 
-        total = None if self.splits else self.stamp.get("count")
+        total = None if self.splits else self.stamp["count"]
         count = 0
         with tqdm(total=total, desc="index", unit=" images", disable=not progress) as bar:
             for shard in self._shards():
@@ -125,17 +109,17 @@ class Rows:
                 count += len(rows)
         if not count:
             wanted = f" of the splits {', '.join(sorted(self.splits))}" if self.splits else ""
-            raise ValueError(f"{self.name} holds no embeddings{wanted}")
+            raise ValueError(f"{self.folder} holds no embeddings{wanted}")
         if self.columns:
             self.columns.check_any_found()
 
     @property
     def _root(self) -> str:
-        return str(self.stamp.get("root") or "")
+        return str(self.stamp.get("root", ""))
 
     def _shards(self) -> Iterator[StoredEmbeddings]:
         """The shards, without the rows of other splits."""
-        for shard in self._source():
+        for shard in iter_embeddings(self.folder):
             if not self.splits:
                 yield shard
                 continue
@@ -156,14 +140,14 @@ class Rows:
         width = self.stamp["width"]
         if shard.features.ndim != 2 or shard.features.shape[1] != width:
             raise ValueError(
-                f"{self.name}: features of shape {shard.features.shape} where the stamp says "
+                f"{self.folder}: features of shape {shard.features.shape} where the stamp says "
                 f"they are {width} wide"
             )
         try:
             vectors = normalize(shard.features)
         except DirectionlessError as error:
             path = shard.paths[error.row]
-            raise ValueError(f"{self.name}: the embedding of {path} {error}") from error
+            raise ValueError(f"{self.folder}: the embedding of {path} {error}") from error
         return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
 
 
@@ -196,10 +180,16 @@ def stamp_of(schema: pa.Schema) -> dict[str, Any] | None:
 
 
 def check_same_features(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise a ValueError that says what differs, if two stamps' embeddings cannot be compared."""
+    """Raise a ValueError that says what differs, if two stamps' embeddings cannot be compared.
+
+    A model is the same if its weights are, wherever they lay.
+    """
+    names: tuple[str, ...] = _DECIDES
+    if old["weights_sha256"] != new["weights_sha256"]:
+        names = (*_MODEL, *names)
     differences = [
         f"{name}: {old.get(name)!r} in the index, {new.get(name)!r} in the new ones"
-        for name in _DECIDES
+        for name in names
         if old.get(name) != new.get(name)
     ]
     if differences:

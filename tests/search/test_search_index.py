@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from stored_folder import clustered, write_folder
 
-from rga_timm.evaluation.store import StoredEmbeddings, iter_embeddings
-from rga_timm.search import SearchIndex, Source
+from rga_timm.evaluation import iter_embeddings
+from rga_timm.search import SearchIndex
 from rga_timm.search import rows as rows_module
 
 START = datetime(2024, 5, 1, 12)
@@ -234,9 +234,13 @@ def test_replacing_by_two_of_the_same_name_is_refused(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": "resnet50"}, "model: 'test_rga_resnet' in the index, 'resnet50' in the new"),
-        ({"checkpoint": None}, "checkpoint: 'untrained' in the index, None in the new"),
-        ({"preprocessing": {"input_size": [3, 9, 9]}}, "preprocessing: "),
+        (
+            {"model": "resnet50", "weights_sha256": "1"},
+            "model: 'test_rga_resnet' in the index, 'resnet50' in the new",
+        ),
+        ({"weights_sha256": "1"}, "weights_sha256: '0' in the index, '1' in the new"),
+        ({"img_size": [128, 64]}, "img_size: [64, 32] in the index, [128, 64] in the new"),
+        ({"interpolation": "bicubic"}, "interpolation: 'bilinear' in the index"),
         ({"feature": "pooled"}, "feature: 'embedding' in the index, 'pooled'"),
         ({"flip": True}, "flip: False in the index, True"),
         ({"scales": [1.0, 1.5]}, "scales: "),
@@ -251,6 +255,15 @@ def test_embeddings_made_otherwise_are_refused(
         index.append(other, progress=False)
     assert message in str(error.value)
     assert len(index) == 300
+
+
+def test_the_same_weights_from_elsewhere_are_the_same_model(
+    tmp_path: Path, folder: Path, people: tuple[np.ndarray, np.ndarray]
+) -> None:
+    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
+    moved = {"model": "local-dir:moved", "checkpoint": None, "amp_dtype": "float16"}
+    other = write_folder(tmp_path / "x" / "other", people[0], **moved)
+    assert index.append(other, progress=False) == 300
 
 
 def test_embeddings_of_another_width_are_refused(tmp_path: Path, index: SearchIndex) -> None:
@@ -361,17 +374,17 @@ def test_ctrl_c_ends_a_build_without_an_index(
     assert len(SearchIndex.build(tmp_path / "db", folder, progress=False)) == 300
 
 
-def test_zero_and_infinite_features_are_refused(tmp_path: Path) -> None:
-    for name, value in (("zero", 0), ("inf", np.inf), ("nan", np.nan)):
-        features, _ = clustered(3, 2)
-        features[4] = value
-        folder = write_folder(tmp_path / name, features)
-        with pytest.raises(ValueError, match=r"images/00004.jpg is zero or not finite"):
-            SearchIndex.build(tmp_path / "db", folder, progress=False)
+def test_features_without_direction_are_refused(tmp_path: Path) -> None:
+    features, _ = clustered(3, 2)
+    features[4] = 0
+    folder = write_folder(tmp_path / "zero", features)
+    with pytest.raises(ValueError, match=r"images/00004.jpg is zero or not finite"):
+        SearchIndex.build(tmp_path / "db", folder, progress=False)
     index_folder = write_folder(tmp_path / "ok", clustered(3, 2)[0])
     index = SearchIndex.build(tmp_path / "db", index_folder, progress=False)
-    with pytest.raises(ValueError, match="query 1 is zero"):
-        index.query(np.stack([np.ones(16), np.zeros(16)]))
+    for value in (0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="query 1 is zero or not finite"):
+            index.query(np.stack([np.ones(16), np.full(16, value)]))
 
 
 def test_bad_numbers_are_named(index: SearchIndex, queries: np.ndarray, tmp_path: Path) -> None:
@@ -401,22 +414,6 @@ def test_a_width_that_bits_do_not_fit_takes_another_kind(tmp_path: Path) -> None
         index.create_index()
     index.create_index("ivf_pq")
     assert index.info()["kind"] == "ivf_pq"
-
-
-def test_embeddings_may_come_from_elsewhere(
-    tmp_path: Path, people: tuple[np.ndarray, np.ndarray], queries: np.ndarray
-) -> None:
-    def shards():
-        for start in (0, 200):
-            features = people[0][start : start + 200]
-            n = len(features)
-            paths = [f"images/{i:05d}.jpg" for i in range(start, start + n)]
-            ids = np.full(n, -1)
-            yield StoredEmbeddings(features, paths, [""] * n, ids, ids, ids)
-
-    source = Source({"model": "any", "width": 16}, shards)
-    index = SearchIndex.build(tmp_path / "db", source, progress=False)
-    assert_found(index.query(queries, 7), *nearest(queries, people[0], 7))
 
 
 @pytest.mark.parametrize("missing", ["lancedb", "pyarrow"])
