@@ -174,9 +174,17 @@ def write_embeddings(args: argparse.Namespace, folder: Path) -> None:
         folder,
         {
             **dict.fromkeys(("img_size", "interpolation", "mean", "std", "amp_dtype")),
-            "model": "drawn", "weights_sha256": None, "feature": "embedding", "flip": False,
-            "scales": [1.0], "splits": [""], "fingerprint": None, "count": args.vectors,
-            "width": args.width, "shard_format": "parquet", "shard_size": SHARD,
+            "model": "drawn",
+            "weights_sha256": None,
+            "feature": "embedding",
+            "flip": False,
+            "scales": [1.0],
+            "splits": [""],
+            "fingerprint": None,
+            "count": args.vectors,
+            "width": args.width,
+            "shard_format": "parquet",
+            "shard_size": SHARD,
         },
     )
     for number, start in enumerate(tqdm(range(0, args.vectors, SHARD), desc="draw", unit="shard")):

@@ -188,12 +188,12 @@ def check_same_features(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if old["weights_sha256"] != new["weights_sha256"]:
         names = (*_MODEL, *names)
     differences = [
-        f"{name}: {old.get(name)!r} in the index, {new.get(name)!r} in the new ones"
+        f"{name}: {old.get(name)!r} in the index, {new.get(name)!r} in these"
         for name in names
         if old.get(name) != new.get(name)
     ]
     if differences:
         raise ValueError(
-            "these embeddings cannot be compared with those in the index:\n  "
+            "the embeddings cannot be compared with those in the index:\n  "
             + "\n  ".join(differences)
         )

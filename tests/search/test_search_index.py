@@ -236,10 +236,10 @@ def test_replacing_by_two_of_the_same_name_is_refused(
     [
         (
             {"model": "resnet50", "weights_sha256": "1"},
-            "model: 'test_rga_resnet' in the index, 'resnet50' in the new",
+            "model: 'test_rga_resnet' in the index, 'resnet50' in these",
         ),
-        ({"weights_sha256": "1"}, "weights_sha256: '0' in the index, '1' in the new"),
-        ({"img_size": [128, 64]}, "img_size: [64, 32] in the index, [128, 64] in the new"),
+        ({"weights_sha256": "1"}, "weights_sha256: '0' in the index, '1' in these"),
+        ({"img_size": [128, 64]}, "img_size: [64, 32] in the index, [128, 64] in these"),
         ({"interpolation": "bicubic"}, "interpolation: 'bilinear' in the index"),
         ({"feature": "pooled"}, "feature: 'embedding' in the index, 'pooled'"),
         ({"flip": True}, "flip: False in the index, True"),
@@ -268,7 +268,7 @@ def test_the_same_weights_from_elsewhere_are_the_same_model(
 
 def test_embeddings_of_another_width_are_refused(tmp_path: Path, index: SearchIndex) -> None:
     other = write_folder(tmp_path / "other", np.ones((2, 8), np.float32))
-    with pytest.raises(ValueError, match="width: 16 in the index, 8 in the new"):
+    with pytest.raises(ValueError, match="width: 16 in the index, 8 in these"):
         index.append(other, progress=False)
     with pytest.raises(ValueError, match=r"features must be \(n, 16\)"):
         index.query(np.ones((2, 8)), 1)
