@@ -55,7 +55,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--queries", type=positive_int, default=100, help="(default: 100)")
     add("--checked", type=positive_int, default=10, help="exact searches that NumPy repeats")
     add("--kinds", nargs="+", default=["ivf_rq"], choices=KINDS, help="(default: ivf_rq)")
-    add("--nprobes", type=positive_int, nargs="+", default=[10, 20, 50, 100])
+    add("--nprobes", type=positive_int, nargs="+", default=[10, 20, 50, 100, 250])
     add("--refine-factor", type=positive_int, nargs="+", default=[REFINE_FACTOR])
     add("--folder", type=Path, help="work below this one (default: the system's)")
     add("--seed", type=int, default=0)

@@ -263,20 +263,18 @@ class SearchIndex:
             queries = normalize(features)
         except DirectionlessError as error:
             raise ValueError(f"the feature of query {error.row} {error}") from error
-        columns = [name for name in self.table.schema.names if name != EMBEDDING]
         found = []
         for vector in tqdm(queries, desc="search", disable=not progress):
-            search = self.table.search(vector, vector_column_name=EMBEDDING)
-            search = search.distance_type("cosine").limit(k).select([*columns, _DISTANCE])
-            if where:
-                search = search.where(where, prefilter=True)
+            search = self._search(vector, k, where)
             if exact:
-                search = search.bypass_vector_index()
-            else:
-                # 0: no limit. Else a narrow filter leaves fewer than k rows.
-                search = search.minimum_nprobes(nprobes).maximum_nprobes(0)
-                search = search.refine_factor(refine_factor)
-            found.append(_ranked(search.to_arrow().to_pylist()))
+                found.append(_ranked(search.bypass_vector_index()))
+                continue
+            search = search.refine_factor(refine_factor)
+            rows = _ranked(search.nprobes(nprobes))
+            if len(rows) < k:  # a narrow filter; 0 is no limit
+                # Not asked for at once: LanceDB then looks into all partitions in any case.
+                rows = _ranked(search.maximum_nprobes(0))
+            found.append(rows)
         return found
 
     def info(self) -> dict[str, Any]:
@@ -291,6 +289,12 @@ class SearchIndex:
             "indexed_rows": stats.num_indexed_rows if stats else None,
             "stamp": self.stamp,
         }
+
+    def _search(self, vector: np.ndarray, k: int, where: str | None) -> Any:
+        columns = [name for name in self.table.schema.names if name != EMBEDDING]
+        search = self.table.search(vector, vector_column_name=EMBEDDING)
+        search = search.distance_type("cosine").limit(k).select([*columns, _DISTANCE])
+        return search.where(where, prefilter=True) if where else search
 
     def _index_kind(self) -> str | None:
         """Of the approximate index; None where there is none."""
@@ -349,11 +353,11 @@ class SearchIndex:
             )
 
 
-def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with rank and similarity, instead of LanceDB's distance, before their columns."""
+def _ranked(search: Any) -> list[dict[str, Any]]:
+    """What a search finds: rank and similarity instead of LanceDB's distance, then the columns."""
     return [
         {"rank": rank, "similarity": 1 - row.pop(_DISTANCE), **row}
-        for rank, row in enumerate(rows, start=1)
+        for rank, row in enumerate(search.to_arrow().to_pylist(), start=1)
     ]
 
 

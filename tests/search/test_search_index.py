@@ -35,6 +35,12 @@ def paths_of(found: list[list[dict]]) -> list[list[str]]:
     return [[row["path"] for row in rows] for rows in found]
 
 
+def recall(found: list[list[dict]], exact: list[list[str]]) -> float:
+    """Part of the exact first ones that was found."""
+    pairs = zip(paths_of(found), exact, strict=True)
+    return float(np.mean([len({*a} & {*b}) / len(b) for a, b in pairs]))
+
+
 def assert_found(found: list[list[dict]], order: np.ndarray, similarities: np.ndarray) -> None:
     expected = [[f"images/{row:05d}.jpg" for row in rows] for rows in order]
     assert paths_of(found) == expected
@@ -142,6 +148,22 @@ def test_a_narrow_filter_gives_k_results_from_partitions_far_away(
     assert {row["camid"] for rows in found for row in rows} == {3}
 
 
+def test_more_partitions_find_more(tmp_path: Path) -> None:
+    features, _ = clustered(200, 10, 32, noise=2)
+    queries = clustered(200, 1, 32, noise=2)[0][:50]
+    folder = write_folder(tmp_path / "embeddings", features)
+    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
+    index.create_index(num_partitions=20)
+    exact = paths_of(index.query(queries, 10, exact=True))
+    recalls = [
+        recall(index.query(queries, 10, nprobes=nprobes, refine_factor=100), exact)
+        for nprobes in (1, 5, 20)
+    ]
+    assert recalls[0] < 0.7
+    assert recalls[0] + 0.15 < recalls[1] < 0.99
+    assert recalls[2] > 0.99
+
+
 @pytest.mark.parametrize("kind", ["ivf_rq", "ivf_pq", "ivf_hnsw_sq"])
 def test_approximate_indexes_find_most_of_what_the_exact_search_finds(
     tmp_path: Path, kind: str
@@ -154,9 +176,7 @@ def test_approximate_indexes_find_most_of_what_the_exact_search_finds(
     assert index.info()["kind"] == kind
     assert index.info()["indexed_rows"] == 2000
     exact = paths_of(index.query(queries, 10, exact=True))
-    found = paths_of(index.query(queries, 10, nprobes=5, refine_factor=30))
-    recall = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found, exact, strict=True)])
-    assert recall > 0.9
+    assert recall(index.query(queries, 10, nprobes=5, refine_factor=30), exact) > 0.9
     coarse = paths_of(index.query(queries, 10, nprobes=1, refine_factor=1))
     assert coarse != exact  # it was the approximate index that answered
     index.create_index("exact")
