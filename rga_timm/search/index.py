@@ -24,7 +24,7 @@ from rga_timm.search.rows import (
 
 Kind = Literal["exact", "ivf_rq", "ivf_pq", "ivf_hnsw_sq"]
 TABLE = "embeddings"
-NPROBES = 20
+NPROBES = 100
 REFINE_FACTOR = 5
 _INDEX = f"{EMBEDDING}_idx"  # LanceDB's own name for it
 # Rows of a partition. A query reads `nprobes` of them whole, but a graph only in part.
@@ -355,9 +355,16 @@ class SearchIndex:
 
 def _ranked(search: Any) -> list[dict[str, Any]]:
     """What a search finds: rank and similarity instead of LanceDB's distance, then the columns."""
+    try:
+        rows = search.to_arrow().to_pylist()
+    except RuntimeError as error:
+        # A wrong condition; newer versions of LanceDB raise a ValueError themselves.
+        if "Invalid user input" in str(error):
+            raise ValueError(str(error)) from error
+        raise
     return [
         {"rank": rank, "similarity": 1 - row.pop(_DISTANCE), **row}
-        for rank, row in enumerate(search.to_arrow().to_pylist(), start=1)
+        for rank, row in enumerate(rows, start=1)
     ]
 
 
@@ -370,7 +377,7 @@ def _open(database: Any, table: str) -> Any | None:
     """The table; None if there is none."""
     try:
         return database.open_table(table)
-    except (ValueError, FileNotFoundError):  # the former since LanceDB 0.23
+    except (ValueError, FileNotFoundError):
         return None
 
 
