@@ -1,6 +1,6 @@
 """Recall and speed of the search among a million embeddings, approximate against exact.
 
-    python scripts/benchmark_search.py                            # 1,000,000 of 512: 7 GB of disk
+    python scripts/benchmark_search.py                            # 1,000,000 of 512: 5 GB of disk
     python scripts/benchmark_search.py --vectors 100000 --kinds ivf_rq ivf_pq ivf_hnsw_sq
 
 The embeddings are drawn, clustered like identities: an image is its identity's centre plus noise of

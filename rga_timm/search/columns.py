@@ -24,6 +24,8 @@ class Columns:
     Args:
         file: the table. Paths are written as the embeddings have them.
         reserved: names that no column may have.
+        like: a schema; columns of the same names get its types where they can. So a column that
+            happens to be empty, or to hold whole numbers only, fits what there was before.
 
     Attributes:
         fields: names and types of the columns, without the path.
@@ -34,8 +36,11 @@ class Columns:
         ImportError: pyarrow is missing.
     """
 
-    def __init__(self, file: str | Path, reserved: Sequence[str] = ()) -> None:
+    def __init__(
+        self, file: str | Path, reserved: Sequence[str] = (), like: pa.Schema | None = None
+    ) -> None:
         self.file = Path(file)
+        self._types = {field.name: field.type for field in like or ()}
         table = self._read(TableFile(self.file, expected=(PATH, TIME)))
         if PATH not in table.column_names:
             raise ValueError(
@@ -86,7 +91,8 @@ class Columns:
                 read_options=csv.ReadOptions(column_names=file.columns, skip_rows=1),
                 parse_options=csv.ParseOptions(delimiter=file.delimiter),
                 convert_options=csv.ConvertOptions(
-                    column_types={PATH: pa.string(), TIME: pa.string()}, strings_can_be_null=True
+                    column_types={**self._types, PATH: pa.string(), TIME: pa.string()},
+                    strings_can_be_null=True,
                 ),
             )
         except pa.ArrowInvalid as error:
@@ -104,6 +110,16 @@ class Columns:
                 column = column.cast(pa.string())
             elif pa.types.is_dictionary(field.type):
                 column = column.cast(field.type.value_type)
+            wanted = self._types.get(field.name, column.type)
+            # Times are never taken for those of another zone.
+            if column.null_count == len(column) or field.name != TIME:
+                try:
+                    column = column.cast(wanted)
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                    raise ValueError(
+                        f"{self.file}: {field.name!r} is {column.type}, not {wanted} as before: "
+                        f"{error}"
+                    ) from error
             table = table.set_column(number, field.name, column)
         return table.replace_schema_metadata(None)
 

@@ -145,7 +145,7 @@ class SearchIndex:
             ValueError: another model, preprocessing, feature, ... made the embeddings; the columns
                 are other ones; rows are there already; or as for `build`.
         """
-        rows = Rows(folder, columns, splits)
+        rows = Rows(folder, columns, splits, like=self.table.schema)
         check_same_features(self.stamp, rows.stamp)
         self._check_same_columns(rows)
         before, counts = len(self), rows.keys()
@@ -209,7 +209,8 @@ class SearchIndex:
         """Put appended rows into the approximate index, and merge small files.
 
         The partitions stay as they were learnt: when the index has grown to several times its
-        size, `create_index` makes better ones.
+        size, `create_index` makes better ones. LanceDB keeps what was replaced for a week, and
+        deletes it here after that.
         """
         self.table.optimize()
 

@@ -44,6 +44,7 @@ class Rows:
         folder: of stored embeddings.
         columns: a CSV or Parquet file with further columns, keyed by `path`.
         splits: which splits to take; empty for all.
+        like: the schema of rows that these are to fit, as `Columns` does it.
 
     Attributes:
         stamp: what the embeddings were made by and of.
@@ -58,6 +59,7 @@ class Rows:
         folder: str | Path,
         columns: str | Path | None = None,
         splits: Collection[str] = (),
+        like: pa.Schema | None = None,
     ) -> None:
         import pyarrow as pa
 
@@ -69,7 +71,7 @@ class Rows:
             *(pa.field(name, pa.int64()) for name in IDS),
             pa.field(EMBEDDING, pa.list_(pa.float32(), self.stamp["width"])),
         ]
-        self.columns = Columns(columns, [field.name for field in own]) if columns else None
+        self.columns = Columns(columns, [field.name for field in own], like) if columns else None
         further = self.columns.fields if self.columns else []
         metadata = {_METADATA: json.dumps({"stamp": self.stamp})}
         self.schema = pa.schema([*own[:-1], *further, own[-1]], metadata=metadata)

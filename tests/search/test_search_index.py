@@ -298,9 +298,31 @@ def test_other_columns_are_refused(tmp_path: Path, index: SearchIndex) -> None:
     new = write_folder(tmp_path / "new", np.ones((1, 16), np.float32), paths=["a"])
     with pytest.raises(ValueError, match=r"the index has time \(timestamp\[us\]\)"):
         index.append(new, progress=False)
-    (tmp_path / "zone.csv").write_text("path,time,place\na,2024-05-01T10:00Z,3\n")
-    with pytest.raises(ValueError, match=r"new: time \(timestamp\[us, tz=UTC\]\).*place \(int64\)"):
+    (tmp_path / "zone.csv").write_text("path,time,floor\na,2024-05-01T10:00Z,3\n")
+    with pytest.raises(ValueError, match=r"new: time \(timestamp\[us, tz=UTC\]\).*floor \(int64\)"):
         index.append(new, columns=tmp_path / "zone.csv", progress=False)
+
+
+def test_columns_that_look_otherwise_in_another_table_fit(
+    tmp_path: Path, folder: Path, people: tuple[np.ndarray, np.ndarray]
+) -> None:
+    def table(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    first = table(
+        "first.csv", "path,time,place,score\nimages/00000.jpg,2024-05-01T10:00Z,gate,0.5\n"
+    )
+    index = SearchIndex.build(tmp_path / "db", folder, columns=first, progress=False)
+    new = write_folder(tmp_path / "x" / "new", people[0][:2])
+    empty = table("empty.csv", "score,place,time,path\n3,7,,images/00001.jpg\n")
+    index.append(new, columns=empty, progress=False)
+    (row,) = index.query(people[0][1:2], 1, where="place = '7'")[0]
+    assert (row["score"], row["time"], row["path"]) == (3.0, None, "images/00001.jpg")
+    other = write_folder(tmp_path / "y" / "other", people[0][:1])
+    wrong = table("wrong.csv", "path,time,place,score\nimages/00000.jpg,,gate,high\n")
+    with pytest.raises(ValueError, match=r"wrong\.csv.*high"):
+        index.append(other, columns=wrong, progress=False)
 
 
 def test_only_the_splits_asked_for_are_taken(tmp_path: Path) -> None:
