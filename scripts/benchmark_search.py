@@ -11,7 +11,7 @@ are in the index. Real embeddings have other neighbours: measure on yours.
 
 Everything happens in one run on one machine, queries one after the other: the folder of embeddings,
 the index of it (`build`), exact search, and for each kind the approximate index (`index`) and its
-searches. Exact search is LanceDB's; some of its results are compared with NumPy's. Recall@k is the
+searches in turns, of which the median counts. Exact search is LanceDB's; some of its results are compared with NumPy's. Recall@k is the
 part of the exact first k that the approximate first k hold. Prints Markdown tables; --output keeps
 everything as JSON. The files are deleted at the end.
 """
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any, get_args
 
 import numpy as np
@@ -57,6 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--kinds", nargs="+", default=["ivf_rq"], choices=KINDS, help="(default: ivf_rq)")
     add("--nprobes", type=positive_int, nargs="+", default=[10, 20, 50, 100, 250])
     add("--refine-factor", type=positive_int, nargs="+", default=[REFINE_FACTOR])
+    add("--rounds", type=positive_int, default=5, help="turns of each setting (default: 5)")
     add("--folder", type=Path, help="work below this one (default: the system's)")
     add("--seed", type=int, default=0)
     add("--output", type=Path, metavar="JSON")
@@ -94,25 +96,33 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     report["exact_per_second"] = len(queries) / exact_s
     report["numpy_agrees"] = agreement(stored, queries[: args.checked], exact)
 
-    rows = report["approximate"] = []
+    report["approximate"] = []
     for kind in args.kinds:
         before = size_of(database)
         index_s, _ = timed(lambda kind=kind: index.create_index(kind))
-        search(index, queries, nprobes=max(args.nprobes))  # reads the index into memory
         about = {"kind": kind, "index_s": index_s, "index_bytes": size_of(database) - before}
-        for nprobes in args.nprobes:
-            for refine_factor in args.refine_factor:
-                options = {"nprobes": nprobes, "refine_factor": refine_factor}
-                seconds, found = timed(lambda options=options: search(index, queries, **options))
-                rows.append(
-                    {
-                        **about,
-                        **options,
-                        "recall_1": recall(found, exact, 1),
-                        "recall_10": recall(found, exact, K),
-                        "per_second": len(queries) / seconds,
-                    }
-                )
+        search(index, queries, nprobes=max(args.nprobes))  # reads the index into memory
+        settings = [
+            {"nprobes": nprobes, "refine_factor": refine_factor}
+            for nprobes in args.nprobes
+            for refine_factor in args.refine_factor
+        ]
+        seconds: list[list[float]] = [[] for _ in settings]
+        found = [np.empty(0)] * len(settings)
+        for _ in range(args.rounds):  # in turns: a machine that slows down slows all of them
+            for number, setting in enumerate(settings):
+                taken, found[number] = timed(lambda s=setting: search(index, queries, **s))
+                seconds[number].append(taken)
+        report["approximate"] += [
+            {
+                **about,
+                **setting,
+                "recall_1": recall(numbers, exact, 1),
+                "recall_10": recall(numbers, exact, K),
+                "per_second": len(queries) / median(taken),
+            }
+            for setting, numbers, taken in zip(settings, found, seconds, strict=True)
+        ]
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PATH, TIME = "path", "time"
+_logger = logging.getLogger(__name__)
 
 
 class Columns:
@@ -60,24 +62,32 @@ class Columns:
             if name in reserved or not name or name.startswith("_") or "." in name:
                 raise ValueError(f"{file}: a column cannot be called {name!r} here; rename it")
         self.fields: list[pa.Field] = list(self._table.schema)
-        self._found: set[int] = set()
+        self._found, self._missing = 0, 0
 
     def take(self, paths: Sequence[str]) -> list[pa.Array]:
         """The columns' cells for these images; null for one that the table does not have."""
         import pyarrow as pa
 
         rows = [self._row_of.get(path) for path in paths]
-        self._found.update(row for row in rows if row is not None)
+        missing = rows.count(None)
+        self._found += len(rows) - missing
+        self._missing += missing
         cells = self._table.take(pa.array(rows, pa.int64()))
         return [column.combine_chunks() for column in cells.columns]
 
-    def check_any_found(self) -> None:
-        """Raise a ValueError if no image asked for so far was in the table."""
+    def check_found(self) -> None:
+        """See how many of the images asked for so far were in the table; warn of the others.
+
+        Raises:
+            ValueError: none was.
+        """
         if not self._found:
             raise ValueError(
                 f"{self.file} is about other images: none of its paths, such as "
                 f"{next(iter(self._row_of), '')!r}, is one of the embeddings"
             )
+        if self._missing:
+            _logger.warning("%s has no row for %d of the images", self.file, self._missing)
 
     def _read(self, file: TableFile) -> pa.Table:
         import pyarrow as pa

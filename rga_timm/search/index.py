@@ -95,8 +95,9 @@ class SearchIndex:
 
         Raises:
             ImportError: LanceDB is not installed.
-            ValueError: there is an index already, the folder holds no stored embeddings or none of
-                these splits, a feature has no direction, or something is wrong with `columns`.
+            FileNotFoundError: the folder holds no stored embeddings.
+            ValueError: there is an index already, the folder is not complete or has none of these
+                splits, a feature has no direction, or something is wrong with `columns`.
         """
         database = _connect(uri, storage_options)
         rows = Rows(folder, columns, splits)
@@ -142,6 +143,7 @@ class SearchIndex:
             How many rows the index grew by.
 
         Raises:
+            FileNotFoundError: the folder holds no stored embeddings.
             ValueError: another model, preprocessing, feature, ... made the embeddings; the columns
                 are other ones; rows are there already; or as for `build`.
         """

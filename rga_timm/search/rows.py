@@ -51,7 +51,8 @@ class Rows:
         schema: of the rows, with the stamp in its metadata.
 
     Raises:
-        ValueError: no stored embeddings, or as `Columns`.
+        FileNotFoundError: there are no stored embeddings in the folder.
+        ValueError: their stamp is none, or as `Columns`.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Rows:
             wanted = f" of the splits {', '.join(sorted(self.splits))}" if self.splits else ""
             raise ValueError(f"{self.folder} holds no embeddings{wanted}")
         if self.columns:
-            self.columns.check_any_found()
+            self.columns.check_found()
 
     @property
     def _root(self) -> str:

@@ -100,13 +100,17 @@ def test_numbers_are_no_times_in_parquet(tmp_path: Path) -> None:
         Columns(tmp_path / "t.parquet")
 
 
-def test_a_table_about_other_images_is_refused(tmp_path: Path) -> None:
+def test_a_table_about_other_images_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     columns = Columns(write(tmp_path, "path,place\nphotos/a.jpg,gate\n"))
     columns.take(["a.jpg"])
     with pytest.raises(ValueError, match=r"about other images.*'photos/a\.jpg'"):
-        columns.check_any_found()
-    columns.take(["photos/a.jpg"])
-    columns.check_any_found()
+        columns.check_found()
+    assert not caplog.text
+    columns.take(["photos/a.jpg", "photos/b.jpg"])
+    columns.check_found()
+    assert "table.csv has no row for 2 of the images" in caplog.text
 
 
 def test_times_are_iso_8601() -> None:
