@@ -10,10 +10,10 @@ cosine similarity of 0.73, others one of 0 +- 0.17. Queries are further images o
 are in the index. Real embeddings have other neighbours: measure on yours.
 
 Everything happens in one run on one machine, queries one after the other: the folder of embeddings,
-the index of it (`build`), exact search, and for each kind the approximate index (`index`) and its
-searches in turns, of which the median counts. Exact search is LanceDB's; some of its results are compared with NumPy's. Recall@k is the
-part of the exact first k that the approximate first k hold. Prints Markdown tables; --output keeps
-everything as JSON. The files are deleted at the end.
+the index of it (build), exact search, and for each kind the approximate index and its searches, in
+turns, of which the median counts. Exact search is LanceDB's; some of its results are compared with
+NumPy's. Recall@k is the part of the exact first k that the approximate first k hold. Prints a
+Markdown table; --output keeps everything as JSON. The files are deleted at the end.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print the tables, and return the figures."""
+    """Measure, print the table, and return the figures."""
     parser = get_parser()
     args = parser.parse_args(argv)
     if args.vectors < args.per_identity:
@@ -229,7 +229,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """Markdown tables."""
+    """A Markdown table, with what it is about."""
     options, machine = report["options"], report["machine"]
     lines = [
         f"{options['vectors']:,} embeddings of width {options['width']}, {options['queries']} "
