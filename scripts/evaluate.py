@@ -177,8 +177,7 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     is_main = args.rank == 0
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
     try:
-        test = test_options(args)
-        reports = (evaluate_stored if args.embeddings else evaluate_model)(args, parser, test)
+        reports = (evaluate_stored if args.embeddings else evaluate_model)(args, parser)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -188,7 +187,11 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
 
 
 def test_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How features are compared, as arguments of the protocol."""
+    """How features are compared, as arguments of the protocol.
+
+    Raises:
+        ValueError: A parameter out of range.
+    """
     return {
         "metric": args.metric,
         "multi_query": args.multi_query,
@@ -208,12 +211,11 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def evaluate_model(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, test: dict[str, Any]
-) -> list[Report]:
+def evaluate_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
     """The reports of a model on each data set."""
     # Data
     try:
+        test = test_options(args)
         test_sets = [
             read_test_set(args, spec, folder, test)
             for spec, folder in pair_with_folders(args.dataset, args.data_dir)
@@ -254,11 +256,10 @@ def evaluate_model(
     ]
 
 
-def evaluate_stored(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, test: dict[str, Any]
-) -> list[Report]:
+def evaluate_stored(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
     """The reports of stored embeddings."""
     try:
+        test = test_options(args)
         stamps = {folder: check_testable_stamp(folder) for folder in args.embeddings}
         return [
             evaluate_embeddings(folder, protocol_of(stamp, **test), **run_options(args))

@@ -18,10 +18,12 @@ from rga_timm.evaluation.embed import Feature
 from rga_timm.hub import takes_img_size
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """Which model, with which weights."""
+def add_model_options(
+    parser: argparse.ArgumentParser, name: str = "model", *, optional: bool = False
+) -> None:
+    """Which model, with which weights; `name` may also be `--model`."""
     parser.add_argument(
-        "model",
+        name,
         metavar="MODEL",
         nargs="?" if optional else None,
         help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,8 +18,6 @@ from rga_timm.evaluation.per_query import query_ids
 from rga_timm.evaluation.report import Protocol, Report
 from rga_timm.evaluation.reporting import report_features
 from rga_timm.evaluation.weights_hash import hash_weights
-
-_logger = logging.getLogger(__name__)
 
 
 def evaluate_dataset(
@@ -103,9 +100,6 @@ def evaluate_dataset(
             for reader in (part.query, part.gallery)
         )
         warnings = diagnose(part, query, gallery, metric=protocol.metric, trained_on=trained_on)
-        if log_warnings:
-            for warning in warnings:
-                _logger.warning("%s: %s", part.name, warning)
         reports.append(
             report_features(
                 query,
@@ -118,6 +112,7 @@ def evaluate_dataset(
                 query_ids=query_ids(part.query) if per_query else None,
                 verify_at=verify_at,
                 warnings=warnings,
+                log_warnings=log_warnings and rank == 0,
                 device=device,
                 distributed=distributed,
                 progress=progress,

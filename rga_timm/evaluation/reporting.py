@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,8 @@ from rga_timm.evaluation.per_query import per_query_results
 from rga_timm.evaluation.report import Protocol, Report
 from rga_timm.evaluation.verification import verify
 
+_logger = logging.getLogger(__name__)
+
 
 def report_features(
     query: Embeddings,
@@ -24,6 +27,8 @@ def report_features(
     dataset: Mapping[str, Any],
     query_ids: Mapping[str, Sequence[Any]] | None = None,
     verify_at: Sequence[float] = (),
+    warnings: Sequence[str] = (),
+    log_warnings: bool = True,
     device: torch.device | str | None = None,
     distributed: bool = False,
     progress: bool = False,
@@ -39,6 +44,8 @@ def report_features(
         dataset: what the data set says of itself.
         query_ids: which queries there are, as columns: how each fared is kept then.
         verify_at: false positive rates at which pairs are verified too.
+        warnings: what `diagnose` found.
+        log_warnings: log them too.
         device: as for `evaluate`.
         distributed: as for `evaluate`.
         progress: show progress bars.
@@ -51,6 +58,8 @@ def report_features(
     Raises:
         ValueError: as `evaluate` and `verify`.
     """
+    for warning in warnings if log_warnings else ():
+        _logger.warning("%s: %s", dataset["name"], warning)
     queries, first = queries_of(protocol, query)
     result = evaluate_features(
         queries, gallery, protocol, device=device, distributed=distributed, progress=progress
@@ -84,6 +93,7 @@ def report_features(
         protocol=protocol,
         query_pids=queries.pids,
         per_query=per_query,
+        warnings=warnings,
         metrics=metrics,
         **attributes,
     )

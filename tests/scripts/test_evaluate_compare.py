@@ -96,7 +96,7 @@ def test_the_card_is_printed_where_it_is_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a MODEL to evaluate, or reports to --compare"),
+        ([], "name a MODEL to evaluate, stored --embeddings, or reports to --compare"),
         (["test_vit", "--compare", "a.json", "b.json"], "takes reports and no MODEL: test_vit"),
         (["--compare", "a.json"], "two reports or more"),
         (["--compare", "a.json", "a.json"], "two reports or more, each once"),

@@ -41,7 +41,7 @@ def test_evaluating_what_is_stored_equals_evaluating_the_model(
     model = (*MODEL, "--dataset", "market1501", "--data-dir", people, "--flip", "--scales", 1, 1.5)
     folder = run(*model, "--output", tmp_path / "e", "--batch-size", 3, "--shard-size", 7)
     capsys.readouterr()
-    direct = evaluate(*model, *scoring)
+    direct = evaluate(*model, *scoring, "--output", tmp_path / "direct.json")
     table = capsys.readouterr().out
     stored = evaluate("--embeddings", folder, *scoring, "--output", tmp_path / "report.json")
     assert capsys.readouterr().out == table
@@ -81,7 +81,7 @@ def test_any_split_is_embedded_with_the_person_ids_as_the_data_set_has_them(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "which MODEL? Or --embeddings FOLDER"),
+        ((), "name a MODEL to evaluate, stored --embeddings, or reports"),
         (("test_resnet", "--embeddings", "e"), "--embeddings does not go with MODEL"),
         (("--embeddings", "e", "--flip", "--img-size", 9, 9), "go with --img-size, --flip"),
         (("--embeddings", "nowhere"), "nowhere does not exist"),

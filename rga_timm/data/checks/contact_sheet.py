@@ -6,14 +6,14 @@ from PIL import Image, ImageDraw, ImageFont
 from ..reader import ReidDataset, ReidReader
 from ..splits import DISTRACTOR_PID
 
-_HEIGHT = 128  # pixels of a thumbnail
+HEIGHT = 128  # pixels of a thumbnail
 _WIDEST = 192
 _NARROWEST = 72  # of a column, for its label
-_GAP = 4
-_LABEL = 14  # pixels of a line of text
+GAP = 4
+LABEL = 14  # pixels of a line of text
 _LEFT = 64  # of the column with the ids
 _MOST_COLUMNS = 24  # beyond that nobody can look at the sheet
-_BACK, _INK, _EMPTY = (255, 255, 255), (0, 0, 0), (232, 232, 232)
+BACK, INK, _EMPTY = (255, 255, 255), (0, 0, 0), (232, 232, 232)
 
 
 def contact_sheet(
@@ -53,26 +53,26 @@ def contact_sheet(
         title += f" - the first {_MOST_COLUMNS} of {len(columns)} columns"
         columns = columns[:_MOST_COLUMNS]
         cells = {key: images for key, images in cells.items() if key[1] in columns}
-    shown = {index: _thumbnail(reader, index) for images in cells.values() for index in images}
+    shown = {index: thumbnail(reader, index) for images in cells.values() for index in images}
 
-    step = max(thumbnail.width for thumbnail in shown.values()) + _GAP
+    step = max(thumbnail.width for thumbnail in shown.values()) + GAP
     cell_width = max(max(map(len, cells.values())) * step, _NARROWEST)
-    top = 2 * (_LABEL + _GAP)
-    size = _LEFT + len(columns) * (cell_width + _GAP), top + len(rows) * (_HEIGHT + _GAP)
+    top = 2 * (LABEL + GAP)
+    size = _LEFT + len(columns) * (cell_width + GAP), top + len(rows) * (HEIGHT + GAP)
     font = ImageFont.load_default()
-    least = round(font.getlength(title)) + 2 * _GAP
-    sheet = Image.new("RGB", (max(size[0], least), size[1]), _BACK)
+    least = round(font.getlength(title)) + 2 * GAP
+    sheet = Image.new("RGB", (max(size[0], least), size[1]), BACK)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, fill=_INK, font=font)
+    draw.text((GAP, GAP), title, fill=INK, font=font)
     for x, column in enumerate(columns):
-        left = _LEFT + x * (cell_width + _GAP)
+        left = _LEFT + x * (cell_width + GAP)
         label = f"camera {column}" if has_cameras else f"image {column + 1}"
-        draw.text((left, _GAP + _LABEL), label, fill=_INK, font=font)
+        draw.text((left, GAP + LABEL), label, fill=INK, font=font)
         for y, pid in enumerate(rows):
-            above = top + y * (_HEIGHT + _GAP)
+            above = top + y * (HEIGHT + GAP)
             if x == 0:
-                draw.text((_GAP, above + _HEIGHT // 2), f"id {pid}", fill=_INK, font=font)
-            cell = (left, above, left + cell_width - _GAP - 1, above + _HEIGHT - 1)
+                draw.text((GAP, above + HEIGHT // 2), f"id {pid}", fill=INK, font=font)
+            cell = (left, above, left + cell_width - GAP - 1, above + HEIGHT - 1)
             draw.rectangle(cell, fill=_EMPTY)
             for i, index in enumerate(cells.get((pid, column), [])):
                 sheet.paste(shown[index], (left + i * step, above))
@@ -82,7 +82,7 @@ def contact_sheet(
 def stack_sheets(sheets: list[Image.Image]) -> Image.Image:
     """Several sheets one below the other."""
     size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
-    stacked, top = Image.new("RGB", size, _BACK), 0
+    stacked, top = Image.new("RGB", size, BACK), 0
     for sheet in sheets:
         stacked.paste(sheet, (0, top))
         top += sheet.height
@@ -102,15 +102,15 @@ def _fill_cells(
     return {key: images[:per_cell] for key, images in cells.items()}
 
 
-def _thumbnail(reader: ReidReader, index: int) -> Image.Image:
-    """An image of the height of a row."""
+def thumbnail(reader: ReidReader, index: int) -> Image.Image:
+    """An image of the height of a row; one that cannot be read says so."""
     try:
         pixels: Image.Image = ReidDataset(reader)[index][0]
     except RuntimeError:
-        pixels = Image.new("RGB", (_HEIGHT // 2, _HEIGHT), _EMPTY)
-        ImageDraw.Draw(pixels).multiline_text((2, _HEIGHT // 2), "cannot\nbe read", fill=_INK)
+        pixels = Image.new("RGB", (HEIGHT // 2, HEIGHT), _EMPTY)
+        ImageDraw.Draw(pixels).multiline_text((2, HEIGHT // 2), "cannot\nbe read", fill=INK)
         return pixels
-    scale = min(_HEIGHT / pixels.height, _WIDEST / pixels.width)
+    scale = min(HEIGHT / pixels.height, _WIDEST / pixels.width)
     return pixels.resize(
         (max(round(pixels.width * scale), 1), max(round(pixels.height * scale), 1))
     )
