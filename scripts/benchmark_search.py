@@ -31,7 +31,7 @@ from typing import Any, get_args
 
 import numpy as np
 from benchmark import processor_name
-from evaluate import positive_int
+from model_options import positive_int
 from tqdm import tqdm
 
 from rga_timm.evaluation import StoredEmbeddings, iter_embeddings

@@ -68,7 +68,7 @@ def report_features(
     if query_ids is not None:
         columns = {name: [column[i] for i in first] for name, column in query_ids.items()}
         per_query = per_query_results(result, columns)
-    metrics = {}
+    metrics: dict[str, Any] = {}
     if verify_at:
         verification = verify(
             queries.features,
@@ -85,7 +85,10 @@ def report_features(
             distributed=distributed,
             progress=progress,
         )
-        metrics["verification"] = asdict(verification)
+        metrics["verification"] = {
+            **asdict(verification),
+            "points": [asdict(point) for point in verification.points],
+        }
     return Report.of(
         result,
         model=model,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import embed as script
 import evaluate as evaluate_script
@@ -30,13 +31,16 @@ def evaluate(*options: object) -> Report:
     return report
 
 
-def in_processes(count: int, *options: object, **environment: str) -> subprocess.Popen[str]:
+def in_processes(
+    count: int, *options: object, program: ModuleType = script, **environment: str
+) -> subprocess.Popen[str]:
     python = [sys.executable]
     if count > 1:
         python += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     return subprocess.Popen(
-        [*python, script.__file__, *arguments(*options)],
+        [*python, program.__file__, *arguments(*options)],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )

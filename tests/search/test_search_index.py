@@ -197,14 +197,16 @@ def test_appended_images_are_found_without_a_new_index(
     )
     assert index.append(new, columns=later, progress=False) == 40
     assert (index.info()["rows"], index.info()["indexed_rows"]) == (340, 300)
-    assert [rows[0] for rows in paths_of(index.query(features, 1))] == paths
+    assert [rows[0] for rows in paths_of(index.query(features, 1, refine_factor=340))] == paths
     assert len(index.query(features[:1], 100, where=index.where(after="2025-01-01"))[0]) == 40
 
     index.optimize()
     assert (index.info()["rows"], index.info()["indexed_rows"]) == (340, 340)
-    assert [rows[0] for rows in paths_of(index.query(features, 1))] == paths
+    assert [rows[0] for rows in paths_of(index.query(features, 1, refine_factor=340))] == paths
     old = people[0][:3]
-    assert paths_of(index.query(old, 1)) == [[f"images/{i:05d}.jpg"] for i in range(3)]
+    assert paths_of(index.query(old, 1, refine_factor=340)) == [
+        [f"images/{i:05d}.jpg"] for i in range(3)
+    ]
     assert SearchIndex(tmp_path / "db").stamp == index.stamp
 
 
