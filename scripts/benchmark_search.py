@@ -35,7 +35,7 @@ from model_options import positive_int
 from tqdm import tqdm
 
 from rga_timm.evaluation import StoredEmbeddings, iter_embeddings
-from rga_timm.evaluation.store import write_shard, write_stamp
+from rga_timm.evaluation.embedding.store import write_shard, write_stamp
 from rga_timm.search import REFINE_FACTOR, Kind, SearchIndex
 
 SHARD = 8192  # images

@@ -45,9 +45,8 @@ from tqdm import tqdm
 
 from rga_timm.data import ReidDataset, eval_transform
 from rga_timm.evaluation import embed, hash_weights, read_stamp
-from rga_timm.evaluation.report import software_versions
-from rga_timm.evaluation.shards import FORMATS
-from rga_timm.evaluation.store import (
+from rga_timm.evaluation.embedding.shards import FORMATS
+from rga_timm.evaluation.embedding.store import (
     STAMP,
     differences,
     holds_embeddings,
@@ -57,6 +56,7 @@ from rga_timm.evaluation.store import (
     write_shard,
     write_stamp,
 )
+from rga_timm.evaluation.reports.report import software_versions
 
 _logger = logging.getLogger("embed")
 

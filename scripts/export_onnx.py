@@ -39,7 +39,7 @@ import rga_timm
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
 from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.evaluation import Embedder
-from rga_timm.evaluation.embed import Feature
+from rga_timm.evaluation.embedding.embed import Feature
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 MIN_OPSET = 18

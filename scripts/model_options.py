@@ -14,7 +14,7 @@ from timm.data import resolve_data_config
 from torch import distributed as dist
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.evaluation.embed import Feature
+from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.hub import takes_img_size
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rga_timm.evaluation import StoredEmbeddings
-from rga_timm.evaluation.store import shard_count, write_shard, write_stamp
+from rga_timm.evaluation.embedding.store import shard_count, write_shard, write_stamp
 
 
 def clustered(

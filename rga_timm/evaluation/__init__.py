@@ -3,23 +3,32 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
-from rga_timm.evaluation.average import average_reports, name_of_all_partitions
-from rga_timm.evaluation.card import format_card
-from rga_timm.evaluation.compare import (
+from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
+from rga_timm.evaluation.embedding.embed import Embedder, Embeddings, embed
+from rga_timm.evaluation.embedding.store import (
+    StoredEmbeddings,
+    iter_embeddings,
+    read_embeddings,
+    read_stamp,
+)
+from rga_timm.evaluation.embedding.weights_hash import hash_weights
+from rga_timm.evaluation.model import evaluate_model
+from rga_timm.evaluation.ranking.distance import METRICS
+from rga_timm.evaluation.ranking.evaluate import ReidResult, evaluate
+from rga_timm.evaluation.ranking.expansion import QueryExpansion, expand_queries, pool_queries
+from rga_timm.evaluation.ranking.rerank import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation.ranking.verification import OperatingPoint, Verification, verify
+from rga_timm.evaluation.reports.average import average_reports, name_of_all_partitions
+from rga_timm.evaluation.reports.card import format_card
+from rga_timm.evaluation.reports.compare import (
     DifferentProtocolsError,
     check_same_protocol,
     format_comparison,
     match_reports,
 )
-from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
-from rga_timm.evaluation.diagnosis import describe_training, diagnose, people_trained_on
-from rga_timm.evaluation.distance import METRICS
-from rga_timm.evaluation.embed import Embedder, Embeddings, embed
-from rga_timm.evaluation.expansion import QueryExpansion, expand_queries, pool_queries
-from rga_timm.evaluation.intervals import bootstrap_interval, paired_difference
-from rga_timm.evaluation.model import evaluate_model
-from rga_timm.evaluation.ranking import ReidResult, evaluate
-from rga_timm.evaluation.report import (
+from rga_timm.evaluation.reports.diagnosis import describe_training, diagnose, people_trained_on
+from rga_timm.evaluation.reports.intervals import bootstrap_interval, paired_difference
+from rga_timm.evaluation.reports.report import (
     AP_CONVENTIONS,
     Protocol,
     Report,
@@ -29,16 +38,7 @@ from rga_timm.evaluation.report import (
     load_reports,
     save_reports,
 )
-from rga_timm.evaluation.rerank import Reranking, k_reciprocal_rerank
-from rga_timm.evaluation.store import (
-    StoredEmbeddings,
-    iter_embeddings,
-    read_embeddings,
-    read_stamp,
-)
 from rga_timm.evaluation.stored import evaluate_embeddings, protocol_of
-from rga_timm.evaluation.verification import OperatingPoint, Verification, verify
-from rga_timm.evaluation.weights_hash import hash_weights
 
 __all__ = [
     "AP_CONVENTIONS",

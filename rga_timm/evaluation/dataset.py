@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
-from rga_timm.evaluation.average import average_reports
-from rga_timm.evaluation.diagnosis import diagnose
 from rga_timm.evaluation.distributed import rank_and_world_size
+from rga_timm.evaluation.embedding.weights_hash import hash_weights
 from rga_timm.evaluation.model import embed_as
-from rga_timm.evaluation.per_query import query_ids
-from rga_timm.evaluation.report import Protocol, Report
-from rga_timm.evaluation.reporting import report_features
-from rga_timm.evaluation.weights_hash import hash_weights
+from rga_timm.evaluation.reports.average import average_reports
+from rga_timm.evaluation.reports.diagnosis import diagnose
+from rga_timm.evaluation.reports.from_features import report_features
+from rga_timm.evaluation.reports.per_query import query_ids
+from rga_timm.evaluation.reports.report import Protocol, Report
 
 
 def evaluate_dataset(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from rga_timm.evaluation.embed import Embeddings, embed
-from rga_timm.evaluation.expansion import pool_queries
-from rga_timm.evaluation.ranking import ReidResult, evaluate
-from rga_timm.evaluation.report import Protocol
+from rga_timm.evaluation.embedding.embed import Embeddings, embed
+from rga_timm.evaluation.ranking.evaluate import ReidResult, evaluate
+from rga_timm.evaluation.ranking.expansion import pool_queries
+from rga_timm.evaluation.reports.report import Protocol
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

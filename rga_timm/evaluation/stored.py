@@ -11,13 +11,13 @@ import torch
 
 from rga_timm.data import ReidImage, ReidReader
 from rga_timm.data.reader import NO_TRACKLET
-from rga_timm.evaluation.diagnosis import crowded_similarities, uncounted_queries
-from rga_timm.evaluation.embed import Embeddings
-from rga_timm.evaluation.per_query import query_ids
-from rga_timm.evaluation.report import Protocol, Report, software_versions
-from rga_timm.evaluation.reporting import report_features
-from rga_timm.evaluation.store import StoredEmbeddings, iter_embeddings, read_stamp
-from rga_timm.evaluation.tracklets import TrackletMeans
+from rga_timm.evaluation.embedding.embed import Embeddings
+from rga_timm.evaluation.embedding.store import StoredEmbeddings, iter_embeddings, read_stamp
+from rga_timm.evaluation.embedding.tracklets import TrackletMeans
+from rga_timm.evaluation.reports.diagnosis import crowded_similarities, uncounted_queries
+from rga_timm.evaluation.reports.from_features import report_features
+from rga_timm.evaluation.reports.per_query import query_ids
+from rga_timm.evaluation.reports.report import Protocol, Report, software_versions
 
 _BATCH = 128  # images of tracklets summed up at a time
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from rga_timm.evaluation.store import StoredEmbeddings, iter_embeddings, read_stamp
+from rga_timm.evaluation.embedding.store import StoredEmbeddings, iter_embeddings, read_stamp
 from rga_timm.search.columns import Columns
 
 if TYPE_CHECKING:

@@ -1,0 +1,236 @@
+"""Run a model over a loader of images and keep the features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rga_timm.evaluation.distributed import gather_rows
+from rga_timm.evaluation.embedding.scales import (
+    check_scales,
+    mean_of_scales,
+    models_at_scales,
+    resized,
+)
+from rga_timm.evaluation.embedding.tracklets import TrackletMeans
+
+Feature = Literal["embedding", "pooled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The features of n images, or of n tracklets, with whom they show and from where.
+
+    Attributes:
+        features: (n, D) float32, on the CPU.
+        pids: (n,) int64 person ids (or training labels, if the loader gives those).
+        camids: (n,) int64 camera ids.
+    """
+
+    features: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def embed(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device | str = "cpu",
+    feature: Feature = "embedding",
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    amp_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    distributed: bool = False,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed every image of a loader, in the loader's order.
+
+    Where the targets name tracklets, as those of a test split of tracklets do, the result has one
+    entry a tracklet: the mean of its images' features, not normalised, in the order in which the
+    tracklets first appear. The mean is summed up on the way, so images do not stay in memory.
+
+    Args:
+        model: any timm model, also inside DataParallel, DDP, torch.compile or timm's EMA; the bare
+            model is what runs. It is moved to `device`, and runs in eval mode; every module gets
+            its own mode back afterwards.
+        loader: yields images (B, 3, H, W), normalised, and targets: (B, 2) [person id, camera id]
+            of images to be tested one by one, or (B, 3) [person id, camera id, tracklet number].
+        device: where the model runs.
+        feature: of a model with `forward_neck`, `pooled` is the feature before the BN neck and
+            `embedding` the one after it. Any other model has one: what its classifier takes.
+        flip: average the features of each image and its mirror image, not normalised, as the
+            paper's own code does.
+        scales: factors by which the images are resized (bilinear, antialiased), to whole numbers of
+            pixels or of the model's patches. Of several, each scale's features (of image and mirror
+            image, with `flip`) are L2-normalised, averaged and normalised again, as image retrieval
+            does it (cirtorch, DELG). A model that takes one size only (`set_input_size`) is copied
+            for each other one, at the first batch.
+        amp_dtype: autocast to this type; None for full precision.
+        channels_last: run in that memory format, often faster on GPUs. The model keeps it.
+        distributed: each process of the default group, under torchrun, has a loader of its own, and
+            all get the images of all loaders, in the order of the processes.
+        progress: show a progress bar.
+
+    Returns:
+        The features and ids, of each image or of each tracklet.
+
+    Raises:
+        TypeError: the model is not a timm model.
+        ValueError: an unknown feature, no image, targets that are not (B, 2) or (B, 3) or
+            now one and now the other, images of one tracklet with several persons or cameras,
+            features that are not (B, D), scales that are not positive or two of which come to the
+            same size, or one that the model cannot take.
+    """
+    model = _check_model(model, feature)
+    scales = check_scales(scales)
+    device = torch.device(device)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+
+    features, targets, tracklets = [], [], TrackletMeans()
+    at_scales: dict[tuple[int, int], list[tuple[nn.Module, tuple[int, int]]]] = {}
+    with _eval_mode(model), torch.inference_mode():
+        for images, batch_targets in tqdm(loader, desc="embed", disable=not progress):
+            images = images.to(device, memory_format=memory_format, non_blocking=True)
+            img_size = (images.shape[-2], images.shape[-1])
+            if img_size not in at_scales:
+                at_scales[img_size] = models_at_scales(model, img_size, scales)
+            batch = mean_of_scales(
+                [
+                    _forward_flipped(scaled, resized(images, size), feature, flip, amp_dtype)
+                    for scaled, size in at_scales[img_size]
+                ]
+            )
+            _check_batch(batch, batch_targets)
+            if batch_targets.shape[1] == 3:
+                tracklets.add(batch.float(), batch_targets)
+            else:
+                features.append(batch.float().cpu())
+                targets.append(batch_targets.cpu())
+    return _collect(features, targets, tracklets, distributed)
+
+
+def _collect(
+    features: list[Tensor], targets: list[Tensor], tracklets: TrackletMeans, distributed: bool
+) -> Embeddings:
+    """The embeddings of all processes from what one has seen: images, or sums of tracklets."""
+    seen = gather_rows(np.array([[len(features), len(tracklets)]]), distributed).sum(axis=0)
+    if seen.all():
+        raise ValueError("some images are of tracklets and others are not: test them apart")
+    if not seen.any():
+        raise ValueError("the loader gave no images")
+    if seen[1]:
+        means, ids = tracklets.gathered(distributed).result()
+        return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
+    # A process without images does not know how wide they are.
+    width = gather_rows(np.array([f.shape[1] for f in features[:1]], dtype=np.int64), distributed)
+    mine = torch.cat([*features, torch.empty(0, int(width[0]))]).numpy()
+    ids = torch.cat([*targets, torch.empty(0, 2, dtype=torch.int64)]).numpy()
+    ids = gather_rows(ids, distributed)
+    return Embeddings(
+        torch.from_numpy(gather_rows(mine, distributed)), ids[:, 0].copy(), ids[:, 1].copy()
+    )
+
+
+class Embedder(nn.Module):
+    """A model as deployments want it: from images to features whose dot product is the similarity.
+
+    What `embed` computes of one batch, L2-normalised, as one module: to be exported or compiled. It
+    is made in eval mode, and so is the model in it, which it shares with the caller.
+
+    Args:
+        model: any timm model, also wrapped, as for `embed`.
+        feature: as for `embed`.
+
+    Raises:
+        TypeError: the model is not a timm model.
+        ValueError: an unknown feature.
+    """
+
+    def __init__(self, model: nn.Module, feature: Feature = "embedding") -> None:
+        super().__init__()
+        self.model = _check_model(model, feature)
+        self.feature = feature
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised features, (B, D), of preprocessed images, (B, 3, H, W)."""
+        return F.normalize(_forward(self.model, images, self.feature), dim=1)
+
+
+def _check_model(model: nn.Module, feature: str) -> nn.Module:
+    """The bare model, which can give this feature."""
+    if feature not in get_args(Feature):
+        raise ValueError(f"feature must be one of {', '.join(get_args(Feature))}, got {feature!r}")
+    model = unwrap_model(model)
+    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
+        raise TypeError(
+            f"{type(model).__name__} lacks forward_features and forward_head: not a timm model"
+        )
+    return model
+
+
+def _forward(model: Any, images: Tensor, feature: Feature) -> Tensor:
+    """One feature vector an image, (B, D)."""
+    features = model.forward_features(images)
+    if hasattr(model, "forward_neck"):
+        pooled, embedding = model.forward_neck(features)
+        return pooled if feature == "pooled" else embedding
+    return model.forward_head(features, pre_logits=True)
+
+
+def _forward_flipped(
+    model: nn.Module, images: Tensor, feature: Feature, flip: bool, amp_dtype: torch.dtype | None
+) -> Tensor:
+    """Features (B, D); with `flip` their mean, float32, with those of the mirror images."""
+    with _autocast(images.device, amp_dtype):
+        features = _forward(model, images, feature)
+        if flip:
+            features = (features.float() + _forward(model, images.flip(-1), feature).float()) / 2
+    return features
+
+
+def _check_batch(features: Tensor, targets: Tensor) -> None:
+    if features.ndim != 2:
+        raise ValueError(
+            f"the model gives features of shape {tuple(features.shape)}, not (B, D); "
+            "create it with its own global_pool"
+        )
+    B = len(features)
+    if targets.shape not in ((B, 2), (B, 3)):
+        raise ValueError(
+            f"targets must be ({B}, 2) [person id, camera id], "
+            f"or ({B}, 3) with the tracklet, got shape {tuple(targets.shape)}"
+        )
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each module's own mode, for some may be frozen in training."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,1 @@
+"""Distances, ranks and what they are worth; on features, whoever made them."""

@@ -1,0 +1,187 @@
+"""Rank a gallery for every query, and score the rankings: CMC, mAP, mINP.
+
+Only the ranks of a query's true matches matter, and a rank is the number of images that are
+nearer. So nothing is sorted but the few matches, and the rest is counted
+(`rga_timm.evaluation.ranking.counting`). Queries go in tiles, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rga_timm.evaluation.distributed import gather_rows, share
+from rga_timm.evaluation.ranking import scores
+from rga_timm.evaluation.ranking.counting import GalleryIndex, MatchRanks
+from rga_timm.evaluation.ranking.expansion import QueryExpansion
+from rga_timm.evaluation.ranking.features import Ids, check_test_sets
+from rga_timm.evaluation.ranking.matches import MatchCounts
+from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY
+from rga_timm.evaluation.ranking.rerank import Reranking
+from rga_timm.evaluation.ranking.single_shot import expected_cmc
+from rga_timm.evaluation.ranking.tiles import Test, Tiles, match_gaps, match_ranks
+
+
+@dataclass(frozen=True, eq=False)
+class ReidResult:
+    """How well a gallery was ranked. All scores are fractions from 0 to 1.
+
+    Attributes:
+        mAP: mean over counted queries of the step AP (torchreid, fast-reid).
+        mAP_trapezoid: mean of the trapezoid AP (Market-1501's script, scikit-learn < 0.19).
+        mINP: mean inverse negative penalty (AGW).
+        cmc: (max_rank,) `cmc[k - 1]` is rank-k. It alone is of single-gallery-shot tests where
+            these were asked for; everything else is of the whole gallery always.
+        num_valid_queries: queries with at least one true match: those that count.
+        average_precision: (Q,) step AP of each query; NaN for a query that does not count.
+        average_precision_trapezoid: (Q,) trapezoid AP; NaN likewise.
+        inverse_negative_penalty: (Q,) INP; NaN likewise.
+        first_match_rank: (Q,) rank of the nearest match, from 1; -1 for a query that does not
+            count.
+    """
+
+    mAP: float  # noqa: N815 - the name of the field
+    mAP_trapezoid: float  # noqa: N815
+    mINP: float  # noqa: N815
+    cmc: np.ndarray
+    num_valid_queries: int
+    average_precision: np.ndarray
+    average_precision_trapezoid: np.ndarray
+    inverse_negative_penalty: np.ndarray
+    first_match_rank: np.ndarray
+
+
+def evaluate(
+    query_features: np.ndarray | Tensor,
+    query_pids: Ids,
+    query_camids: Ids,
+    gallery_features: np.ndarray | Tensor,
+    gallery_pids: Ids,
+    gallery_camids: Ids,
+    *,
+    metric: str = "cosine",
+    rerank: Reranking | Mapping[str, Any] | None = None,
+    expand: QueryExpansion | Mapping[str, Any] | None = None,
+    single_gallery_shot: bool = False,
+    max_rank: int = 50,
+    tile_memory: int = DEFAULT_TILE_MEMORY,
+    device: torch.device | str | None = None,
+    distributed: bool = False,
+    progress: bool = False,
+) -> ReidResult:
+    """Evaluate a re-identification model by its features.
+
+    For each query the gallery images of the same person *and* the same camera are left out, and
+    nothing else is: distractors stay, as wrong answers. A query without a match is not counted.
+
+    With `single_gallery_shot`, the CMC is that of a gallery of one random image of each person, as
+    in CUHK03's classic protocol: for each query, images are left out as always, one image is drawn
+    of every person who is left, and the rank is the right person's. The curve is the exact
+    expectation over all draws, where others average some: no seed, no noise. Each pid is a person,
+    also the distractors' 0. The other scores stay those of the whole gallery, as in torchreid.
+
+    Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
+    summed in float64 and rounded to float32, for features of any precision (or, with the same
+    result, in float32 where the proven error leaves no doubt about the order). The result is
+    the same for every tile size and number of processes, on CPU and GPU
+    (`rga_timm.evaluation.ranking.distance` says how far).
+
+    Args:
+        query_features: (Q, D), array or tensor, CPU or GPU.
+        query_pids: (Q,) person ids, integers.
+        query_camids: (Q,) camera ids, integers.
+        gallery_features: (G, D).
+        gallery_pids: (G,).
+        gallery_camids: (G,).
+        metric: `cosine`, 1 - cos (a zero vector is at distance 1 from all), or `euclidean`, on the
+            features as they are.
+        rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017), on the features that `metric`
+            compares: None for none, `Reranking()` or a dict of its fields. Goes by tiles too.
+        expand: query expansion, before anything else: each query becomes a weighted mean of itself
+            and its nearest gallery images. None for none, `QueryExpansion()` or a dict of its
+            fields; for the cosine only.
+        single_gallery_shot: whether the CMC is of galleries with one image of each person.
+        max_rank: length of the CMC curve.
+        tile_memory: bytes for the queries ranked at a time and everything computed about them, at
+            the least one query's. Beside it there is a float32 copy of the gallery's features (on
+            a GPU or where features are so alike that float32 decides little, a float64 copy). For
+            single-gallery-shot tests about M I 24 bytes a query more, with I persons and M the
+            matches of the query that has most.
+        device: where to compute; the gallery features' own by default.
+        distributed: each process of the default group, under torchrun, ranks its share of the
+            queries. All are given the same arguments, and get the same result.
+        progress: show a progress bar over the queries (and over the images, for re-ranking).
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
+            metric, parameters of re-ranking or expansion that do not fit, no query with a match.
+    """
+    test = Test.checked(metric, rerank, expand, tile_memory)
+    if max_rank < 1:
+        raise ValueError(f"max_rank must be positive, got {max_rank}")
+    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = check_test_sets(
+        query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
+    )
+    index = GalleryIndex(gallery_pids, gallery_camids)
+    matches = MatchCounts.of(query_pids, query_camids, gallery_pids, gallery_camids)
+    if not matches.counted:
+        raise ValueError(f"no query has a match: {matches.reasons()}")
+
+    tiles = Tiles(query, gallery, test, device=device, distributed=distributed, progress=progress)
+    persons, g_persons = np.unique(gallery_pids, return_inverse=True)
+    q_persons = np.searchsorted(persons, query_pids).clip(max=len(persons) - 1)
+    ranks: list[MatchRanks] = []
+    curves: list[np.ndarray] = []  # rows: one a query that has a match
+    for tile in tiles.of(share(len(query), distributed)):
+        pairs = index.same_person(query_pids[tile], query_camids[tile])
+        if not single_gallery_shot:
+            ranks.append(tiles.ranks(tile, pairs))
+            continue
+        distances = tiles.distances(tile)
+        gaps, counts = match_gaps(distances, pairs)
+        ranks.append(match_ranks(gaps, counts))
+        if counts.any():
+            wanted = torch.from_numpy(q_persons[tile]).to(gaps.device)
+            present = torch.from_numpy(g_persons).to(gaps.device)
+            curves.append(expected_cmc(gaps, counts, wanted, present, max_rank))
+    mine = MatchRanks.joined(ranks)
+    result = _summarise(MatchRanks(*(gather_rows(x, distributed) for x in mine)), max_rank)
+    if single_gallery_shot:
+        rows = np.concatenate([np.empty((0, max_rank)), *curves])
+        result = replace(result, cmc=gather_rows(rows, distributed).mean(axis=0))
+    return result
+
+
+def _summarise(ranks: MatchRanks, max_rank: int) -> ReidResult:
+    """Scores of each query, and their means over the queries that have a match."""
+    is_valid = ranks.counts > 0
+    valid = ranks.ranks, ranks.counts[is_valid]
+    first_ranks = ranks.ranks[np.cumsum(valid[1]) - valid[1]]
+
+    def of_all(values: np.ndarray, otherwise: float) -> np.ndarray:
+        result = np.full(len(is_valid), otherwise, dtype=values.dtype)
+        result[is_valid] = values
+        return result
+
+    step = scores.average_precision(*valid)
+    trapezoid = scores.trapezoid_average_precision(*valid)
+    inp = scores.inverse_negative_penalty(*valid)
+    return ReidResult(
+        mAP=float(step.mean()),
+        mAP_trapezoid=float(trapezoid.mean()),
+        mINP=float(inp.mean()),
+        cmc=scores.cumulative_matches(first_ranks, max_rank),
+        num_valid_queries=int(is_valid.sum()),
+        average_precision=of_all(step, np.nan),
+        average_precision_trapezoid=of_all(trapezoid, np.nan),
+        inverse_negative_penalty=of_all(inp, np.nan),
+        first_match_rank=of_all(first_ranks + 1, -1),
+    )

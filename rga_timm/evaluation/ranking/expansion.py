@@ -1,0 +1,139 @@
+"""Query expansion: what a query finds first helps it to find more; and multi-query: several images.
+
+Average query expansion is Chum et al., Total Recall, ICCV 2007; weights by the similarity's power
+are Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019, section
+3.3. Nobody's identity is looked at: what is nearest may be wrong, or the query's own camera.
+Multi-query is Market-1501's protocol (Zheng et al., ICCV 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rga_timm.evaluation.ranking.distance import unit_vectors
+from rga_timm.evaluation.ranking.features import check_features, check_ids, check_same_width
+from rga_timm.evaluation.ranking.float32_scores import PairDistances
+from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY, find_neighbours
+
+
+@dataclass(frozen=True)
+class QueryExpansion:
+    """Parameters of query expansion.
+
+    Attributes:
+        k: nearest gallery images that are averaged with the query.
+        alpha: a neighbour's weight is its cosine to this power, and negative cosines weigh nothing;
+            the query itself weighs 1. 0 is the plain average, in which all weigh 1.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    k: int = 10
+    alpha: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"query expansion takes k = 1 neighbours or more, got {self.k}")
+        if not (self.alpha >= 0 and np.isfinite(self.alpha)):
+            raise ValueError(f"alpha must not be negative, got {self.alpha}")
+
+    def check_fits(self, gallery: int) -> None:
+        """Raises ValueError if the gallery has fewer than k images."""
+        if self.k > gallery:
+            raise ValueError(f"k = {self.k} neighbours are asked of a gallery of {gallery} images")
+
+
+def as_expansion(expand: QueryExpansion | Mapping[str, Any] | None) -> QueryExpansion | None:
+    """`expand` of `evaluate`, checked, as a `QueryExpansion` (or None)."""
+    if expand is None or isinstance(expand, QueryExpansion):
+        return expand
+    if isinstance(expand, Mapping):
+        return QueryExpansion(**expand)
+    raise TypeError(f"expand must be None, a QueryExpansion or a dict, got {type(expand).__name__}")
+
+
+def expand_queries(
+    query_features: np.ndarray | Tensor,
+    gallery_features: np.ndarray | Tensor,
+    *,
+    k: int = 10,
+    alpha: float = 3.0,
+    tile_memory: int = DEFAULT_TILE_MEMORY,
+    distributed: bool = False,
+    progress: bool = False,
+) -> Tensor:
+    """Average each query with its nearest gallery images.
+
+    Args:
+        query_features: (Q, D), array or tensor.
+        gallery_features: (G, D), on the same device.
+        k: as for `QueryExpansion`. Ties for the last place go to the first in the gallery.
+        alpha: likewise.
+        tile_memory: bytes for the distances that are computed at a time.
+        distributed: whether the processes of the default group share the search.
+        progress: show a progress bar.
+
+    Returns:
+        (Q, D) float64 queries of length 1 (0 where everything that was averaged is 0).
+
+    Raises:
+        ValueError: features that do not fit or are not finite, or a parameter out of range.
+    """
+    query = check_features("query", query_features)
+    gallery = check_features("gallery", gallery_features)
+    check_same_width(query, gallery)
+    QueryExpansion(k, alpha).check_fits(len(gallery))
+    pairs = PairDistances(query, gallery, "cosine")
+    nearest = find_neighbours(
+        pairs, (k,), tile_memory=tile_memory, distributed=distributed, progress=progress
+    ).nearest
+    # Sorted, because the order of the k means nothing, and rounding depends on it.
+    nearest = np.sort(nearest, axis=1).astype(np.int64)
+    rows = np.repeat(np.arange(len(query)), k)
+    cosines = 1 - pairs(rows, nearest.ravel()).astype(np.float64).reshape(nearest.shape)
+    weights = torch.from_numpy(np.maximum(cosines, 0) ** alpha if alpha else np.ones_like(cosines))
+    expanded = unit_vectors(query)
+    for i in range(k):
+        column = torch.from_numpy(nearest[:, i]).to(gallery.device)
+        expanded += weights[:, i, None].to(gallery.device) * unit_vectors(gallery[column])
+    return unit_vectors(expanded)
+
+
+def pool_queries(
+    features: np.ndarray | Tensor, pids: np.ndarray, camids: np.ndarray
+) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
+    """Multi-query: one query of all query images that show a person under one camera.
+
+    Args:
+        features: (Q, D).
+        pids: (Q,) person ids.
+        camids: (Q,) camera ids.
+
+    Returns:
+        (P, D) float32 means of the features as they are, (P,) person and (P,) camera ids, and (P,)
+        the index of each pair's first image; in the order of these.
+
+    Raises:
+        ValueError: features that are not finite, or ids that do not fit.
+    """
+    features = check_features("query", features)
+    pids = check_ids("query_pids", pids, len(features))
+    camids = check_ids("query_camids", camids, len(features))
+    _, first, group = np.unique(
+        np.stack([pids, camids], axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)  # of the sorted pairs, by appearance
+    place = np.argsort(order)
+    groups = torch.from_numpy(place[group.ravel()]).to(features.device)
+    sums = features.new_zeros(len(first), features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, groups, features.double())
+    counts = torch.bincount(groups, minlength=len(first))
+    first = first[order]
+    return (sums / counts[:, None]).float(), pids[first], camids[first], first

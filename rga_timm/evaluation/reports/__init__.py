@@ -1,0 +1,1 @@
+"""Results with all that decides what they mean: how sure they are, how they compare."""

@@ -1,0 +1,90 @@
+"""Data sets that are tested on several partitions: one report from the reports of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rga_timm.evaluation.reports.report import Report
+
+
+def average_reports(reports: Sequence[Report]) -> Report:
+    """The mean over the partitions of one data set, each of which counts the same.
+
+    Args:
+        reports: one a partition, of the same model (by name; each partition may have its own
+            weights), under the same protocol. Nothing here knows how many partitions there are.
+
+    Returns:
+        A report whose scores are means and whose `num_queries` and `num_valid_queries` are sums, of
+        a data set called as in `viper:split=all`, with what each partition's says of itself under
+        `partitions`, in the given order. Where checkpoints or versions of software differ, all are
+        named, with commas between them. It has no confidence intervals and no results of single
+        queries: partitions share people, and how far they differ is another question than which
+        people are asked for. The partitions' own reports have them.
+
+    Raises:
+        ValueError: no report, a partition twice, or reports that differ in model, protocol, data
+            set, its other options, or the length of the CMC curve.
+    """
+    if not reports:
+        raise ValueError("there are no reports to average")
+    names = [str(report.dataset["name"]) for report in reports]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two reports are of {twice[0]}: each partition counts once")
+    return Report(
+        model=_same("model", [report.model for report in reports]),
+        dataset={
+            "name": _same("data set", [name_of_all_partitions(name) for name in names]),
+            "partitions": [dict(report.dataset) for report in reports],
+        },
+        protocol=_same("protocol", [report.protocol for report in reports]),
+        metrics=_average([report.metrics for report in reports]),
+        checkpoint=_join([report.checkpoint for report in reports]),
+        weights=_join([report.weights for report in reports]),
+        warnings=[
+            f"{report.dataset['name']}: {warning}"
+            for report in reports
+            for warning in report.warnings
+        ],
+        software={
+            name: str(_join([report.software.get(name) for report in reports]))
+            for name in dict.fromkeys(name for report in reports for name in report.software)
+        },
+    )
+
+
+def name_of_all_partitions(name: str) -> str:
+    """`viper:split=3`, or `viper` for its first partition, as `viper:split=all`."""
+    dataset, _, options = name.partition(":")
+    kept = [option for option in options.split(",") if option and not option.startswith("split=")]
+    return f"{dataset}:{','.join(sorted([*kept, 'split=all']))}"
+
+
+def _average(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    lengths = _same("CMC curves' length", [len(one["cmc"]) for one in metrics])
+    curves = np.array([one["cmc"] for one in metrics], dtype=float).reshape(-1, lengths)
+    return {
+        **{
+            name: float(np.mean([one[name] for one in metrics]))
+            for name in ("mAP", "mAP_trapezoid", "mINP")
+        },
+        "cmc": curves.mean(axis=0).tolist(),
+        **{
+            name: sum(one[name] for one in metrics) for name in ("num_queries", "num_valid_queries")
+        },
+    }
+
+
+def _same(what: str, values: Sequence[Any]) -> Any:
+    """What all of them are."""
+    if other := [value for value in values if value != values[0]]:
+        raise ValueError(f"the reports differ in {what}: {values[0]} and {other[0]}")
+    return values[0]
+
+
+def _join(texts: Sequence[str | None]) -> str | None:
+    """All different ones; None if there are none."""
+    return ", ".join(dict.fromkeys(filter(None, texts))) or None

@@ -1,0 +1,89 @@
+"""How each query fared: what confidence intervals and paired comparisons are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rga_timm.data import ReidImage, ReidReader
+from rga_timm.evaluation.ranking.evaluate import ReidResult
+
+# The scores of a report, from those of its queries.
+SCORES = {
+    "mAP": "average_precision",
+    "mAP_trapezoid": "average_precision_trapezoid",
+    "mINP": "inverse_negative_penalty",
+}
+FIRST_MATCH = "first_match_rank"
+
+
+def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
+    """Which queries a split holds, in the order in which they are ranked.
+
+    Args:
+        reader: The queries.
+
+    Returns:
+        ``path``, ``pid`` and ``camid`` of each image; or of each tracklet, with its number as
+        ``tracklet`` and the path of its first image.
+    """
+    names, images = ["path", "pid", "camid"], reader.images
+    if reader.has_tracklets:
+        names.append("tracklet")
+        first: dict[int, ReidImage] = {}  # of each tracklet, in the order in which they appear
+        for image in images:
+            first.setdefault(image.tracklet, image)
+        images = list(first.values())
+    return {name: [getattr(image, name) for image in images] for name in names}
+
+
+def per_query_results(
+    result: ReidResult, queries: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Any]]:
+    """The columns of a report's ``per_query``, in plain types.
+
+    Args:
+        result: Of `evaluate`, for Q queries.
+        queries: Columns that say which queries they are, as `query_ids` gives them.
+
+    Returns:
+        These columns, and the scores of each query; None where it does not count.
+
+    Raises:
+        ValueError: A column is not as long as there are queries.
+    """
+    Q = len(result.average_precision)
+    for name, column in queries.items():
+        if len(column) != Q:
+            raise ValueError(f"there are {Q} queries, and {name} is of {len(column)}")
+    columns = {name: list(column) for name, column in queries.items()}
+    for name in SCORES.values():
+        scores = getattr(result, name).tolist()
+        columns[name] = [None if np.isnan(score) else score for score in scores]
+    ranks = result.first_match_rank.tolist()
+    return columns | {FIRST_MATCH: [rank if rank > 0 else None for rank in ranks]}
+
+
+def score_columns(
+    per_query: Mapping[str, Sequence[Any]], ranks: Sequence[int] = ()
+) -> dict[str, np.ndarray]:
+    """Of each query what the scores are means of.
+
+    Args:
+        per_query: As `per_query_results` gives it.
+        ranks: For which k a score ``rank-k`` is wanted: whether a match is among the k nearest.
+
+    Returns:
+        (Q,) float64 for mAP, mAP_trapezoid, mINP and each rank-k; NaN of a query that does not
+        count.
+    """
+    columns = {score: _floats(per_query[name]) for score, name in SCORES.items()}
+    first = _floats(per_query[FIRST_MATCH])
+    hits = {f"rank-{k}": np.where(np.isnan(first), np.nan, first <= k) for k in ranks}
+    return columns | hits
+
+
+def _floats(column: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
