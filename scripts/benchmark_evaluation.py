@@ -1,9 +1,9 @@
 """How fast, and in how much memory: ranking and re-ranking, beside the usual ways.
 
-    python scripts/benchmark_evaluation.py                       # Market-1501's size
+    python scripts/benchmark_evaluation.py                        # Market-1501's size
     python scripts/benchmark_evaluation.py ranking --rounds 5
-    python scripts/benchmark_evaluation.py --features market.npz # features of your own
-    python scripts/benchmark_evaluation.py --large               # MSMT17's size, ours alone
+    python scripts/benchmark_evaluation.py --embeddings FOLDER    # real features, of embed.py
+    python scripts/benchmark_evaluation.py --large --rounds 1     # MSMT17's size, ours alone
 
 ranking: `evaluate` beside argsort-based evaluation, which holds all distances and sorts them whole:
 numpy's argsort, and a loop over the sorted rows that numba compiles. rerank: `evaluate` with
@@ -13,10 +13,8 @@ first does a small problem; the median round counts, and for the ratios the medi
 own ratios. Memory is what the process takes at its peak above what it had with the features loaded.
 The scores of both forms are compared too, and must agree.
 
-Without --features they are drawn: identities are Gaussian clusters, wide enough to overlap.
-A file of features is an .npz with query_features, query_pids, query_camids, and the gallery's.
-
-Prints a Markdown table; --output keeps everything as JSON.
+Without --embeddings features are drawn: identities are Gaussian clusters, wide enough to overlap.
+Needs numba, of the extra `benchmark`. Prints a Markdown table; --output keeps everything as JSON.
 """
 
 from __future__ import annotations
@@ -25,9 +23,11 @@ import argparse
 import json
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,6 +37,9 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark import processor_name
+from model_options import positive_int
+
+from rga_timm.evaluation.stored import read_splits
 
 NAMES = [f"{who}_{what}" for who in ("query", "gallery") for what in ("features", "pids", "camids")]
 FORMS = {
@@ -53,22 +56,33 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "task",
+        "tasks",
         nargs="*",
-        choices=[*FORMS, []],
+        default=list(FORMS),
         metavar="TASK",
-        help="ranking, rerank (default: both)",
+        help=f"{' or '.join(FORMS)} (default: both)",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--features", type=Path, metavar="NPZ", help="instead of drawn ones")
-    source.add_argument("--sizes", type=int, nargs=3, default=MARKET1501, metavar=("Q", "G", "IDS"))
+    source.add_argument(
+        "--embeddings", type=Path, metavar="FOLDER", help="of a data set, instead of drawn ones"
+    )
+    source.add_argument(
+        "--sizes",
+        type=positive_int,
+        nargs=3,
+        default=MARKET1501,
+        metavar=("Q", "G", "IDS"),
+        help="queries, gallery images, identities (default: Market-1501's)",
+    )
     source.add_argument(
         "--large", action="store_true", help="MSMT17's size, without the other forms"
     )
-    parser.add_argument("--width", type=int, default=512, help="numbers a feature (default: 512)")
+    parser.add_argument(
+        "--width", type=positive_int, default=512, help="numbers a feature (default: 512)"
+    )
     parser.add_argument("--noise", type=float, default=2.1, help="of the drawn (default: 2.1)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--threads", type=int, help="(default: all)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="(default: 3)")
+    parser.add_argument("--threads", type=positive_int, help="(default: all)")
     parser.add_argument("--output", type=Path, metavar="JSON")
     return parser
 
@@ -77,14 +91,16 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure, print the table, and return its rows."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    sizes = MSMT17 if args.large else tuple(args.sizes)
+    if unknown := set(args.tasks) - set(FORMS):
+        parser.error(f"a TASK is {' or '.join(FORMS)}, not {', '.join(unknown)}")
+    sizes = MSMT17 if args.large else args.sizes
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        data = load(args.features) if args.features else draw(*sizes, args.width, args.noise)
+        data = load(args.embeddings) if args.embeddings else draw(*sizes, args.width, args.noise)
         for name, values in data.items():
             np.save(Path(folder) / f"{name}.npy", values)
         del data
-        for task in args.task or FORMS:
+        for task in args.tasks:
             forms = dict(FORMS[task])
             if args.large:
                 del forms[next(iter(forms))]
@@ -111,10 +127,15 @@ def draw(Q: int, G: int, identities: int, width: int, noise: float) -> dict[str,
     return data
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-    """Somebody's own features."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in NAMES}
+def load(folder: Path) -> dict[str, np.ndarray]:
+    """Stored embeddings of a data set."""
+    data = {}
+    for who, found in zip(
+        ("query", "gallery"), read_splits(folder, "query", "gallery"), strict=True
+    ):
+        data |= {f"{who}_features": found.features.numpy(), f"{who}_pids": found.pids}
+        data[f"{who}_camids"] = found.camids
+    return data
 
 
 def compare(
@@ -195,11 +216,9 @@ def baseline(function: str) -> Callable[..., tuple[float, float]]:
 
 def reset_peak() -> int:
     """Forget the largest memory so far; returns the present one, bytes."""
-    try:
+    with suppress(OSError):  # not Linux: what there was at most until now
         Path("/proc/self/clear_refs").write_text("5")
-        return peak_memory()
-    except OSError:  # not Linux: what there was at most until now
-        return peak_memory()
+    return peak_memory()
 
 
 def peak_memory() -> int:
@@ -209,7 +228,7 @@ def peak_memory() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
-    unit = 1 if processor_name() == "arm" else 1024  # macOS counts bytes
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

@@ -140,7 +140,7 @@ def evaluate(
     q_persons = np.searchsorted(persons, query_pids).clip(max=len(persons) - 1)
     ranks: list[MatchRanks] = []
     curves: list[np.ndarray] = []  # rows: one a query that has a match
-    for tile in tiles.of(share(len(query), distributed)):
+    for tile in tiles.of(share(len(query), distributed), exact=single_gallery_shot):
         pairs = index.same_person(query_pids[tile], query_camids[tile])
         if not single_gallery_shot:
             ranks.append(tiles.ranks(tile, pairs))

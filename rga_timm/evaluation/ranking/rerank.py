@@ -160,7 +160,7 @@ class KReciprocal:
         ValueError: k1 or k2 larger than the images there are.
     """
 
-    CELL = 24  # bytes a distance of a tile takes in passing
+    CELL = 50  # bytes a distance of a tile takes in passing
 
     def __init__(
         self,

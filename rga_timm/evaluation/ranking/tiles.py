@@ -116,9 +116,14 @@ class Tiles:
             if pairs.are_ordinary:
                 self._scores = Float32Scores(pairs)
 
-    def of(self, queries: range, cell: int | None = None) -> Iterator[slice]:
-        """Slices of the queries, as large as the memory allows; `cell` bytes a distance."""
-        cell = cell or (_COUNTED if self._scores else _SEARCHED)
+    def of(self, queries: range, *, exact: bool = False) -> Iterator[slice]:
+        """Slices of the queries, as large as the memory allows.
+
+        Args:
+            queries: which ones.
+            exact: whether their distances are wanted, not their ranks alone.
+        """
+        cell = _SEARCHED if exact or not self._scores else _COUNTED
         step = max(1, min(_MOST_ROWS, self.tile_memory // (cell * len(self.gallery))))
         with tqdm(total=len(queries), desc="rank", disable=not self.progress) as bar:
             for start in range(queries.start, queries.stop, step):

@@ -189,7 +189,7 @@ class _Passes:
 
     def _tiles(self) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]]:
         """Of each tile distances (T, G), the bits of all impostors' (n,), and where matches are."""
-        for tile in self.tiles.of(share(len(self.pids), self.distributed)):
+        for tile in self.tiles.of(share(len(self.pids), self.distributed), exact=True):
             pairs = self.index.same_person(self.pids[tile], self.camids[tile])
             distances = self.tiles.distances(tile)
             to_device = (torch.from_numpy(i).to(distances.device) for i in pairs[:2])

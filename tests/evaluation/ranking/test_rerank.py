@@ -7,7 +7,9 @@ import pytest
 import slow_reference
 import torch
 
-from rga_timm.evaluation import Reranking, k_reciprocal_rerank
+from rga_timm.evaluation import Reranking, evaluate, k_reciprocal_rerank
+from rga_timm.evaluation.ranking import rerank
+from rga_timm.evaluation.ranking.rerank import KReciprocal
 
 
 def clustered(
@@ -135,3 +137,38 @@ def test_features_that_do_not_fit_are_refused() -> None:
 
 def test_defaults_are_the_papers_for_market1501() -> None:
     assert Reranking() == Reranking(k1=20, k2=6, lambda_value=0.3)
+
+
+def test_evaluation_holds_a_tile_of_the_distances_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiles: list[int] = []
+    whole = KReciprocal.__call__
+
+    def spy(self: KReciprocal, tile: slice) -> np.ndarray:
+        tiles.append(tile.stop - tile.start)
+        return whole(self, tile)
+
+    monkeypatch.setattr(KReciprocal, "__call__", spy)
+    query, gallery = clustered(3, queries=40)
+    ids = (np.arange(40) % 5, np.zeros(40, int), gallery, np.arange(60) % 5, np.ones(60, int))
+    evaluate(query, *ids, rerank={"k1": 5}, tile_memory=60 * KReciprocal.CELL * 7)
+    assert sum(tiles) == 40
+    assert max(tiles) <= 7
+
+
+def test_says_what_memory_it_will_take_before_it_starts(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "find_neighbours", lambda *_, **__: pytest.fail("started"))
+    caplog.set_level("INFO", logger="rga_timm")
+    with pytest.raises(pytest.fail.Exception, match="started"):
+        k_reciprocal_rerank(*clustered(0), k1=7, tile_memory=3_000_000_000)
+    assert caplog.messages == [
+        "Re-ranking 15 x 60 images (k1 7, k2 6, lambda 0.3): about 3.0 GB of memory"
+    ]
+
+
+def test_the_estimate_grows_with_the_images_not_with_their_pairs() -> None:
+    small, large = (Reranking().estimate_memory(n, 9 * n, 512, 0) for n in (1000, 10_000))
+    assert large == pytest.approx(10 * small, rel=0.01)
