@@ -19,12 +19,12 @@ from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.ranking import scores
 from rga_timm.evaluation.ranking.counting import GalleryIndex, MatchRanks
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
-from rga_timm.evaluation.ranking.features import Ids, check_test_sets
+from rga_timm.evaluation.ranking.features import Ids, check_query_gallery
 from rga_timm.evaluation.ranking.matches import MatchCounts
 from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY
 from rga_timm.evaluation.ranking.rerank import Reranking
 from rga_timm.evaluation.ranking.single_shot import expected_cmc
-from rga_timm.evaluation.ranking.tiles import Test, Tiles, match_gaps, match_ranks
+from rga_timm.evaluation.ranking.tiles import Comparison, Tiles, match_gaps, match_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +124,10 @@ def evaluate(
         ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
             metric, parameters of re-ranking or expansion that do not fit, no query with a match.
     """
-    test = Test.checked(metric, rerank, expand, tile_memory)
+    comparison = Comparison.checked(metric, rerank, expand, tile_memory)
     if max_rank < 1:
         raise ValueError(f"max_rank must be positive, got {max_rank}")
-    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = check_test_sets(
+    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = check_query_gallery(
         query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
     )
     index = GalleryIndex(gallery_pids, gallery_camids)
@@ -135,7 +135,9 @@ def evaluate(
     if not matches.counted:
         raise ValueError(f"no query has a match: {matches.reasons()}")
 
-    tiles = Tiles(query, gallery, test, device=device, distributed=distributed, progress=progress)
+    tiles = Tiles(
+        query, gallery, comparison, device=device, distributed=distributed, progress=progress
+    )
     persons, g_persons = np.unique(gallery_pids, return_inverse=True)
     q_persons = np.searchsorted(persons, query_pids).clip(max=len(persons) - 1)
     ranks: list[MatchRanks] = []

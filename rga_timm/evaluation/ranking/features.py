@@ -12,7 +12,7 @@ from torch import Tensor
 Ids = np.ndarray | Tensor | Sequence[int]
 
 
-class TestSets(NamedTuple):
+class QueryGallery(NamedTuple):
     """Queries and gallery, checked: features are tensors, ids int64 arrays."""
 
     query: Tensor
@@ -23,19 +23,19 @@ class TestSets(NamedTuple):
     gallery_camids: np.ndarray
 
 
-def check_test_sets(
+def check_query_gallery(
     query_features: np.ndarray | Tensor,
     query_pids: Ids,
     query_camids: Ids,
     gallery_features: np.ndarray | Tensor,
     gallery_pids: Ids,
     gallery_camids: Ids,
-) -> TestSets:
+) -> QueryGallery:
     """What `evaluate` is given, checked by all of the functions below."""
     query = check_features("query", query_features)
     gallery = check_features("gallery", gallery_features)
     check_same_width(query, gallery)
-    return TestSets(
+    return QueryGallery(
         query,
         check_ids("query_pids", query_pids, len(query)),
         check_ids("query_camids", query_camids, len(query)),

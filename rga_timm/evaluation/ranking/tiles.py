@@ -35,7 +35,7 @@ _PAIR_COST = 64
 _EXACT = 1e-9
 
 
-class Test(NamedTuple):
+class Comparison(NamedTuple):
     """How queries and gallery are compared, checked before any work.
 
     Attributes:
@@ -57,7 +57,7 @@ class Test(NamedTuple):
         rerank: Reranking | Mapping[str, Any] | None,
         expand: QueryExpansion | Mapping[str, Any] | None,
         tile_memory: int,
-    ) -> Test:
+    ) -> Comparison:
         """From the arguments of `evaluate` and `verify`.
 
         Raises:
@@ -80,7 +80,7 @@ class Tiles:
     Args:
         query: (Q, D) features.
         gallery: (G, D).
-        test: how they are compared.
+        comparison: how they are compared.
         device: where to compute; the gallery's by default.
         distributed: whether the processes share the work that comes before the tiles.
         progress: show progress bars.
@@ -90,7 +90,7 @@ class Tiles:
         self,
         query: Tensor,
         gallery: Tensor,
-        test: Test,
+        comparison: Comparison,
         *,
         device: torch.device | str | None,
         distributed: bool,
@@ -99,20 +99,22 @@ class Tiles:
         device = compute_device(device or gallery.device)
         query, gallery = query.to(device), gallery.to(device)
         work: dict[str, Any] = {
-            "tile_memory": test.tile_memory, "distributed": distributed, "progress": progress,
+            "tile_memory": comparison.tile_memory, "distributed": distributed, "progress": progress,
         }  # fmt: skip
-        if test.expansion:
-            query = expand_queries(query, gallery, **asdict(test.expansion), **work)
-        self.query, self.gallery, self.metric = query, gallery, test.metric
-        self.tile_memory, self.progress = test.tile_memory, progress
+        if comparison.expansion:
+            query = expand_queries(query, gallery, **asdict(comparison.expansion), **work)
+        self.query, self.gallery, self.metric = query, gallery, comparison.metric
+        self.tile_memory, self.progress = comparison.tile_memory, progress
         self._to_gallery: SquaredEuclidean | None = None
         self._scores: Float32Scores | None = None
         self._buffer: np.ndarray | None = None
         self._reranker: KReciprocal | None = None
-        if test.reranking:
-            self._reranker = KReciprocal(query, gallery, test.reranking, metric=test.metric, **work)
+        if comparison.reranking:
+            self._reranker = KReciprocal(
+                query, gallery, comparison.reranking, metric=comparison.metric, **work
+            )
         elif query.device.type == "cpu":
-            pairs = PairDistances(query, gallery, test.metric)
+            pairs = PairDistances(query, gallery, comparison.metric)
             if pairs.are_ordinary:
                 self._scores = Float32Scores(pairs)
 

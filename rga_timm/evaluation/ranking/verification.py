@@ -21,10 +21,10 @@ from torch import Tensor
 from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.ranking.counting import GalleryIndex
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
-from rga_timm.evaluation.ranking.features import Ids, check_test_sets
+from rga_timm.evaluation.ranking.features import Ids, check_query_gallery
 from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY
 from rga_timm.evaluation.ranking.rerank import Reranking
-from rga_timm.evaluation.ranking.tiles import Test, Tiles
+from rga_timm.evaluation.ranking.tiles import Comparison, Tiles
 
 _BITS = 16  # of a float32 looked at in each pass
 
@@ -106,10 +106,10 @@ def verify(
     Raises:
         ValueError: as `evaluate`, a rate out of range, or pairs of one kind only.
     """
-    test = Test.checked(metric, rerank, expand, tile_memory)
+    comparison = Comparison.checked(metric, rerank, expand, tile_memory)
     if not fprs or not all(0 <= fpr <= 1 for fpr in fprs):
         raise ValueError(f"false positive rates lie in 0 ... 1, got {list(fprs)}")
-    sets = check_test_sets(
+    sets = check_query_gallery(
         query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
     )
     index = GalleryIndex(sets.gallery_pids, sets.gallery_camids)
@@ -122,7 +122,12 @@ def verify(
             "pairs of two people: both are needed"
         )
     tiles = Tiles(
-        sets.query, sets.gallery, test, device=device, distributed=distributed, progress=progress
+        sets.query,
+        sets.gallery,
+        comparison,
+        device=device,
+        distributed=distributed,
+        progress=progress,
     )
     passes = _Passes(sets.query_pids, sets.query_camids, index, tiles, distributed)
 
