@@ -7,11 +7,15 @@
 
 ranking: `evaluate` beside argsort-based evaluation, which holds all distances and sorts them whole:
 numpy's argsort, and a loop over the sorted rows that numba compiles. rerank: `evaluate` with
-k-reciprocal re-ranking beside the published form, which keeps dense matrices over all images, in
-numpy (benchmark_baselines.py has both). The forms take turns, each in a process of its own, which
-first does a small problem; the median round counts, and for the ratios the median of the rounds'
-own ratios. Memory is what the process takes at its peak above what it had with the features loaded.
-The scores of both forms are compared too, and must agree.
+k-reciprocal re-ranking beside the paper's algorithm as it is usually written, with dense matrices
+over all images, in numpy (benchmark_baselines.py has both, with nothing slower than it has to be).
+--published FILE is measured too: the authors' re_ranking_ranklist.py, or whatever defines a function
+re_ranking(q_g_dist, q_q_dist, g_g_dist).
+
+The forms take turns, each in a process of its own, which first does a small problem; the median
+round counts, and for the ratios the median of the rounds' own ratios. Memory is what the process
+takes at its peak above what it had with the features loaded. The scores of all forms are compared
+too, and must agree.
 
 Without --embeddings features are drawn: identities are Gaussian clusters, wide enough to overlap.
 Needs numba, of the extra `benchmark`. Prints a Markdown table; --output keeps everything as JSON.
@@ -28,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,7 +49,7 @@ from rga_timm.evaluation.stored import read_splits
 NAMES = [f"{who}_{what}" for who in ("query", "gallery") for what in ("features", "pids", "camids")]
 FORMS = {
     "ranking": {"argsort, compiled loop": "argsort", "rga_timm": "ours"},
-    "rerank": {"published, dense numpy": "dense", "rga_timm": "ours_rerank"},
+    "rerank": {"dense numpy": "dense", "rga_timm": "ours_rerank"},
 }
 MARKET1501 = (3368, 15913, 1501)  # queries, gallery images, identities
 MSMT17 = (11659, 82161, 3060)
@@ -82,6 +87,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--noise", type=float, default=2.1, help="of the drawn (default: 2.1)")
     parser.add_argument("--rounds", type=positive_int, default=3, help="(default: 3)")
+    parser.add_argument(
+        "--published", type=Path, metavar="FILE", help="measure this script's re-ranking too"
+    )
     parser.add_argument("--threads", type=positive_int, help="(default: all)")
     parser.add_argument("--output", type=Path, metavar="JSON")
     return parser
@@ -91,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure, print the table, and return its rows."""
     parser = get_parser()
     args = parser.parse_args(argv)
+    if args.published and not args.published.is_file():
+        parser.error(f"there is no file {args.published}")
     if unknown := set(args.tasks) - set(FORMS):
         parser.error(f"a TASK is {' or '.join(FORMS)}, not {', '.join(unknown)}")
     sizes = MSMT17 if args.large else args.sizes
@@ -102,8 +112,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         del data
         for task in args.tasks:
             forms = dict(FORMS[task])
+            if task == "rerank" and args.published:
+                forms = {f"{args.published.name}": f"published:{args.published}", **forms}
             if args.large:
-                del forms[next(iter(forms))]
+                forms = {"rga_timm": forms["rga_timm"]}
             rows += compare(task, forms, folder, args)
     print(format_table(rows))
     if args.output:
@@ -211,7 +223,9 @@ def baseline(function: str) -> Callable[..., tuple[float, float]]:
     """The usual way."""
     import benchmark_baselines
 
-    return getattr(benchmark_baselines, f"evaluate_{function}")
+    kind, _, file = function.partition(":")
+    run = getattr(benchmark_baselines, f"evaluate_{kind}")
+    return partial(run, file) if file else run
 
 
 def reset_peak() -> int:

@@ -18,8 +18,10 @@ from torch import Tensor
 from rga_timm.evaluation.ranking.distance import SAME_VECTOR
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
-_CHUNK_BYTES = 2**22  # of features in float64 at a time: fits into caches
-_PAIRS = 512  # at a time, likewise
+# Numbers at a time: as many fit into caches, and torch does not split work on them among threads,
+# which costs more than it brings where another program has one of the cores.
+_CHUNK = 2**15
+_CHUNK_ON_GPU = 2**22
 
 
 class PairDistances:
@@ -62,7 +64,8 @@ class PairDistances:
         products = np.empty(len(rows))
         on_device = (torch.from_numpy(i).to(self.query.device) for i in (rows, columns))
         row_indices, column_indices = on_device
-        step = min(_PAIRS, len(rows))
+        chunk = _CHUNK if self.query.device.type == "cpu" else _CHUNK_ON_GPU
+        step = min(max(1, chunk // self.query.shape[1]), len(rows))
         # The same memory for every step, or the system would have to make it anew each time.
         a, b = (x.new_empty(step, x.shape[1]) for x in (self.query, self.gallery))
         for start in range(0, len(rows), step or 1):
@@ -166,5 +169,5 @@ def lengths(features: Tensor) -> np.ndarray:
 
 def _chunks(n: int, D: int) -> Iterator[slice]:
     """Slices of n rows, in which D float64 numbers a row are few bytes."""
-    step = max(1, _CHUNK_BYTES // (8 * D))
+    step = max(1, _CHUNK // D)
     return (slice(start, start + step) for start in range(0, n, step))

@@ -120,7 +120,8 @@ class _Float32Finder:
             reaches = np.ones(len(values), dtype=bool)
 
         far = scores.amin(1).double().numpy() + uncertainty
-        far_rows, far_columns = np.nonzero(scores.numpy() <= _round_up(far)[:, None])
+        far_cells = np.flatnonzero(scores.numpy() <= _round_up(far)[:, None])
+        far_rows, far_columns = np.divmod(far_cells, G)
         if len(far_rows) > scores.numel() // _PAIR_COST:
             return self._all_exact(rows)
         largest = np.full(len(values), np.finfo(np.float32).tiny, dtype=np.float32)

@@ -35,7 +35,8 @@ def reciprocal_codes(
     """
     members = _expanded_reciprocal_sets(neighbours.nearest, k1).tocoo()
     rows, columns = members.row.astype(np.int64), members.col.astype(np.int64)
-    weights = np.exp(-pairs(rows, columns).astype(np.float64) / neighbours.largest[rows])
+    distances = _distances(pairs, rows, columns).astype(np.float64)
+    weights = np.exp(-distances / neighbours.largest[rows])
     # Every row with a member has a positive sum. A row has none if more than k1 exact copies push
     # an image out of its own neighbours; its code is 0, at Jaccard distance 1 from all.
     weights /= np.bincount(rows, weights=weights, minlength=members.shape[0])[rows]
@@ -44,6 +45,13 @@ def reciprocal_codes(
     if k2 > 1:
         codes = _indicator(neighbours.nearest[:, :k2], np.float32(1 / k2)) @ codes
     return codes
+
+
+def _distances(pairs: PairDistances, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(n,) float32 of pairs of images, most of which are there both ways round: once for both."""
+    low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+    once, where = np.unique(low * len(pairs.query) + high, return_inverse=True)
+    return pairs(*np.divmod(once, len(pairs.query)))[where]
 
 
 def _expanded_reciprocal_sets(nearest: np.ndarray, k1: int) -> sparse.csr_array:

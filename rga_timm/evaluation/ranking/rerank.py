@@ -22,6 +22,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from rga_timm.evaluation.ranking.counting import places_within
 from rga_timm.evaluation.ranking.distance import METRICS, compute_device
 from rga_timm.evaluation.ranking.features import check_features, check_same_width
 from rga_timm.evaluation.ranking.float32_scores import PairDistances
@@ -204,13 +205,22 @@ class KReciprocal:
         """
         distances = self._to_gallery(self.query[tile].double()).cpu().numpy()
         distances *= np.float32(self.lambda_value) / self._largest[tile, None]
+        distances += np.float32(1 - self.lambda_value)  # of those that share nothing
         codes, index = self._query_codes, self._index
+        lengths = np.diff(index.indptr)
         for row, query in enumerate(range(*tile.indices(codes.shape[0]))):
             entries = slice(codes.indptr[query], codes.indptr[query + 1])
-            sharing = index[codes.indices[entries]]
-            own = np.repeat(codes.data[entries], np.diff(sharing.indptr))
+            # The rows of the index for these entries, one after the other.
+            rows = codes.indices[entries]
+            counts = lengths[rows]
+            places = np.repeat(index.indptr[rows], counts) + places_within(counts)
+            own = np.repeat(codes.data[entries], counts)
             shared = np.bincount(
-                sharing.indices, np.minimum(own, sharing.data), minlength=index.shape[1]
+                index.indices[places],
+                np.minimum(own, index.data[places]),
+                minlength=index.shape[1],
             )
-            distances[row] += (1 - self.lambda_value) * (1 - shared / (2 - shared))
+            sharing = np.flatnonzero(shared)
+            shared = shared[sharing]
+            distances[row, sharing] -= (1 - self.lambda_value) * (shared / (2 - shared))
         return distances
