@@ -9,8 +9,8 @@ ranking: `evaluate` beside argsort-based evaluation, which holds all distances a
 numpy's argsort, and a loop over the sorted rows that numba compiles. rerank: `evaluate` with
 k-reciprocal re-ranking beside the paper's algorithm as it is usually written, with dense matrices
 over all images, in numpy (benchmark_baselines.py has both, with nothing slower than it has to be).
---published FILE is measured too: the authors' re_ranking_ranklist.py, or whatever defines a function
-re_ranking(q_g_dist, q_q_dist, g_g_dist).
+--published FILE is measured too: the authors' re_ranking_ranklist.py, or whatever else defines a
+function re_ranking(q_g_dist, q_q_dist, g_g_dist).
 
 The forms take turns, each in a process of its own, which first does a small problem; the median
 round counts, and for the ratios the median of the rounds' own ratios. Memory is what the process
