@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from rga_timm.evaluation.ranking.distance import order_keys
+from rga_timm.evaluation.ranking.float32_scores import round_down
 
 PairDistance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -123,7 +124,7 @@ def rank_matches(
     # The others that are not further away than the last match for certain.
     last = np.full(T, np.inf)
     np.minimum.at(last, rows, match_scores - uncertainty[rows])
-    near = np.flatnonzero(scores >= _round_down(last)[:, None])
+    near = np.flatnonzero(scores >= round_down(last)[:, None])
     near_scores = scores.ravel()[near]
     row_ends = np.searchsorted(near, np.arange(1, T + 1) * G).tolist()
 
@@ -207,11 +208,6 @@ class _Cells:
     def bounds_of(self, row: int) -> np.ndarray:
         """(2 m,) ascending bounds of a row."""
         return self._bounds[self._ends[row] : self._ends[row + 1]]
-
-
-def _round_down(values: np.ndarray) -> np.ndarray:
-    """float64 to float32, never upwards."""
-    return np.nextafter(values.astype(np.float32), np.float32(-np.inf))
 
 
 def _settle(

@@ -10,6 +10,8 @@ their length, the sum keeps fewer digits than a float32 has: their order is the 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -68,7 +70,46 @@ METRICS = {"cosine": Cosine, "euclidean": SquaredEuclidean}
 
 def unit_vectors(features: Tensor) -> Tensor:
     """(n, D) float64 rows of length 1. A zero row stays zero."""
-    return F.normalize(features.double(), dim=1, eps=torch.finfo(torch.float64).tiny)
+    features, tiny = features.double(), torch.finfo(torch.float64).tiny
+    lengths = torch.linalg.vector_norm(features, dim=1)
+    if (extreme := (lengths < 1e-150) | (lengths > 1e150)).any():  # their squares are lost
+        features = features.clone()
+        rows = features[extreme]
+        features[extreme] = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
+    return F.normalize(features, dim=1, eps=tiny)
+
+
+def tamed(query: Tensor, gallery: Tensor, metric: str) -> tuple[Tensor, Tensor, float]:
+    """Features whose squared distances float32 can hold.
+
+    Args:
+        query: (Q, D).
+        gallery: (G, D).
+        metric: a key of `METRICS`.
+
+    Returns:
+        Queries and gallery, as they are unless they are extreme: then their unit vectors for the
+        cosine, and all scaled by one power of 2 for Euclidean distances. And the factor that
+        distances of these are to be multiplied by; 1 if they are as they were.
+    """
+    # The largest component of each row, without a copy of all.
+    peaks = torch.cat([torch.maximum(x.amax(1), -x.amin(1)).double() for x in (query, gallery)])
+    if metric == "cosine":
+        is_ordinary = (peaks == 0) | ((peaks > 1e-25) & (peaks < 1e25))
+        if is_ordinary.all():
+            return query, gallery, 1.0
+        return unit_vectors(query), unit_vectors(gallery), 1.0
+    peak = float(peaks.max())
+    if peak == 0 or 1e-15 < peak < 1e15:
+        return query, gallery, 1.0
+    exponent = math.frexp(peak)[1]
+    # In two steps, for 2 to the power of all of it may be more than a float64 holds.
+    steps = 2.0 ** -(exponent // 2), 2.0 ** -(exponent - exponent // 2)
+    query, gallery = (x.double() * steps[0] * steps[1] for x in (query, gallery))
+    try:
+        return query, gallery, 4.0**exponent
+    except OverflowError:
+        return query, gallery, math.inf
 
 
 def order_keys(distances: Tensor, columns: Tensor | None = None) -> Tensor:

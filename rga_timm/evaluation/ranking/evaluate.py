@@ -123,6 +123,7 @@ def evaluate(
     Raises:
         ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
             metric, parameters of re-ranking or expansion that do not fit, no query with a match.
+        TypeError: a parameter of another type, or of a name that there is not.
     """
     comparison = Comparison.checked(metric, rerank, expand, tile_memory)
     if max_rank < 1:

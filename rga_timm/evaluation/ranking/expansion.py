@@ -16,8 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rga_timm.evaluation.ranking.distance import unit_vectors
-from rga_timm.evaluation.ranking.features import check_features, check_ids, check_same_width
+from rga_timm.evaluation.ranking.distance import tamed, unit_vectors
+from rga_timm.evaluation.ranking.features import (
+    check_features,
+    check_ids,
+    check_same_width,
+    check_whole_number,
+)
 from rga_timm.evaluation.ranking.float32_scores import PairDistances
 from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY, find_neighbours
 
@@ -33,12 +38,14 @@ class QueryExpansion:
 
     Raises:
         ValueError: a value out of range.
+        TypeError: a k that is no whole number.
     """
 
     k: int = 10
     alpha: float = 3.0
 
     def __post_init__(self) -> None:
+        check_whole_number("k", self.k)
         if self.k < 1:
             raise ValueError(f"query expansion takes k = 1 neighbours or more, got {self.k}")
         if not (self.alpha >= 0 and np.isfinite(self.alpha)):
@@ -81,7 +88,8 @@ def expand_queries(
         progress: show a progress bar.
 
     Returns:
-        (Q, D) float64 queries of length 1 (0 where everything that was averaged is 0).
+        (Q, D) queries of length 1 (0 where everything that was averaged is 0), in the gallery's
+        precision, float32 at the least.
 
     Raises:
         ValueError: features that do not fit or are not finite, or a parameter out of range.
@@ -90,6 +98,8 @@ def expand_queries(
     gallery = check_features("gallery", gallery_features)
     check_same_width(query, gallery)
     QueryExpansion(k, alpha).check_fits(len(gallery))
+    precision = torch.promote_types(gallery.dtype, torch.float32)
+    query, gallery, _ = tamed(query, gallery, "cosine")
     pairs = PairDistances(query, gallery, "cosine")
     nearest = find_neighbours(
         pairs, (k,), tile_memory=tile_memory, distributed=distributed, progress=progress
@@ -103,7 +113,7 @@ def expand_queries(
     for i in range(k):
         column = torch.from_numpy(nearest[:, i]).to(gallery.device)
         expanded += weights[:, i, None].to(gallery.device) * unit_vectors(gallery[column])
-    return unit_vectors(expanded)
+    return unit_vectors(expanded).to(precision)
 
 
 def pool_queries(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,10 +58,14 @@ def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:
         (n, D) tensor; it shares memory with the input where it can.
 
     Raises:
-        ValueError: not 2-D, empty, or with a NaN or an infinity in it.
+        ValueError: not real numbers, not 2-D, empty, or with a NaN or an infinity in it.
     """
-    tensor = features if isinstance(features, Tensor) else torch.as_tensor(np.asarray(features))
-    tensor = tensor.detach()
+    if isinstance(features, Tensor):
+        if features.is_complex():
+            raise ValueError(f"{name} features must be real numbers, got {features.dtype}")
+        tensor = features.detach()
+    else:
+        tensor = _real_numbers(name, np.asarray(features))
     if tensor.ndim != 2:
         raise ValueError(f"{name} features must be (n, D), got shape {tuple(tensor.shape)}")
     if tensor.numel() == 0:
@@ -69,6 +75,33 @@ def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:
     if broken:
         raise ValueError(f"{broken} of {len(tensor)} rows of the {name} features are not finite")
     return tensor
+
+
+def _real_numbers(name: str, features: np.ndarray) -> Tensor:
+    """An array as a tensor, as it lies where torch can take it so."""
+    if features.dtype.kind not in "fiu":
+        raise ValueError(f"{name} features must be real numbers, got {features.dtype}")
+    if features.dtype.kind != "f" or features.dtype.itemsize > 8:
+        features = features.astype(np.float64)  # torch knows only some of these types
+    features = features.astype(features.dtype.newbyteorder("="), copy=False)
+    if min(features.strides, default=0) < 0:
+        features = features.copy()
+    with warnings.catch_warnings():  # of arrays that may not be written to: nobody will
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(features)
+
+
+def check_whole_number(name: str, value: object) -> None:
+    """Raises TypeError unless it is one."""
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+
+
+def check_tile_memory(tile_memory: int) -> None:
+    """Raises TypeError or ValueError unless it is a number of bytes."""
+    check_whole_number("tile_memory", tile_memory)
+    if tile_memory < 1:
+        raise ValueError(f"tile_memory must be positive, got {tile_memory}")
 
 
 def check_same_width(query: Tensor, gallery: Tensor) -> None:
@@ -93,9 +126,13 @@ def check_ids(name: str, ids: Ids, count: int) -> np.ndarray:
     Raises:
         ValueError: not one integer a row.
     """
-    array: np.ndarray[Any, Any] = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    array: np.ndarray[Any, Any] = (
+        ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    )
     if array.shape != (count,):
         raise ValueError(f"{name} must have shape ({count},) as the features, got {array.shape}")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, got {array.dtype}")
+    if array.dtype.kind == "u" and (array > np.iinfo(np.int64).max).any():
+        raise ValueError(f"{name} must be below 2^63, got {array.max()}")
     return array.astype(np.int64)

@@ -24,6 +24,10 @@ _CHUNK = 2**15
 _CHUNK_ON_GPU = 2**22
 
 
+# Looking at one pair exactly costs as much as this many cells of an exact tile.
+PAIR_COST = 64
+
+
 class PairDistances:
     """Exact distances of single pairs: those of `METRICS[metric]`, bit for bit.
 
@@ -156,6 +160,16 @@ def _full_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+def round_down(values: np.ndarray) -> np.ndarray:
+    """float64 to float32, never upwards."""
+    return np.nextafter(values.astype(np.float32), np.float32(-np.inf))
+
+
+def round_up(values: np.ndarray) -> np.ndarray:
+    """float64 to float32, never downwards."""
+    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
 def lengths(features: Tensor) -> np.ndarray:

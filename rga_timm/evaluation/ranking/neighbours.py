@@ -11,12 +11,16 @@ from tqdm import tqdm
 
 from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.ranking.distance import METRICS, SquaredEuclidean, order_keys
-from rga_timm.evaluation.ranking.float32_scores import Float32Scores, PairDistances
+from rga_timm.evaluation.ranking.float32_scores import (
+    PAIR_COST,
+    Float32Scores,
+    PairDistances,
+    round_up,
+)
 
 DEFAULT_TILE_MEMORY = 2**28  # bytes of distances at a time, here and where there are others
 
 _SPARE = 16  # more than are asked for, among which the right ones are looked for
-_PAIR_COST = 64  # looking at one pair exactly costs as much as this many cells of an exact tile
 _FLOAT32_CELL, _EXACT_CELL = 12, 40  # bytes in passing
 _MOST_ROWS = 256
 
@@ -120,9 +124,9 @@ class _Float32Finder:
             reaches = np.ones(len(values), dtype=bool)
 
         far = scores.amin(1).double().numpy() + uncertainty
-        far_cells = np.flatnonzero(scores.numpy() <= _round_up(far)[:, None])
+        far_cells = np.flatnonzero(scores.numpy() <= round_up(far)[:, None])
         far_rows, far_columns = np.divmod(far_cells, G)
-        if len(far_rows) > scores.numel() // _PAIR_COST:
+        if len(far_rows) > scores.numel() // PAIR_COST:
             return self._all_exact(rows)
         largest = np.full(len(values), np.finfo(np.float32).tiny, dtype=np.float32)
         far_distances = self.scores.exact(far_rows + rows.start, far_columns)
@@ -151,8 +155,3 @@ class _Float32Finder:
 
 def _rows_of(tile_memory: int, cell: int, G: int) -> int:
     return max(1, min(_MOST_ROWS, tile_memory // (cell * G)))
-
-
-def _round_up(values: np.ndarray) -> np.ndarray:
-    """float64 to float32, never downwards."""
-    return np.nextafter(values.astype(np.float32), np.float32(np.inf))

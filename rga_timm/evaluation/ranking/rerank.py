@@ -23,8 +23,13 @@ from scipy import sparse
 from torch import Tensor
 
 from rga_timm.evaluation.ranking.counting import places_within
-from rga_timm.evaluation.ranking.distance import METRICS, compute_device
-from rga_timm.evaluation.ranking.features import check_features, check_same_width
+from rga_timm.evaluation.ranking.distance import METRICS, compute_device, tamed
+from rga_timm.evaluation.ranking.features import (
+    check_features,
+    check_same_width,
+    check_tile_memory,
+    check_whole_number,
+)
 from rga_timm.evaluation.ranking.float32_scores import PairDistances
 from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY, find_neighbours
 from rga_timm.evaluation.ranking.reciprocal_codes import half_of, reciprocal_codes
@@ -45,6 +50,7 @@ class Reranking:
 
     Raises:
         ValueError: a value out of range.
+        TypeError: a k that is no whole number.
     """
 
     k1: int = 20
@@ -52,6 +58,8 @@ class Reranking:
     lambda_value: float = 0.3
 
     def __post_init__(self) -> None:
+        check_whole_number("k1", self.k1)
+        check_whole_number("k2", self.k2)
         if self.k1 < 1 or self.k2 < 1:
             raise ValueError(f"k1 and k2 must be at least 1, got {self.k1} and {self.k2}")
         if not 0 <= self.lambda_value <= 1:
@@ -127,11 +135,11 @@ def k_reciprocal_rerank(
     query = check_features("query", query_features)
     gallery = check_features("gallery", gallery_features)
     check_same_width(query, gallery)
-    if tile_memory < 1:
-        raise ValueError(f"tile_memory must be positive, got {tile_memory}")
+    check_tile_memory(tile_memory)
     device = compute_device(gallery.device)
+    query, gallery, _ = tamed(query.to(device), gallery.to(device), "euclidean")
     rerank = KReciprocal(
-        query.to(device), gallery.to(device), Reranking(k1, k2, lambda_value),
+        query, gallery, Reranking(k1, k2, lambda_value),
         metric="euclidean", tile_memory=tile_memory, progress=progress,
     )  # fmt: skip
     distances = np.empty((len(query), len(gallery)), dtype=np.float32)
@@ -140,7 +148,7 @@ def k_reciprocal_rerank(
         tile = slice(start, min(start + step, len(query)))
         distances[tile] = rerank(tile)
     if isinstance(gallery_features, Tensor):
-        return torch.from_numpy(distances).to(gallery.device)
+        return torch.from_numpy(distances).to(gallery_features.device)
     return distances
 
 
@@ -221,6 +229,9 @@ class KReciprocal:
                 minlength=index.shape[1],
             )
             sharing = np.flatnonzero(shared)
-            shared = shared[sharing]
-            distances[row, sharing] -= (1 - self.lambda_value) * (shared / (2 - shared))
+            # By rounding the sums of codes are a little more or less than 1; distances are never
+            # negative all the same.
+            shared = np.minimum(shared[sharing], 1)
+            near = distances[row, sharing] - (1 - self.lambda_value) * (shared / (2 - shared))
+            distances[row, sharing] = np.maximum(near, 0)
         return distances

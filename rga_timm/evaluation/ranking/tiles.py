@@ -21,16 +21,16 @@ from rga_timm.evaluation.ranking.distance import (
     SquaredEuclidean,
     compute_device,
     order_keys,
+    tamed,
 )
 from rga_timm.evaluation.ranking.expansion import QueryExpansion, as_expansion, expand_queries
-from rga_timm.evaluation.ranking.float32_scores import Float32Scores, PairDistances
+from rga_timm.evaluation.ranking.features import check_tile_memory
+from rga_timm.evaluation.ranking.float32_scores import PAIR_COST, Float32Scores, PairDistances
 from rga_timm.evaluation.ranking.rerank import KReciprocal, Reranking, as_reranking
 
 # Bytes that one distance takes in passing: of counting, and of searching exact keys.
 _COUNTED, _SEARCHED = 32, 50
 _MOST_ROWS = 128  # larger tiles are not faster
-# Looking at one pair exactly costs as much as this many cells of an exact tile.
-_PAIR_COST = 64
 # Distances that are exact already are apart or equal; below it a pair is looked at again.
 _EXACT = 1e-9
 
@@ -62,12 +62,11 @@ class Comparison(NamedTuple):
 
         Raises:
             ValueError: a value out of range.
-            TypeError: one of another type.
+            TypeError: one of another type or name.
         """
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-        if tile_memory < 1:
-            raise ValueError(f"tile_memory must be positive, got {tile_memory}")
+        check_tile_memory(tile_memory)
         expansion = as_expansion(expand)
         if expansion and metric != "cosine":
             raise ValueError(f"queries are expanded by the cosine; the metric is {metric}")
@@ -84,6 +83,9 @@ class Tiles:
         device: where to compute; the gallery's by default.
         distributed: whether the processes share the work that comes before the tiles.
         progress: show progress bars.
+
+    Attributes:
+        factor: what distances are to be multiplied by, for extreme features are scaled.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Tiles:
         progress: bool,
     ) -> None:
         device = compute_device(device or gallery.device)
-        query, gallery = query.to(device), gallery.to(device)
+        query, gallery, self.factor = tamed(query.to(device), gallery.to(device), comparison.metric)
         work: dict[str, Any] = {
             "tile_memory": comparison.tile_memory, "distributed": distributed, "progress": progress,
         }  # fmt: skip
@@ -168,7 +170,7 @@ class Tiles:
             return pair_distances(rows + tile.start, columns)
 
         uncertainty = self._scores.uncertainty(tile)
-        ranks = rank_matches(scores, uncertainty, pairs, exact, scores.size // _PAIR_COST)
+        ranks = rank_matches(scores, uncertainty, pairs, exact, scores.size // PAIR_COST)
         return self._exact_ranks(tile, pairs) if ranks is None else ranks
 
     def _exact_ranks(self, tile: slice, pairs: SamePerson) -> MatchRanks:

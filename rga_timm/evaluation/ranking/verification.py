@@ -107,8 +107,9 @@ def verify(
         ValueError: as `evaluate`, a rate out of range, or pairs of one kind only.
     """
     comparison = Comparison.checked(metric, rerank, expand, tile_memory)
+    fprs = [float(fpr) for fpr in fprs]
     if not fprs or not all(0 <= fpr <= 1 for fpr in fprs):
-        raise ValueError(f"false positive rates lie in 0 ... 1, got {list(fprs)}")
+        raise ValueError(f"false positive rates lie in 0 ... 1, got {fprs}")
     sets = check_query_gallery(
         query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
     )
@@ -132,7 +133,7 @@ def verify(
     passes = _Passes(sets.query_pids, sets.query_camids, index, tiles, distributed)
 
     genuine, upper = passes.first()
-    wanted = [min(int(fpr * num_impostor), num_impostor) for fpr in fprs]  # false accepts, at most
+    wanted = [_most_accepted(fpr, num_impostor) for fpr in fprs]
     below = np.cumsum(upper)
     bins = {int(np.searchsorted(below, k, side="right")) for k in wanted if k < num_impostor}
     lower = passes.second(sorted(bins))
@@ -153,10 +154,18 @@ def verify(
                 target_fpr=float(fpr),
                 fpr=accepted / num_impostor,
                 tpr=float(np.mean(genuine < threshold)),
-                threshold=threshold,
+                threshold=threshold * tiles.factor,
             )
         )
     return Verification(tuple(points), num_genuine, num_impostor)
+
+
+def _most_accepted(fpr: float, pairs: int) -> int:
+    """The largest number of pairs whose share is not above a rate."""
+    accepted = min(round(fpr * pairs), pairs)
+    while accepted / pairs > fpr:
+        accepted -= 1
+    return accepted
 
 
 class _Passes:

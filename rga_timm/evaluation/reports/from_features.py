@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from rga_timm.evaluation.embedding.embed import Embeddings
-from rga_timm.evaluation.model import evaluate_features, queries_of
+from rga_timm.evaluation.ranking.evaluate import ReidResult, evaluate
+from rga_timm.evaluation.ranking.expansion import pool_queries
 from rga_timm.evaluation.ranking.verification import verify
 from rga_timm.evaluation.reports.per_query import per_query_results
 from rga_timm.evaluation.reports.report import Protocol, Report
@@ -99,4 +100,63 @@ def report_features(
         warnings=warnings,
         metrics=metrics,
         **attributes,
+    )
+
+
+def queries_of(protocol: Protocol, images: Embeddings) -> tuple[Embeddings, list[int]]:
+    """The queries that a protocol makes of the query images.
+
+    Args:
+        protocol: whether it is multi-query.
+        images: features and ids of the images or tracklets.
+
+    Returns:
+        One query each; or for multi-query one for all images of a person under a camera. And of
+        each query the index of its first image.
+    """
+    if not protocol.multi_query:
+        return images, [*range(len(images))]
+    features, pids, camids, first = pool_queries(images.features, images.pids, images.camids)
+    return Embeddings(features, pids, camids), first.tolist()
+
+
+def evaluate_features(
+    query: Embeddings,
+    gallery: Embeddings,
+    protocol: Protocol,
+    *,
+    device: torch.device | str | None = None,
+    distributed: bool = False,
+    progress: bool = False,
+) -> ReidResult:
+    """Rank what is embedded, as a protocol says.
+
+    Args:
+        query: features and ids of the queries (of `queries_of`, for multi-query).
+        gallery: the same of the gallery.
+        protocol: distance, query expansion, re-ranking and the kind of the CMC.
+        device: where the ranking is computed; as `evaluate`.
+        distributed: as for `evaluate`.
+        progress: show progress bars.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    return evaluate(
+        query.features,
+        query.pids,
+        query.camids,
+        gallery.features,
+        gallery.pids,
+        gallery.camids,
+        metric=protocol.metric,
+        rerank=protocol.rerank,
+        expand=protocol.expansion,
+        single_gallery_shot=protocol.single_gallery_shot,
+        device=device,
+        distributed=distributed,
+        progress=progress,
     )

@@ -110,6 +110,8 @@ def bootstrap_intervals(
         raise ValueError(
             f"level must be between 0 and 1 and resamples positive: {level}, {resamples}"
         )
+    if np.isinf(values).any():
+        raise ValueError("values must be finite numbers, or NaN for a query that does not count")
     uncounted = np.isnan(values)
     if (uncounted.any(axis=1) != uncounted.all(axis=1)).any():
         raise ValueError("some queries count for one score and not for another")

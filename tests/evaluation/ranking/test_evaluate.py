@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -261,3 +262,68 @@ def test_wrong_input_is_refused(changes: dict[str, Any], message: str) -> None:
 def test_a_reranking_of_the_wrong_type_is_refused() -> None:
     with pytest.raises(TypeError, match="rerank must be None, a Reranking or a dict, got bool"):
         evaluate(**broken(PROBLEM, rerank=True))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e-24, 1e20, 1e160, 1e300])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("options", [{}, {"single_gallery_shot": True}, {"rerank": {"k1": 6}}])
+def test_extreme_lengths_change_nothing(options: dict[str, Any], metric: str, scale: float) -> None:
+    problem = random_problem(8)
+    query, gallery = problem[0].astype(np.float64), problem[3].astype(np.float64)
+    scaled = (query * scale, *problem[1:3], gallery * scale, *problem[4:])
+    expected = evaluate(query, *problem[1:3], gallery, *problem[4:], metric=metric, **options)
+    result = evaluate(*scaled, metric=metric, **options)
+    for name, value in vars(expected).items():
+        np.testing.assert_allclose(getattr(result, name), value, rtol=1e-12, err_msg=name)
+
+
+def test_arrays_may_lie_as_they_like() -> None:
+    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = random_problem(2)
+    expected = evaluate(query, query_pids, query_camids, gallery, gallery_pids, gallery_camids)
+    read_only = gallery.copy()
+    read_only.flags.writeable = False
+    others = [
+        (query[::-1][::-1], gallery[:, ::-1][:, ::-1]),
+        (np.asfortranarray(query), np.repeat(gallery, 2, axis=1)[:, ::2]),
+        (query.astype(">f4"), read_only),
+        (query.astype(np.longdouble), gallery.astype(np.float64)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for q, g in others:
+            assert_identical(
+                evaluate(q, query_pids, query_camids, g, gallery_pids, gallery_camids), expected
+            )
+    flipped = evaluate(
+        query[:, ::-1], query_pids, query_camids, gallery[:, ::-1], gallery_pids, gallery_camids
+    )
+    np.testing.assert_allclose(flipped.average_precision, expected.average_precision)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"query_features": PROBLEM[0] + 1j}, ValueError, "must be real numbers, got complex"),
+        ({"query_features": torch.ones(23, 8) * 1j}, ValueError, "must be real numbers"),
+        ({"query_features": PROBLEM[0].astype(str)}, ValueError, "must be real numbers"),
+        (
+            {"query_pids": np.full(23, 2**64 - 1, dtype=np.uint64)},
+            ValueError,
+            r"query_pids must be below 2\^63",
+        ),
+        (
+            {"query_pids": torch.ones(23, requires_grad=True)},
+            ValueError,
+            "query_pids must be integers",
+        ),
+        ({"tile_memory": 1e6}, TypeError, "tile_memory must be a whole number, got 1000000.0"),
+        ({"rerank": {"k1": 20.0}}, TypeError, "k1 must be a whole number"),
+        ({"rerank": {"k": 3}}, TypeError, "unexpected keyword argument 'k'"),
+        ({"expand": {"k": 2.5}}, TypeError, "k must be a whole number"),
+    ],
+)
+def test_values_of_wrong_types_are_refused(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(**broken(PROBLEM, **changes))

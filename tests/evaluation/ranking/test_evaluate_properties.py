@@ -117,7 +117,7 @@ def test_every_way_to_count_gives_the_same(problem: Problem, metric: str) -> Non
     results = []
     for cost in (0.001, 64, 1e9):  # never too many pairs to look at; the usual; always too many
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("rga_timm.evaluation.ranking.tiles._PAIR_COST", cost)
+            patch.setattr("rga_timm.evaluation.ranking.tiles.PAIR_COST", cost)
             results.append(evaluate(*problem, metric=metric))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairDistances, "are_ordinary", False)

@@ -24,6 +24,7 @@ def exact_distances(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> 
 def test_pair_distances_are_those_of_the_whole_matrix(metric: str, dtype: torch.dtype) -> None:
     query, gallery = features(0, 40, 67).to(dtype), features(1, 60, 67).to(dtype)
     gallery[7] = query[3]  # a copy
+    gallery[8] = query[5] * 0.3  # all but one, of another length
     gallery[9] = 0
     rows, columns = (index.ravel() for index in np.indices((40, 60)))
     pairs = PairDistances(query, gallery, metric)(rows, columns)
@@ -31,6 +32,8 @@ def test_pair_distances_are_those_of_the_whole_matrix(metric: str, dtype: torch.
         pairs.reshape(40, 60), exact_distances(query, gallery, metric).astype(np.float32)
     )
     assert pairs.reshape(40, 60)[3, 7] == 0
+    if metric == "cosine" and dtype in (torch.float32, torch.float64):
+        assert pairs.reshape(40, 60)[5, 8] == 0
 
 
 def test_no_pairs_give_no_distances() -> None:

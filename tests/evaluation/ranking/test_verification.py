@@ -127,3 +127,37 @@ def test_memory_does_not_change_the_result() -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         verify(*random_problem(0), **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"lambda_value": 0.0}])
+def test_copies_are_never_at_a_negative_reranked_distance(options: dict[str, float]) -> None:
+    rng = np.random.default_rng(0)
+    pids, cameras = np.arange(90) % 9, rng.integers(0, 2, 90)
+    features = rng.normal(size=(9, 6))[pids]
+    problem = (features[:20], pids[:20], cameras[:20], features[20:], pids[20:], cameras[20:])
+    rerank = {"k1": 8, "k2": 6, **options}
+    assert k_reciprocal_rerank(features[:20], features[20:], **rerank).min() >= 0
+    (point,) = verify(*problem, fprs=[0.1], rerank=rerank).points
+    assert point.tpr == 1
+
+
+def test_a_rate_that_is_met_exactly_counts_as_met() -> None:
+    # One genuine pair and a hundred impostors: 29 % of them are 29, though 0.29 * 100 < 29.
+    gallery = np.arange(101.0)[:, None]
+    ids = ([0], [0], gallery, np.arange(101) % 101, np.ones(101, dtype=int))
+    fprs = np.array([0.07, 0.29, 0.57, 0.58])
+    points = verify(np.full((1, 1), -1.0), *ids, fprs=fprs, metric="euclidean").points
+    assert [point.fpr for point in points] == fprs.tolist()
+    assert (
+        verify(np.full((1, 1), -1.0), *ids, fprs=(f for f in fprs), metric="euclidean").points
+        == points
+    )
+
+
+def test_thresholds_of_scaled_features_are_in_the_features_own_units() -> None:
+    problem = random_problem(4)
+    (point,) = verify(*problem, fprs=[0.1], metric="euclidean").points
+    scaled = (problem[0] * 2.0**80, *problem[1:3], problem[3] * 2.0**80, *problem[4:])
+    (large,) = verify(*scaled, fprs=[0.1], metric="euclidean").points
+    assert large.threshold == point.threshold * 4.0**80
+    assert (large.tpr, large.fpr) == (point.tpr, point.fpr)

@@ -148,3 +148,8 @@ def test_impossible_options_are_refused(options: dict[str, float]) -> None:
 def test_a_query_counts_for_all_scores_or_for_none() -> None:
     with pytest.raises(ValueError, match="count for one score and not for another"):
         bootstrap_intervals(np.array([[0.1, np.nan], [0.1, 0.2]]), np.array([1, 2]))
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="values must be finite numbers, or NaN"):
+        bootstrap_interval([np.inf, 1.0, 2.0], [0, 1, 2])
