@@ -32,9 +32,12 @@ from model_options import (
     add_model_options,
     add_run_options,
     check_model,
+    check_output_folder,
     check_run,
     checkpoint_name,
     create_model,
+    embed_options,
+    feature_width,
     join_processes,
     positive_int,
     preprocessing,
@@ -91,8 +94,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     check_run(args, parser)
     if args.images and (args.data_dir or args.splits):
         parser.error("--data-dir and --splits go with --dataset, not with --images")
-    if args.output.exists() and not args.output.is_dir():
-        parser.error(f"{args.output} is a file, not a folder")
+    check_output_folder(args.output, parser)
     held = holds_embeddings(args.output)
     if held and not args.resume:
         parser.error(
@@ -114,11 +116,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Embed as the command line says; the folder is returned for other programs."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    rank, world_size = join_processes(args)
-    check(args, parser)
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
     # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return embed_images(args, parser)
+    except KeyboardInterrupt:
+        say_what_is_there(args.output, "Interrupted")
+        sys.exit(130)
+
+
+def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
+    """From the options to the folder."""
+    rank, world_size = join_processes(args)
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
+    check(args, parser)
     if world_size > 1 and torch.device(args.device).type == "cuda":
         torch.cuda.set_device(args.device)  # or pinned memory is the first GPU's for all
 
@@ -147,16 +158,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         stamp = read_stamp(args.output)
         write_shards(args, model, config, stamp, images, own, progress=rank == 0)
         wait_for_all()
-    except BaseException as error:  # Ctrl-C, and whatever else ends it
-        if rank == 0 and holds_embeddings(args.output):
-            left, of = len(missing_shards(args.output, read_stamp(args.output))), shard_count(stamp)
-            how = "Interrupted" if isinstance(error, KeyboardInterrupt) else "Ended by an error"
-            _logger.warning(
-                "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
-                *(how, args.output, of - left, of),
-            )
-        if isinstance(error, KeyboardInterrupt):
-            sys.exit(130)
+    except Exception:
+        say_what_is_there(args.output, "Ended by an error")
         raise
     _logger.info(
         "%s: %d embeddings of width %d in %d shards",
@@ -165,6 +168,22 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if dist.is_initialized():
         dist.destroy_process_group()
     return args.output
+
+
+def say_what_is_there(folder: Path, how: str) -> None:
+    """Log, after an early end, how far it came."""
+    if dist.is_initialized() and dist.get_rank():
+        return
+    try:
+        stamp = read_stamp(folder)
+    except (ValueError, OSError):
+        _logger.warning("%s: no embeddings were written.", how)
+        return
+    left, of = len(missing_shards(folder, stamp)), shard_count(stamp)
+    _logger.warning(
+        "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
+        *(how, folder, of - left, of),
+    )
 
 
 def wait_for_all() -> None:
@@ -182,19 +201,6 @@ def gather(lines: list[str]) -> list[str]:
     return [*chain(*of_all)]
 
 
-def embed_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How the model is run."""
-    return {
-        "device": args.device,
-        "feature": args.feature,
-        "flip": args.flip,
-        "scales": args.scales,
-        "amp_dtype": getattr(torch, args.amp_dtype) if args.amp_dtype else None,
-        "channels_last": args.channels_last,
-        "progress": False,
-    }
-
-
 def describe(
     args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any], images: ImageList
 ) -> dict[str, Any]:
@@ -203,8 +209,6 @@ def describe(
     Raises:
         ValueError: The model cannot take images of these sizes.
     """
-    # An empty image tells the width, and whether the model takes all scales.
-    empty = torch.zeros(1, *config["input_size"]), torch.zeros(1, 2, dtype=torch.int64)
     return {
         "model": args.model,
         "checkpoint": checkpoint_name(args),
@@ -217,7 +221,7 @@ def describe(
         "flip": args.flip,
         "scales": args.scales,
         "amp_dtype": args.amp_dtype,
-        "width": embed(model, [empty], **embed_options(args)).features.shape[1],
+        "width": feature_width(args, model, config),
         "shard_format": args.format,
         "shard_size": args.shard_size,
         **images.about,
@@ -246,6 +250,12 @@ def plan(args: argparse.Namespace, stamp: dict[str, Any]) -> list[int]:
             f"{'; '.join(found)}"
         )
     missing = missing_shards(args.output, stored)
+    for name in ("software", "run") if missing else ():
+        # The last bits of the features may be others, so it is no reason to end.
+        there, now = stored.get(name) or {}, stamp[name]
+        if other := [f"{key} ({there.get(key)} there, {now[key]} now)" for key in now
+                     if there.get(key) != now[key]]:  # fmt: skip
+            _logger.warning("Goes on with another %s", ", ".join(other))
     for reason in missing.values():
         if not reason.endswith("is missing"):
             _logger.warning("Made again: %s", reason)
@@ -278,7 +288,7 @@ def write_shards(
     with tqdm(total=total, desc="embed", unit=" images", disable=not progress) as bar:
         read = counted(loader, bar)  # goes on reading while a shard is written
         for shard, parts in batches.items():
-            found = embed(model, islice(read, len(parts)), **embed_options(args))
+            found = embed(model, islice(read, len(parts)), progress=False, **embed_options(args))
             rows = shard_images(stamp, shard)
             embeddings = images.with_features(rows, found.features.numpy())
             write_shard(args.output, stamp, shard, embeddings)

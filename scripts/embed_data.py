@@ -73,7 +73,7 @@ class ImageList:
         lines = (fingerprint_line(*pair) for pair in zip(splits, images, strict=True))
         about = {
             **about,
-            "root": first.root.absolute().as_posix(),
+            "root": first.root.resolve().as_posix(),
             # Otherwise the paths are names in an archive or a table.
             "paths_are_files": first.opener is None,
             "splits": [*readers],

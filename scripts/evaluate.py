@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from data_options import (
     add_data_options,
     leave_out_bad_images,
@@ -34,15 +35,17 @@ from model_options import (
     add_model_options,
     add_run_options,
     check_model,
+    check_output_file,
     check_run,
     checkpoint_name,
     create_model,
+    feature_width,
     join_processes,
     preprocessing,
 )
 from torch import distributed as dist
 
-from rga_timm.data import ReidSplits
+from rga_timm.data import ReidReader, ReidSplits
 from rga_timm.evaluation import (
     METRICS,
     Protocol,
@@ -146,8 +149,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("name a MODEL to evaluate, stored --embeddings, or reports to --compare")
     else:
         check_model(args, parser)
-    if args.output and not args.output.parent.is_dir():
-        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    if args.output:
+        check_output_file(args.output, parser)
     if not all(0 <= fpr <= 1 for fpr in args.fpr):
         parser.error("--fpr takes rates from 0 to 1")
     if args.expand and args.metric != "cosine":
@@ -164,6 +167,9 @@ def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) 
     if given := [name for name in decided if getattr(args, name) != parser.get_default(name)]:
         names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]
         parser.error(f"--embeddings does not go with {', '.join(names)}: their stamp says it all")
+    folders = [folder.resolve() for folder in args.embeddings]
+    if twice := [f for i, f in enumerate(folders) if f in folders[:i]]:
+        parser.error(f"--embeddings names {twice[0]} twice")
 
 
 def main(argv: Sequence[str] | None = None) -> list[Report]:
@@ -213,19 +219,20 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def evaluate_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
     """The reports of a model on each data set."""
-    # Data
     try:
+        # Data
         test = test_options(args)
         test_sets = [
             read_test_set(args, spec, folder, test)
             for spec, folder in pair_with_folders(args.dataset, args.data_dir)
         ]
+
+        # Model, and the preprocessing that it was trained with
+        model = create_model(args)
+        config = preprocessing(args, model)
+        feature_width(args, model, config)  # or the scales do not fit it
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-
-    # Model, and the preprocessing that it was trained with
-    model = create_model(args)
-    config = preprocessing(args, model)
     protocol = Protocol(
         img_size=config["input_size"][1:],
         interpolation=config["interpolation"],
@@ -290,11 +297,20 @@ def read_test_set(
         partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
     check_testable(partitions)
     for part in partitions:
+        queries = count_ranked(part.query, test["multi_query"])
+        gallery = count_ranked(part.gallery)
         if test["rerank"]:
-            test["rerank"].check_fits(len(part.query) + len(part.gallery))
+            test["rerank"].check_fits(queries + gallery)
         if test["expansion"]:
-            test["expansion"].check_fits(len(part.gallery))
+            test["expansion"].check_fits(gallery)
     return partitions
+
+
+def count_ranked(reader: ReidReader, multi_query: bool = False) -> int:
+    """How many features come of a split: an image, a tracklet, or a person under a camera each."""
+    if multi_query:
+        return len({*zip(reader.pids.tolist(), reader.camids.tolist(), strict=True)})
+    return len(np.unique(reader.tracklets)) if reader.has_tracklets else len(reader)
 
 
 if __name__ == "__main__":

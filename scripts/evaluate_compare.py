@@ -41,6 +41,10 @@ def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[R
 
     if args.model:
         end(f"--compare takes reports and no MODEL: {args.model}")
+    if args.embeddings:
+        end("--compare takes reports, and no --embeddings: evaluate them first, with --output")
+    if args.output:
+        end("--compare prints, and takes no --output: it names a report of an evaluation")
     if len(args.compare) < 2 or len(set(args.compare)) < len(args.compare):
         end("--compare takes two reports or more, each once")
     try:

@@ -115,7 +115,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     args = parser.parse_args(argv)
     check(args, parser)
 
-    model = create_model(args, **args.model_kwargs)
+    try:
+        model = create_model(args, **args.model_kwargs)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     config = preprocessing(args, model)
     channels = args.model_kwargs.get("in_chans", model.pretrained_cfg["input_size"][0])
     if channels != 3:

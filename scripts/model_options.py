@@ -14,7 +14,7 @@ from timm.data import resolve_data_config
 from torch import distributed as dist
 
 import rga_timm  # noqa: F401 - registers the models with timm
-from rga_timm.evaluation.embedding.embed import Feature
+from rga_timm.evaluation.embedding.embed import Feature, embed
 from rga_timm.hub import takes_img_size
 
 
@@ -114,8 +114,6 @@ def check_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None
 
 def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message unless there is such a model, with such weights."""
-    if args.model is None:
-        parser.error("name a MODEL to evaluate, or reports to --compare")
     try:
         source, name = timm.models.parse_model_name(args.model)
     except ValueError as error:
@@ -132,12 +130,19 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
             parser.error(f"{name} has no weights of its own: --checkpoint or --no-pretrained")
     elif args.checkpoint or args.no_pretrained:
         parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
+    elif source == "local-dir" and not Path(name, "config.json").is_file():
+        parser.error(f"there is no model in {name}: {Path(name, 'config.json')} is missing")
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"there is no file {args.checkpoint}")
 
 
 def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Module:
-    """The model with its weights, at the input size asked for; made with these arguments."""
+    """The model with its weights, at the input size asked for; made with these arguments.
+
+    Raises:
+        ValueError: The weights are none, or another model's; or the model does not take the size.
+        OSError: A file cannot be read, or a repository cannot be reached.
+    """
     options: dict[str, Any] = {}
     if args.checkpoint:
         num_classes = classifier_width(args.model, args.checkpoint)
@@ -152,7 +157,11 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
         options["img_size"] = tuple(args.img_size)
     options.update(model_kwargs)
     torch.manual_seed(0)  # an untrained network is the same every time
-    return timm.create_model(args.model, pretrained=not args.no_pretrained, **options)
+    try:
+        return timm.create_model(args.model, pretrained=not args.no_pretrained, **options)
+    except (RuntimeError, AssertionError) as error:  # of load_state_dict, and of sizes
+        where = f" with the weights of {args.checkpoint}" if args.checkpoint else ""
+        raise ValueError(f"{args.model} cannot be made{where}: {error}") from error
 
 
 def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:
@@ -161,9 +170,41 @@ def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str,
     return resolve_data_config(wanted, model=model)
 
 
+def embed_options(args: argparse.Namespace) -> dict[str, Any]:
+    """How features are taken from the model, as arguments of `embed`."""
+    return {
+        "device": args.device,
+        "feature": args.feature,
+        "flip": args.flip,
+        "scales": args.scales,
+        "amp_dtype": getattr(torch, args.amp_dtype) if args.amp_dtype else None,
+        "channels_last": args.channels_last,
+    }
+
+
+def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any]) -> int:
+    """The width of the features, found out by an empty image; before any other is read.
+
+    Raises:
+        ValueError: The model cannot take images of all of these scales.
+    """
+    empty = torch.zeros(1, *config["input_size"]), torch.zeros(1, 2, dtype=torch.int64)
+    return embed(model, [empty], progress=False, **embed_options(args)).features.shape[1]
+
+
 def classifier_width(model: str, checkpoint: Path) -> int:
-    """The number of classes that a checkpoint was trained on; 0 if it has no classifier."""
-    weights = timm.models.load_state_dict(str(checkpoint), weights_only=True)
+    """The number of classes that a checkpoint was trained on; 0 if it has no classifier.
+
+    Raises:
+        ValueError: The file holds no weights.
+    """
+    try:
+        weights = timm.models.load_state_dict(str(checkpoint), weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the readers of pickles, archives and safetensors raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} holds no weights that can be read: {reason}") from error
     cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
     names = (
         cfg.classifier if cfg and isinstance(cfg.classifier, tuple) else (cfg and cfg.classifier,)
@@ -172,6 +213,25 @@ def classifier_width(model: str, checkpoint: Path) -> int:
         if f"{name}.weight" in weights:
             return len(weights[f"{name}.weight"])
     return 0
+
+
+def check_output_file(file: Path, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless a file can be written there."""
+    if not file.parent.is_dir():
+        parser.error(f"there is no folder {file.parent} to write {file.name} to")
+    if file.is_dir():
+        parser.error(f"{file} is a folder, not a file to write to")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        parser.error(f"{file} must not be written: there is no permission")
+
+
+def check_output_folder(folder: Path, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless there can be such a folder, and files in it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        parser.error(f"{there} is a file, not a folder")
+    if not os.access(there, os.W_OK):
+        parser.error(f"{folder} must not be written: there is no permission")
 
 
 def checkpoint_name(args: argparse.Namespace) -> str | None:

@@ -333,10 +333,10 @@ def embed_queries(
             is_file = stamp["checkpoint"] and not args.no_pretrained
             args.checkpoint = Path(stamp["checkpoint"]) if is_file else None
     args.img_size = stamp["img_size"]
-    check_model(args, parser)
     source, name = timm.models.parse_model_name(args.model)
     if source == "local-dir" and not Path(name).is_dir():
         parser.error(f"there is no folder {name} with the model: --model says where it is now")
+    check_model(args, parser)
     reader = ReidReader("", [ReidImage(str(image), -1, -1) for image in args.images])
     bad = find_bad_images(reader, args.workers, progress=False)
     if bad:

@@ -57,7 +57,13 @@ class SearchIndex:
         table: str = TABLE,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
+        import_lancedb()  # whose lack is the first thing to say
         self.uri = str(uri)
+        # LanceDB would make the folder, and leave it there.
+        if "://" not in self.uri and not Path(uri).is_dir():
+            raise ValueError(
+                f"there is no index {table!r} in {uri}, no such folder: build it first"
+            )
         found = _open(_connect(uri, storage_options), table)
         if found is None:
             raise ValueError(f"there is no index {table!r} in {uri}: build it first")

@@ -243,6 +243,88 @@ def test_a_run_does_not_go_on_with_other_images(
     assert "count (12 there, 1 now)" in capsys.readouterr().err
 
 
+def test_a_run_does_not_go_on_with_another_folder_of_the_same_names(
+    copy: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(images, tmp_path / "other")
+    (copy / "part-00001.parquet").unlink()
+    with pytest.raises(SystemExit):
+        run(*MODEL, "--images", other, "--output", copy, *SHARDS, "--resume")
+    assert f'root ("{images}" there, "{other}" now)' in capsys.readouterr().err
+
+
+def test_the_same_folder_may_be_named_in_another_way(
+    copy: Path, whole: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(images)
+    (copy / "part-00001.parquet").unlink()
+    run(*MODEL, "--images", tmp_path / "link", "--output", copy, *SHARDS, "--resume")
+    assert files(copy) == files(whole)
+
+
+def test_other_software_and_batches_are_warned_of(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = (*MODEL, "--images", images, "--output", tmp_path / "e", "--shard-size", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "software_versions", lambda: {"timm": "0.1"})
+        run(*options, "--batch-size", 2)
+    run(*options, "--batch-size", 3, "--resume")
+    assert "another" not in caplog.text  # nothing is made, so nothing is mixed
+    (tmp_path / "e" / "part-00001.parquet").unlink()
+    run(*options, "--batch-size", 3, "--resume")
+    assert f"timm (0.1 there, {timm.__version__} now)" in caplog.text
+    assert "Goes on with another batch_size (2 there, 3 now)" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["read_image_list", "create_model", "gather"])
+def test_an_interruption_before_the_first_shard_is_no_traceback(
+    when: str,
+    images: Path,
+    copy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, when, interrupt)
+    options = (*MODEL, "--images", images, *SHARDS, "--output")
+    with pytest.raises(SystemExit) as end:
+        run(*options, tmp_path / "e")
+    assert end.value.code == 130
+    assert "Interrupted: no embeddings were written." in caplog.text
+    (copy / "part-00001.parquet").unlink()
+    with pytest.raises(SystemExit) as end:
+        run(*options, copy, "--resume")
+    assert end.value.code == 130
+    assert f"Interrupted: {copy} holds 2 of 3 shards." in caplog.text
+
+
+def test_a_place_below_a_file_is_refused(
+    no_model_is_made: None, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    for output in (tmp_path / "a.json", tmp_path / "a.json" / "x" / "y"):
+        with pytest.raises(SystemExit):
+            run(*MODEL, "--images", images, "--output", output)
+        assert f"{tmp_path / 'a.json'} is a file, not a folder" in capsys.readouterr().err
+
+
+def test_a_broken_image_in_another_process_share_is_named(images: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(images, tmp_path / "images")
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("[0-9]*.png"))
+    broken = root / names[6]  # in the second shard, which the second process makes
+    broken.write_bytes(broken.read_bytes()[:200])
+    process = in_processes(2, *MODEL, "--images", root, "--output", tmp_path / "e", *SHARDS)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "1 images cannot be read" in errors
+    assert f"{broken}: " in errors
+    assert not (tmp_path / "e").exists()
+
+
 def test_embeddings_are_not_written_over(
     copy: Path, images: Path, no_model_is_made: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,8 @@ def test_the_card_is_printed_where_it_is_asked_for(
     [
         ([], "name a MODEL to evaluate, stored --embeddings, or reports to --compare"),
         (["test_vit", "--compare", "a.json", "b.json"], "takes reports and no MODEL: test_vit"),
+        (["--compare", "a.json", "b.json", "--output", "c.json"], "takes no --output"),
+        (["--compare", "a.json", "b.json", "--embeddings", "e"], "and no --embeddings"),
         (["--compare", "a.json"], "two reports or more"),
         (["--compare", "a.json", "a.json"], "two reports or more, each once"),
         (["--compare", "a.json", "no_such.json"], "No such file or directory: 'no_such.json'"),

@@ -8,7 +8,7 @@ import pytest
 from embed_runs import MODEL, arguments, evaluate, run
 from PIL import Image
 
-from rga_timm.data import ReidImage, ReidSplits, create_dataset
+from rga_timm.data import ReidImage, ReidReader, ReidSplits, create_dataset
 from rga_timm.data.datasets.table import write_table
 from rga_timm.evaluation import Report, read_embeddings
 
@@ -65,6 +65,24 @@ def test_tracklets_are_stored_image_by_image_and_evaluated_as_one(tmp_path: Path
     assert direct.dataset["gallery"]["tracklets"] == 4
 
 
+def test_reranking_wider_than_the_tracklets_ends_before_any_work(
+    tmp_path: Path, no_model_is_made: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = (*MODEL, "--dataset", "table", "--data-dir", tracklet_set(tmp_path))
+    with pytest.raises(SystemExit):
+        evaluate(*data, "--rerank", "--k1", 8)
+    assert "k1 = 8 must be below, k2 = 6 at most, the 8 images" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate(*data, "--expand", "--expand-k", 5)
+    assert "asked of a gallery of 4 images" in capsys.readouterr().err
+
+
+def test_queries_that_become_one_count_as_one() -> None:
+    reader = ReidReader("", [ReidImage(f"{i}.png", i % 2, i % 3) for i in range(12)])
+    assert evaluate_script.count_ranked(reader) == 12
+    assert evaluate_script.count_ranked(reader, multi_query=True) == 6
+
+
 def test_any_split_is_embedded_with_the_person_ids_as_the_data_set_has_them(
     people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +103,7 @@ def test_any_split_is_embedded_with_the_person_ids_as_the_data_set_has_them(
         (("test_resnet", "--embeddings", "e"), "--embeddings does not go with MODEL"),
         (("--embeddings", "e", "--flip", "--img-size", 9, 9), "go with --img-size, --flip"),
         (("--embeddings", "nowhere"), "nowhere does not exist"),
+        (("--embeddings", "nowhere", "a/../nowhere"), "nowhere twice"),
     ],
 )
 def test_evaluate_tells_what_does_not_go_with_embeddings(

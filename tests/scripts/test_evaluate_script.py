@@ -142,12 +142,61 @@ def test_checkpoints_load(
 
 
 def test_a_checkpoint_of_another_model_is_refused(
-    options: tuple[object, ...], tmp_path: Path
+    options: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "model.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), path)
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(SystemExit):
         run("test_resnet", "--checkpoint", path, *options)
+    message = capsys.readouterr().err
+    assert f"test_resnet cannot be made with the weights of {path}: " in message
+    assert "Missing key" in message
+
+
+@pytest.mark.parametrize("name", ["notes.pth", "notes.safetensors", "list.pth"])
+def test_a_file_that_holds_no_weights_is_refused(
+    name: str,
+    options: tuple[object, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / name
+    path.write_text("no weights")
+    if name.startswith("list"):
+        torch.save([1, 2], path)
+    with pytest.raises(SystemExit):
+        run("test_resnet", "--checkpoint", path, *options)
+    assert f"{path} holds no weights that can be read: " in capsys.readouterr().err
+
+
+def test_scales_that_the_model_cannot_take_end_before_any_image_is_read(
+    options: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("test_vit", "--no-pretrained", *options, "--scales", 1, 1.001)
+    message = capsys.readouterr().err
+    assert "the scales 1 and 1.001 of 64x32 images are both 64x32" in message
+
+
+def test_a_folder_is_no_file_to_write_to(
+    no_model_is_made: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("test_resnet", "--no-pretrained", "--output", tmp_path)
+    assert f"{tmp_path} is a folder, not a file to write to" in capsys.readouterr().err
+
+
+def test_where_nothing_may_be_written_it_is_refused(
+    no_model_is_made: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Asked of the system and not of the disk: an administrator may write everywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(SystemExit):
+        run("test_resnet", "--no-pretrained", "--output", tmp_path / "report.json")
+    assert "report.json must not be written: there is no permission" in capsys.readouterr().err
 
 
 def test_a_folder_in_the_hubs_layout_is_evaluated(
@@ -166,6 +215,7 @@ def test_a_folder_in_the_hubs_layout_is_evaluated(
         (["no_such_model"], "timm knows no model 'no_such_model'"),
         (["test_resnet", "--checkpoint", "no_such.pth"], "there is no file no_such.pth"),
         (["local-dir:x", "--no-pretrained"], "brings its weights"),
+        (["local-dir:nothere"], "there is no model in nothere: nothere/config.json is missing"),
         (["test_resnet", "--output", "no_such_folder/x.json"], "there is no folder no_such_folder"),
         (["test_resnet", "--img-size", "0", "5"], "0 is not positive"),
         (["test_resnet", "--workers", "-1"], "--workers must not be negative"),

@@ -471,3 +471,10 @@ def test_without_lancedb_the_error_says_what_to_install(
     ):
         with pytest.raises(ImportError, match=r"pip install 'rga-timm\[search\]'"):
             make()
+
+
+@pytest.mark.parametrize("name", ["misspelt", "deep/misspelt"])
+def test_an_index_that_is_not_there_is_not_begun(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"there is no index 'embeddings' in .*misspelt"):
+        SearchIndex(tmp_path / name)
+    assert not [*tmp_path.iterdir()]

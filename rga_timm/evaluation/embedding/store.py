@@ -27,7 +27,8 @@ STAMP = "embeddings.json"
 FORMAT_VERSION = 1
 
 # What of a stamp decides the numbers, or which of them are in which shard. Where the images and the
-# weights lay, on what they were computed and in what batches is not among it.
+# weights lay, on what they were computed and in what batches is not among it. (`differences` looks
+# at the folder of images that are no data set.)
 DECISIVE = (
     "format_version",
     "model",
@@ -123,6 +124,9 @@ def read_stamp(folder: str | Path) -> dict[str, Any]:
 def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Where two stamps differ in what decides the numbers.
 
+    A data set is known by its fingerprint, and may have moved. Of a plain folder only the names of
+    its images are known, which another folder may have too: so `root` must be the same.
+
     Args:
         stored: a folder's stamp.
         new: what would be written now.
@@ -132,6 +136,8 @@ def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     # As JSON, in which a tuple and a list are the same. The version is the writer's to add.
     names = [name for name in DECISIVE if name != "format_version"]
+    if not new.get("dataset"):
+        names.append("root")
     pairs = [(name, json.dumps(stored.get(name)), json.dumps(new.get(name))) for name in names]
     return [f"{name} ({there} there, {now} now)" for name, there, now in pairs if there != now]
 

@@ -24,6 +24,7 @@ from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.evaluation.ranking.evaluate import ReidResult
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
 from rga_timm.evaluation.ranking.rerank import Reranking
+from rga_timm.evaluation.reports.check_fields import check_fields
 from rga_timm.evaluation.reports.intervals import bootstrap_intervals
 from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.evaluation.reports.per_query import per_query_results, score_columns
@@ -197,7 +198,7 @@ class Report:
         """The inverse of `to_dict`, also of reports from before there were the newest fields.
 
         Raises:
-            ValueError: no report, or one in other units.
+            ValueError: no report, one in other units, or a field of a wrong type, which it names.
         """
         if not isinstance(report, Mapping) or not {"protocol", "metrics"} <= report.keys():
             raise ValueError("not a report of an evaluation")
@@ -205,6 +206,7 @@ class Report:
         if report.pop("units", None) != _UNITS:
             raise ValueError(f"not a report in {_UNITS}")
         report.pop("ap_conventions", None)
+        check_fields(report)
         if missing := sorted(_SCORES - set(report["metrics"])):
             raise ValueError(f"a report without its {', '.join(missing)}")
         try:

@@ -173,6 +173,21 @@ def test_features_that_are_alike_for_everybody_are_told_of() -> None:
     assert 0.9 < float(low) < float(high) <= 1
 
 
+@pytest.mark.parametrize(("noise", "separation", "warns"), [(2.5, 0.5, True), (1.4, 1.5, False)])
+def test_crowded_features_are_told_of_where_people_are_less_than_a_deviation_apart(
+    noise: float, separation: float, warns: bool
+) -> None:
+    query, gallery = (crowd(seed, noise=noise, common=20.0) for seed in (1, 2))
+    q, g = (F.normalize(e.features.double(), dim=1).numpy() for e in (query, gallery))
+    cosines, same = q @ g.T, query.pids[:, None] == gallery.pids
+    low, high = np.quantile(cosines, [0.01, 0.99])
+    assert high - low < 0.3
+    matches, others = cosines[same], cosines[~same]
+    deviation = np.sqrt((matches.var() + others.var()) / 2)
+    assert (matches.mean() - others.mean()) / deviation == pytest.approx(separation, abs=0.1)
+    assert bool(crowded_similarities(query, gallery)) == warns
+
+
 def test_collapsed_features_are_told_of() -> None:
     query, gallery = (crowd(seed, noise=0.0, common=0.0) for seed in (1, 2))
     point = [embeddings(np.ones((60, 32)), e.pids, e.camids) for e in (query, gallery)]
