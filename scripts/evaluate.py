@@ -182,11 +182,10 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     check(args, parser)
     is_main = args.rank == 0
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
-    try:
-        reports = (evaluate_stored if args.embeddings else evaluate_model)(args, parser)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    reports = (evaluate_stored if args.embeddings else evaluate_model)(args, parser)
+    if dist.is_initialized():
+        dist.barrier()  # older torch hangs where one process leaves while others still talk
+        dist.destroy_process_group()
     if is_main:
         finish(args, reports)
     return reports
