@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rga_timm.evaluation.ranking.distance import SAME_VECTOR
+from rga_timm.evaluation.ranking.slices import slices
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
 # Numbers at a time: as many fit into caches, and torch does not split work on them among threads,
@@ -72,8 +73,7 @@ class PairDistances:
         step = min(max(1, chunk // self.query.shape[1]), len(rows))
         # The same memory for every step, or the system would have to make it anew each time.
         a, b = (x.new_empty(step, x.shape[1]) for x in (self.query, self.gallery))
-        for start in range(0, len(rows), step or 1):
-            part = slice(start, min(start + step, len(rows)))
+        for part in slices(range(len(rows)), step or 1):
             n = part.stop - part.start
             torch.index_select(self.query, 0, row_indices[part], out=a[:n])
             torch.index_select(self.gallery, 0, column_indices[part], out=b[:n])
@@ -183,5 +183,4 @@ def lengths(features: Tensor) -> np.ndarray:
 
 def _chunks(n: int, D: int) -> Iterator[slice]:
     """Slices of n rows, in which D float64 numbers a row are few bytes."""
-    step = max(1, _CHUNK // D)
-    return (slice(start, start + step) for start in range(0, n, step))
+    return slices(range(n), max(1, _CHUNK // D))

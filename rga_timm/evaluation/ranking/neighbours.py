@@ -17,6 +17,7 @@ from rga_timm.evaluation.ranking.float32_scores import (
     PairDistances,
     round_up,
 )
+from rga_timm.evaluation.ranking.slices import slices
 
 DEFAULT_TILE_MEMORY = 2**28  # bytes of distances at a time, here and where there are others
 
@@ -67,8 +68,7 @@ def find_neighbours(
     nearest = np.empty((len(mine), max(prefixes)), dtype=np.int32)
     largest = np.empty(len(mine), dtype=np.float32)
     with tqdm(total=len(mine), desc="neighbours", disable=not progress) as bar:
-        for start in range(mine.start, mine.stop, find.step):
-            rows = slice(start, min(start + find.step, mine.stop))
+        for rows in slices(mine, find.step):
             to = slice(rows.start - mine.start, rows.stop - mine.start)
             nearest[to], largest[to] = find(rows)
             bar.update(rows.stop - rows.start)
@@ -145,10 +145,7 @@ class _Float32Finder:
         return nearest, largest
 
     def _all_exact(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        parts = [
-            self.exact(slice(start, min(start + self.exact.step, rows.stop)))
-            for start in range(rows.start, rows.stop, self.exact.step)
-        ]
+        parts = map(self.exact, slices(range(rows.start, rows.stop), self.exact.step))
         nearest, largest = zip(*parts, strict=True)
         return np.concatenate(nearest), np.concatenate(largest)
 

@@ -27,6 +27,7 @@ from rga_timm.evaluation.ranking.expansion import QueryExpansion, as_expansion, 
 from rga_timm.evaluation.ranking.features import check_tile_memory
 from rga_timm.evaluation.ranking.float32_scores import PAIR_COST, Float32Scores, PairDistances
 from rga_timm.evaluation.ranking.rerank import KReciprocal, Reranking, as_reranking
+from rga_timm.evaluation.ranking.slices import slices
 
 # Bytes that one distance takes in passing: of counting, and of searching exact keys.
 _COUNTED, _SEARCHED = 32, 50
@@ -130,8 +131,7 @@ class Tiles:
         cell = _SEARCHED if exact or not self._scores else _COUNTED
         step = max(1, min(_MOST_ROWS, self.tile_memory // (cell * len(self.gallery))))
         with tqdm(total=len(queries), desc="rank", disable=not self.progress) as bar:
-            for start in range(queries.start, queries.stop, step):
-                tile = slice(start, min(start + step, queries.stop))
+            for tile in slices(queries, step):
                 yield tile
                 bar.update(tile.stop - tile.start)
 
@@ -177,8 +177,7 @@ class Tiles:
         """As `ranks`, without float32, in smaller tiles."""
         ranks = []
         step = max(1, self.tile_memory // (_SEARCHED * len(self.gallery)))
-        for start in range(tile.start, tile.stop, step):
-            part = slice(start, min(start + step, tile.stop))
+        for part in slices(range(tile.start, tile.stop), step):
             rows = slice(part.start - tile.start, part.stop - tile.start)
             ranks.append(match_ranks(*match_gaps(self.distances(part), pairs.of_rows(rows))))
         return MatchRanks.joined(ranks)
