@@ -6,5 +6,6 @@ tool that takes a timm model know them.
 
 from . import models
 from ._version import __version__
+from .hub import list_checkpoints
 
-__all__ = ["__version__", "models"]
+__all__ = ["__version__", "list_checkpoints", "models"]

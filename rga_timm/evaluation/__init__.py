@@ -3,7 +3,7 @@
 Works on any timm model, and on any features: nothing here knows how they were made.
 """
 
-from rga_timm.evaluation.dataset import check_testable, evaluate_dataset
+from rga_timm.evaluation.dataset import check_testable, evaluate_dataset, evaluate_protocols
 from rga_timm.evaluation.embedding.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.embedding.store import (
     StoredEmbeddings,
@@ -65,6 +65,7 @@ __all__ = [
     "evaluate_dataset",
     "evaluate_embeddings",
     "evaluate_model",
+    "evaluate_protocols",
     "expand_queries",
     "format_card",
     "format_comparison",

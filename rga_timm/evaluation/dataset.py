@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
+from rga_timm.data import ReidReader, ReidSplits, create_eval_loader, eval_transform
 from rga_timm.evaluation.distributed import rank_and_world_size
+from rga_timm.evaluation.embedding.embed import Embeddings
 from rga_timm.evaluation.embedding.weights_hash import hash_weights
 from rga_timm.evaluation.model import embed_as
 from rga_timm.evaluation.reports.average import average_reports
@@ -67,58 +68,125 @@ def evaluate_dataset(
     Raises:
         ValueError: the data set has no queries or no gallery, or as `evaluate`.
     """
+    return evaluate_protocols(
+        model,
+        splits,
+        [protocol],
+        name=name,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        channels_last=channels_last,
+        distributed=distributed,
+        progress=progress,
+        per_query=per_query,
+        verify_at=verify_at,
+        trained_on=trained_on,
+        log_warnings=log_warnings,
+    )[0]
+
+
+def evaluate_protocols(
+    model: nn.Module,
+    splits: ReidSplits | Sequence[ReidSplits],
+    protocols: Sequence[Protocol],
+    *,
+    name: str,
+    checkpoint: str | None = None,
+    batch_size: int = 128,
+    num_workers: int = 4,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    distributed: bool = False,
+    progress: bool = True,
+    per_query: bool = False,
+    verify_at: Sequence[float] = (),
+    trained_on: Sequence[Mapping[str, Any]] = (),
+    log_warnings: bool = True,
+) -> list[Report]:
+    """Test in several ways; images are embedded once for all that differ in the ranking alone.
+
+    Args:
+        model: as for `evaluate_dataset`, and so are the others.
+        splits: the same.
+        protocols: how to test, at least one.
+        name: the same.
+        checkpoint: the same.
+        batch_size: the same.
+        num_workers: the same.
+        device: the same.
+        channels_last: the same.
+        distributed: the same.
+        progress: the same.
+        per_query: the same.
+        verify_at: the same.
+        trained_on: the same.
+        log_warnings: the same.
+
+    Returns:
+        A report for each protocol.
+
+    Raises:
+        ValueError: as `evaluate_dataset`.
+    """
     partitions = [splits] if isinstance(splits, ReidSplits) else list(splits)
     check_testable(partitions)
-    transform = eval_transform(
-        protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
-    )
     weights = hash_weights(model)
     rank, world_size = rank_and_world_size(distributed)
-    reports = []
+
+    def embed_split(reader: ReidReader, protocol: Protocol) -> Embeddings:
+        loader = create_eval_loader(
+            reader,
+            eval_transform(protocol.img_size, protocol.mean, protocol.std, protocol.interpolation),
+            batch_size,
+            num_workers=num_workers,
+            rank=rank,
+            world_size=world_size,
+            pin_memory=torch.device(device).type == "cuda",
+        )
+        return embed_as(
+            protocol,
+            model,
+            loader,
+            device=device,
+            channels_last=channels_last,
+            distributed=distributed,
+            progress=progress,
+        )
+
+    reports: list[list[Report]] = [[] for _ in protocols]
     for part in partitions:
-        part_protocol = replace(
-            protocol, cameras=part.has_cameras, single_gallery_shot=part.single_gallery_shot
-        )
-        query, gallery = (
-            embed_as(
-                part_protocol,
-                model,
-                create_eval_loader(
-                    reader,
-                    transform,
-                    batch_size,
-                    num_workers=num_workers,
-                    rank=rank,
-                    world_size=world_size,
-                    pin_memory=torch.device(device).type == "cuda",
-                ),
-                device=device,
-                channels_last=channels_last,
-                distributed=distributed,
-                progress=progress,
+        embedded: list[tuple[Protocol, Embeddings, Embeddings]] = []
+        for protocol, of_parts in zip(protocols, reports, strict=True):
+            part_protocol = replace(
+                protocol, cameras=part.has_cameras, single_gallery_shot=part.single_gallery_shot
             )
-            for reader in (part.query, part.gallery)
-        )
-        warnings = diagnose(part, query, gallery, metric=protocol.metric, trained_on=trained_on)
-        reports.append(
-            report_features(
-                query,
-                gallery,
-                part_protocol,
-                model=name,
-                checkpoint=checkpoint,
-                dataset=part.describe(),
-                weights=weights,
-                query_ids=query_ids(part.query) if per_query else None,
-                verify_at=verify_at,
-                warnings=warnings,
-                log_warnings=log_warnings and rank == 0,
-                device=device,
-                distributed=distributed,
-                progress=progress,
+            how = replace(protocol, metric="cosine", multi_query=False, expansion=None, rerank=None)
+            if how not in (done := [known for known, _, _ in embedded]):
+                done.append(how)
+                embedded.append((how, embed_split(part.query, how), embed_split(part.gallery, how)))
+            _, query, gallery = embedded[done.index(how)]
+            warnings = diagnose(part, query, gallery, metric=protocol.metric, trained_on=trained_on)
+            of_parts.append(
+                report_features(
+                    query,
+                    gallery,
+                    part_protocol,
+                    model=name,
+                    checkpoint=checkpoint,
+                    dataset=part.describe(),
+                    weights=weights,
+                    query_ids=query_ids(part.query) if per_query else None,
+                    verify_at=verify_at,
+                    warnings=warnings,
+                    log_warnings=log_warnings and rank == 0,
+                    device=device,
+                    distributed=distributed,
+                    progress=progress,
+                )
             )
-        )
-    return reports[0] if len(reports) == 1 else average_reports(reports)
+    return [one[0] if len(one) == 1 else average_reports(one) for one in reports]
 
 
 def check_testable(partitions: Sequence[ReidSplits]) -> None:

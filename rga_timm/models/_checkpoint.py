@@ -9,6 +9,7 @@ many, because timm's loader turns lenient as soon as the number of classes diffe
 import logging
 from typing import Any
 
+import torch
 from timm.models import get_pretrained_cfg
 
 from rga_timm.layers import resample_grid_weight
@@ -19,6 +20,7 @@ _logger = logging.getLogger(__name__)
 
 # The parts that a plain backbone checkpoint does not have.
 _HEAD = ("neck.", "fc.")
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
@@ -57,11 +59,15 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
 
 
 def _unwrap(state_dict: dict[str, Any]) -> StateDict:
-    """The weights proper: without the trainer's wrapping dict and DataParallel's prefix."""
+    """The weights proper, in float32: without the trainer's wrapping dict and the prefix."""
     for key in ("state_dict", "model"):
         if isinstance(state_dict.get(key), dict):
             state_dict = state_dict[key]
-    return {k.removeprefix("module."): v for k, v in state_dict.items()}
+    # Weights stored in float16 are not computed with in float16: resampling would lose digits.
+    return {
+        k.removeprefix("module."): v.float() if v.dtype in _HALVES else v
+        for k, v in state_dict.items()
+    }
 
 
 def _resample(weights: StateDict, model: Any, old_size: tuple[int, int]) -> StateDict:

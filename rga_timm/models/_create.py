@@ -2,11 +2,14 @@
 
 from functools import partial
 from typing import Any
+from urllib.error import HTTPError
 
 from timm.models import build_model_with_cfg, get_pretrained_cfg, model_entrypoint
+from timm.models._builder import resolve_pretrained_cfg
 
 from ._checkpoint import checkpoint_filter_fn
 from ._rga import RGAMixin, Size, check_num_classes, check_reduction, check_relation, to_size
+from ._weights import WeightsNotFoundError, both_ways, find_weights, hub_id
 
 
 def create_rga(
@@ -26,15 +29,36 @@ def create_rga(
         pretrained: Load the weights of the variant's tag.
         feature_cfg: How timm extracts the features of this family.
         **kwargs: Arguments of :func:`make_rga`, and timm's own, such as ``features_only``.
+
+    Raises:
+        WeightsNotFoundError: If the weights are neither in the local weights folder nor to be had
+            from the Hub.
+        ValueError: If they are damaged, or as :func:`make_rga`.
     """
-    return build_model_with_cfg(
+    build = partial(
+        build_model_with_cfg,
         partial(make_rga, family, backbone),
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg=feature_cfg,
-        **kwargs,
     )
+    if not pretrained:
+        return build(**kwargs)
+    cfg = resolve_pretrained_cfg(
+        variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
+    )
+    if cfg.source or cfg.file or cfg.state_dict:  # what create_model was given itself
+        return build(**kwargs)
+    name = f"{variant}.{cfg.tag}"
+    overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
+    if "hf_hub_id" not in overlay and (found := find_weights(name, cfg, kwargs.get("cache_dir"))):
+        return build(pretrained_cfg_overlay={**found, **overlay}, **kwargs)
+    try:
+        return build(pretrained_cfg_overlay=overlay, **kwargs)
+    except (OSError, HTTPError) as error:  # of the backbone's ImageNet weights
+        source = f"{cfg.hf_hub_id} on the Hub" if cfg.hf_hub_id else str(cfg.url)
+        raise WeightsNotFoundError(both_ways(name, source, error)) from error
 
 
 def make_rga(
@@ -128,6 +152,19 @@ def imagenet_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
     return reid_cfg(**_from_timm(weights, kept) | kwargs)
 
 
+def checkpoint_cfg(name: str, version: int, weights: str, **kwargs: Any) -> dict[str, Any]:
+    """The config of a re-identification checkpoint of this project.
+
+    Args:
+        name: Model and tag.
+        version: Of the checkpoint, as :func:`hub_id` says.
+        weights: timm's name of the ImageNet weights whose preprocessing it shares.
+        **kwargs: What differs.
+    """
+    kept = _from_timm(weights, _PREPROCESSING)
+    return reid_cfg(hf_hub_id=hub_id(name, version), **kept | kwargs)
+
+
 def test_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
     """The config of a family's small model for tests, on images of 64x32, without weights.
 
@@ -136,8 +173,11 @@ def test_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
         **kwargs: What differs.
     """
     kept = _from_timm(weights, _PREPROCESSING)
-    return reid_cfg(input_size=(3, 64, 32), pool_size=(4, 2), **kept, **kwargs)
+    return reid_cfg(**TEST_SIZES, **kept, **kwargs)
 
+
+# Of the small models for tests.
+TEST_SIZES: dict[str, Any] = {"input_size": (3, 64, 32), "pool_size": (4, 2)}
 
 _PREPROCESSING = ("mean", "std", "interpolation", "first_conv")
 

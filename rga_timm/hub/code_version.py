@@ -1,0 +1,20 @@
+"""Which code made a checkpoint."""
+
+import subprocess
+from pathlib import Path
+
+from rga_timm._version import __version__
+
+
+def code_version() -> str:
+    """The package's version, and in a clone its commit, ``-dirty`` where files were changed."""
+    clone = Path(__file__).parents[2]
+    # Not the commit of some other repository that a virtual environment lies in.
+    if not (clone / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(clone), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+    return f"{__version__} ({commit})"

@@ -1,0 +1,84 @@
+"""``manifest.json`` of a weights folder: every checkpoint in it, with hash and size."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rga_timm.hub.folder import CONFIG_FILE, check_checkpoint
+from rga_timm.models._weights import MANIFEST_FILE, WEIGHTS_FILE, read_manifest, sha256_of
+
+
+def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
+    """Enter a checkpoint of a weights folder into its manifest, or enter it anew.
+
+    Args:
+        weights: The weights folder.
+        name: Model and tag: the checkpoint's folder in it.
+
+    Returns:
+        The entry.
+    """
+    weights = Path(weights)
+    entries = read_manifest(weights)
+    entries[name] = _entry(weights / name)
+    text = json.dumps({"checkpoints": dict(sorted(entries.items()))}, indent=2)
+    # In one step: whoever reads it meanwhile reads the old or the new one.
+    partial = weights / f".{MANIFEST_FILE}"
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(weights / MANIFEST_FILE)
+    return entries[name]
+
+
+def check_manifest(weights: str | Path) -> None:
+    """Check that a weights folder holds what its manifest says, nothing else, and that it works.
+
+    Raises:
+        ValueError: With all that is wrong.
+    """
+    weights = Path(weights)
+    entries = read_manifest(weights)
+    folders = {path.name for path in weights.iterdir() if path.is_dir() and path.name[0] != "."}
+    problems = [f"{name} is not listed" for name in sorted(folders - entries.keys())]
+    problems += [f"{name} is listed, but not there" for name in sorted(entries.keys() - folders)]
+    for name in sorted(entries.keys() & folders):
+        try:
+            check_checkpoint(weights / name)
+            current = _entry(weights / name)
+        except (ValueError, OSError, KeyError) as error:
+            problems.append(f"{name}: {error}")
+            continue
+        if entries[name] != current:
+            differ = [key for key, value in current.items() if entries[name].get(key) != value]
+            problems.append(f"{name}: listed with other {', '.join(differ) or 'fields'}")
+        if current["name"] != name:
+            problems.append(f"{name}: its config calls it {current['name']}")
+    if problems:
+        raise ValueError("\n".join([f"{weights / MANIFEST_FILE}:", *problems]))
+
+
+def _entry(folder: Path) -> dict[str, Any]:
+    """What the manifest says of a checkpoint."""
+    reid = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["reid"]
+    metrics = reid["metrics"]
+    weights = folder / WEIGHTS_FILE
+    return {
+        "name": reid["name"],
+        "version": reid["version"],
+        "sha256": sha256_of(weights),
+        "size": weights.stat().st_size,
+        "files": {
+            path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
+            for path in sorted(folder.iterdir())
+            if path != weights
+        },
+        "trained_on": [source["name"] for source in reid["trained_on"]],
+        "dataset": reid["dataset"]["name"],
+        "img_size": reid["protocol"]["img_size"],
+        "metrics": {
+            "mAP": metrics["mAP"],
+            "mAP_trapezoid": metrics["mAP_trapezoid"],
+            "mINP": metrics["mINP"],
+            "rank1": metrics["cmc"][0],
+        },
+        "license": reid["license"],
+    }

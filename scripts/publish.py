@@ -1,0 +1,275 @@
+"""Publish a checkpoint on the Hugging Face Hub.
+
+    python scripts/publish.py output/RUN --name rga_resnet50.market1501 --data-dir DIR  # dry run
+    python scripts/publish.py weights/rga_resnet50.market1501                           # dry run
+    python scripts/publish.py weights/rga_resnet50.market1501 --push
+
+A run's folder, or a model's (config.json and model.safetensors), is packed first: evaluated as it
+will be stored, described by a model card, written to weights/NAME and entered into the manifest. A
+folder that is packed is taken as it is. Then it is checked: complete, no pickles, licence and
+metrics there, the golden embedding the same. What would be uploaded is shown; --push uploads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from data_options import FORM, dataset_help, pair_with_folders, read_partitions
+from publish_evaluate import evaluate_to_publish
+
+from rga_timm.data import ReidSplits
+from rga_timm.evaluation import check_testable, format_table
+from rga_timm.hub import check_checkpoint, list_in_manifest, pack_checkpoint, push_checkpoint
+from rga_timm.hub.code_version import code_version
+from rga_timm.hub.licences import licence_of
+from rga_timm.models._weights import HUB_ORGANISATION
+
+ROOT = Path(__file__).parents[1]
+
+# Options of a run that are paths of the machine it ran on.
+PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path", "resume", "config")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="a run's, or a model's")
+
+    pack = parser.add_argument_group("packing")
+    pack.add_argument(
+        "--name", help="MODEL.TAG (default: the model, and what it was trained on, as its tag)"
+    )
+    pack.add_argument(
+        "--weights",
+        type=Path,
+        default=ROOT / "weights",
+        metavar="DIR",
+        help="the weights folder to pack into (default: the clone's)",
+    )
+    pack.add_argument("--version", type=int, help="of the checkpoint (default: the tag's, or 1)")
+    pack.add_argument("--license", help="of the weights (default: what the data allow)")
+    pack.add_argument("--command", help="how it was trained (default: finetune.py on its recipe)")
+    pack.add_argument("--note", help="a paragraph on the training, for the card")
+    pack.add_argument(
+        "--extra",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further files: recipes of earlier stages, logs, curves",
+    )
+    pack.add_argument("--keep-classifier", action="store_true", help="of the training people")
+    pack.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float16", "float32"),
+        help="to store in; auto is float16 if no score changes by more than 0.05 points",
+    )
+    pack.add_argument("--dataset", nargs="+", metavar=FORM, help=f"to test on: {dataset_help()}")
+    pack.add_argument("--data-dir", nargs="+", default=[], metavar="DIR", help="where they lie")
+    pack.add_argument(
+        "--recorded",
+        action="store_true",
+        help="take the scores that the source records, without testing again; stores in the "
+        "precision that it records",
+    )
+    pack.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
+    pack.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+    pack.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+    push = parser.add_argument_group("uploading")
+    push.add_argument("--push", action="store_true", help="upload (default: show what would be)")
+    push.add_argument("--organisation", default=HUB_ORGANISATION, help="(default: %(default)s)")
+    push.add_argument("--private", action="store_true", help="a private repository")
+    push.add_argument(
+        "--gated", choices=("auto", "manual"), help="users must ask: answered at once, or by hand"
+    )
+    push.add_argument("--collection", metavar="TITLE", help="of the organisation, to enter it in")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Pack, check, show, upload; the packed folder is returned for other programs."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("timm").setLevel(logging.WARNING)  # every loading of a file
+    try:
+        folder = args.source
+        config = read_config(model_folder(folder))
+        if folder != model_folder(folder) or args.recorded or not is_packed(config):
+            folder = pack(args, config)
+            config = read_config(folder)
+        check_checkpoint(folder)
+        show(args, folder, config["reid"])
+        if args.push:
+            reid = config["reid"]
+            url = push_checkpoint(
+                folder,
+                f"{args.organisation}/{reid['name']}",
+                revision_tag=f"v{reid['version']}",
+                private=args.private,
+                gated=args.gated,
+                collection=args.collection,
+            )
+            print(f"Uploaded: {url}")
+        else:
+            print("Nothing was uploaded. --push uploads.")
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        parser.error(str(error))
+    return Path(folder)
+
+
+def model_folder(source: Path) -> Path:
+    """A run's ``model``, or the folder itself."""
+    return source / "model" if (source / "model" / "config.json").is_file() else source
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a model's folder.
+
+    Raises:
+        ValueError: There is none, or without records of training and test.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} holds neither a model (config.json) nor a finished run (model/config.json)"
+        )
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if not config.get("reid"):
+        raise ValueError(f"{file} has no section reid, which says on what the model was trained")
+    return config
+
+
+def is_packed(config: dict[str, Any]) -> bool:
+    """Whether a folder was made by this program."""
+    return "golden_embedding" in config["reid"]
+
+
+def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
+    """Evaluate a model as it will be stored, and write its folder and its entry in the manifest."""
+    source, run = model_folder(args.source), args.source
+    reid = config["reid"]
+    trained_on = [one["name"] for one in reid.get("trained_on", ())]
+    default_tag = "_".join(name.replace(":", "-") for name in trained_on)
+    name = args.name or reid.get("name") or f"{config['architecture']}.{default_tag}"
+    if name.partition(".")[0] != config["architecture"] or not name.partition(".")[2]:
+        raise ValueError(
+            f"--name {name}: a {config['architecture']} is {config['architecture']}.TAG"
+        )
+    licence = args.license or reid.get("license") or licence_of(trained_on)
+
+    # The model as it will be found again
+    options = {} if args.keep_classifier else {"num_classes": 0}
+    model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)
+    half, note = reid.get("weights_dtype") == "float16", None
+    if not args.recorded:
+        reports, half, note = evaluate_to_publish(
+            model,
+            read_test_sets(args, run, reid),
+            name=name,
+            precision=args.precision,
+            batch_size=args.batch_size,
+            num_workers=args.workers,
+            device=args.device,
+            trained_on=reid.get("trained_on", ()),
+        )
+        print(format_table(reports), note, sep="\n\n")
+        reid |= reports[0].to_dict()
+        reid["also_tested_on"] = [report.to_dict() for report in reports[1:]]
+    registered = registered_version(name)
+    reid |= {
+        "name": name,
+        "repository": f"{args.organisation}/{name}",
+        "version": args.version or registered or reid.get("version") or 1,
+        "license": licence,
+        "code_version": reid.get("code_version") or code_version(),
+        "command": args.command or reid.get("command") or training_command(reid),
+    }
+    if args.note:
+        reid["note"] = args.note
+    if note:
+        reid["precision_note"] = note
+    with tempfile.TemporaryDirectory() as scratch:
+        extra = {file.name: file for file in (*args.extra, *extra_files(run, Path(scratch)))}
+        folder = pack_checkpoint(
+            model.cpu(),
+            args.weights / name,
+            reid=reid,
+            half=half,
+            extra_files=extra,
+            model_args={k: v for k, v in config.get("model_args", {}).items() if k not in options},
+        )
+    list_in_manifest(args.weights, name)
+    if registered is None:
+        print(
+            f"timm does not know {name}: a checkpoint_cfg in the file of its family makes it a tag."
+        )
+    return folder
+
+
+def read_test_sets(
+    args: argparse.Namespace, run: Path, reid: dict[str, Any]
+) -> list[list[ReidSplits]]:
+    """What to test on: what is asked for, else what the run was tested on, where it found it."""
+    specs, folders = args.dataset, args.data_dir
+    if not specs and (run / "args.yaml").is_file():
+        options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+        specs = options["eval_dataset"] or options["dataset"]
+        folders = folders or options["eval_data_dir"] or options["data_dir"]
+    specs = specs or [reid["dataset"]["name"]]
+    test_sets = [read_partitions(spec, where) for spec, where in pair_with_folders(specs, folders)]
+    for partitions in test_sets:
+        check_testable(partitions)
+    return test_sets
+
+
+def extra_files(run: Path, scratch: Path) -> list[Path]:
+    """What a run, or a packed folder, has to tell of the training."""
+    if (run / "args.yaml").is_file():
+        options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+        recipe = {key: value for key, value in options.items() if key not in PRIVATE}
+        (scratch / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        return [scratch / "recipe.yaml", *run.glob("summary.csv"), *run.glob("*.png")]
+    return [path for path in run.iterdir() if path.suffix in (".yaml", ".csv", ".png")]
+
+
+def training_command(reid: dict[str, Any]) -> str:
+    """The command that trains again, on the recipe that lies beside the weights."""
+    data = [] if "pedestrians" in reid["options"]["dataset"] else ["--data-dir", "DIR"]
+    return shlex.join(["python", "scripts/finetune.py", "--config", "recipe.yaml", *data])
+
+
+def registered_version(name: str) -> int | None:
+    """The version that the tag's config names; None if timm does not know the tag."""
+    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    revision = (cfg.hf_hub_id or "").partition("@v")[2] if cfg else ""
+    return int(revision) if revision.isdigit() else None
+
+
+def show(args: argparse.Namespace, folder: Path, reid: dict[str, Any]) -> None:
+    """What is to be uploaded, and where to."""
+    access = [kind for kind, on in (("private", args.private), ("gated", args.gated)) if on]
+    print(
+        f"\n{args.organisation}/{reid['name']}, v{reid['version']}, {', '.join(access) or 'public'}"
+    )
+    print(f"  licence {reid['license']}, collection {args.collection or 'none'}")
+    for path in sorted(folder.iterdir()):
+        print(f"  {path.stat().st_size:>12,}  {path.name}")
+
+
+if __name__ == "__main__":
+    main()

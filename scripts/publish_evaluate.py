@@ -1,0 +1,80 @@
+"""The evaluation of a checkpoint that is to be published, as it will be stored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from timm.data import resolve_data_config
+from torch import nn
+
+from rga_timm.data import ReidSplits
+from rga_timm.evaluation import Protocol, Report, Reranking, evaluate_dataset, evaluate_protocols
+from rga_timm.hub.folder import halve
+
+# By so much may storing in float16 change any score: 0.05 points.
+MAX_CHANGE = 0.0005
+
+
+def evaluate_to_publish(
+    model: nn.Module,
+    test_sets: Sequence[Sequence[ReidSplits]],
+    *,
+    name: str,
+    precision: str,
+    **options: Any,
+) -> tuple[list[Report], bool, str]:
+    """Test a model as it will be stored: without and with flip, without and with re-ranking.
+
+    Args:
+        model: In float32; afterwards it has the weights that are stored.
+        test_sets: Data sets, each as its partitions.
+        name: Of the checkpoint.
+        precision: `float16`, `float32`, or `auto`: float16 if no score changes by more than
+            `MAX_CHANGE`.
+        **options: Of `evaluate_dataset`.
+
+    Returns:
+        The reports, of each data set the plain one first; whether to store in float16; and a
+        sentence on what that changes.
+    """
+    config = resolve_data_config({}, model=model)
+    plain = Protocol(
+        img_size=config["input_size"][1:],
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+    )
+    options = {"name": name, "log_warnings": False, **options}
+    half, note = precision == "float16", "Stored in float32."
+    if precision != "float32":
+        full = copy.deepcopy(model)
+        model.load_state_dict(halve(model.state_dict()))
+        change = max(
+            largest_change(
+                *(evaluate_dataset(one, parts, plain, **options).metrics for one in (full, model))
+            )
+            for parts in test_sets
+        )
+        half = half or change <= MAX_CHANGE
+        where = "Stored in float16" if half else "Stored in float32, as in float16"
+        note = f"{where}: that changes no score by more than {100 * change:.3f} points."
+        if not half:
+            note = f"Stored in float32: in float16 a score changes by {100 * change:.3f} points."
+            model.load_state_dict(full.state_dict())
+    protocols = [plain, replace(plain, flip=True)]
+    reports = []
+    for parts in test_sets:
+        images = min(len(part.query) + len(part.gallery) for part in parts)
+        rerank = Reranking()
+        reranked = [replace(p, rerank=rerank) for p in protocols] if images > rerank.k1 else []
+        reports += evaluate_protocols(model, parts, protocols + reranked, **options)
+    return reports, half, note
+
+
+def largest_change(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> float:
+    """The largest difference of a score, mAP of both kinds, mINP or CMC, as a fraction."""
+    scores = [[m["mAP"], m["mAP_trapezoid"], m["mINP"], *m["cmc"][:10]] for m in (metrics, others)]
+    return max(abs(a - b) for a, b in zip(*scores, strict=True))
