@@ -255,8 +255,11 @@ def training_command(reid: dict[str, Any]) -> str:
 
 def registered_version(name: str) -> int | None:
     """The version that the tag's config names; None if timm does not know the tag."""
-    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-    revision = (cfg.hf_hub_id or "").partition("@v")[2] if cfg else ""
+    try:
+        cfg = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # there is no such tag
+        return None
+    revision = (cfg.hf_hub_id or "").partition("@v")[2]
     return int(revision) if revision.isdigit() else None
 
 

@@ -88,7 +88,13 @@ def pack_checkpoint(
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: If a record is missing, or a weight does not fit into float16's range.
     """
+    made_here = REQUIRED_RECORDS[-2:]
+    if lacking := [name for name in REQUIRED_RECORDS if not (reid.get(name) or name in made_here)]:
+        raise ValueError(f"{folder} cannot be packed: the records lack {', '.join(lacking)}")
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made_in:

@@ -8,7 +8,17 @@ import torch
 from PIL import Image
 
 from rga_timm.data import ReidImage, ReidSplits, create_eval_loader, eval_transform
-from rga_timm.evaluation import Protocol, embed, evaluate, evaluate_dataset, hash_weights
+from rga_timm.evaluation import (
+    Protocol,
+    Reranking,
+    dataset,
+    embed,
+    evaluate,
+    evaluate_dataset,
+    evaluate_protocols,
+    hash_weights,
+)
+from rga_timm.evaluation.model import embed_as
 
 PROTOCOL = Protocol((32, 16), "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 QUERY = [ReidImage(f"q{i}.png", i, 1) for i in range(4)]
@@ -51,6 +61,31 @@ def test_a_report_holds_what_the_functions_give(root, model):
     assert report.weights == hash_weights(model)
     assert report.per_query is None
     assert report.metrics["intervals"]["identities"] == 4
+
+
+def test_several_protocols_give_what_each_gives_and_images_are_embedded_once(
+    root, model, monkeypatch
+):
+    protocols = [
+        PROTOCOL,
+        replace(PROTOCOL, metric="euclidean"),
+        replace(PROTOCOL, flip=True),
+        replace(PROTOCOL, rerank=Reranking(k1=3, k2=2)),
+        replace(PROTOCOL, flip=True, multi_query=True),
+    ]
+    expected = [
+        evaluate_dataset(model, splits(root), p, name="net", num_workers=0) for p in protocols
+    ]
+    embedded = []
+
+    def count(protocol, *args, **options):
+        embedded.append(protocol.flip)
+        return embed_as(protocol, *args, **options)
+
+    monkeypatch.setattr(dataset, "embed_as", count)
+    reports = evaluate_protocols(model, splits(root), protocols, name="net", num_workers=0)
+    assert reports == expected
+    assert embedded == [False, False, True, True]  # queries and gallery
 
 
 def test_the_data_set_has_its_say_in_the_protocol(root, model):

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+import yaml
+from checkpoints import make_checkpoint
+from huggingface_hub import ModelCard
+
+from rga_timm.hub import format_card
+
+NAME = "test_rga_resnet.market1501"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_checkpoint(tmp_path, NAME)
+
+
+def test_hub_reads_the_metadata_and_results_of_every_test(folder):
+    card = ModelCard.load(folder / "README.md")
+    data = card.data.to_dict()
+    assert data["library_name"] == "timm"
+    assert data["license"] == "other"
+    assert data["license_name"] == "research-use-only"
+    assert data["pipeline_tag"] == "image-feature-extraction"
+    results = {(r.dataset_config, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert results == {
+        ("64x32, embedding, cosine", "mAP"): 50.0,
+        ("64x32, embedding, cosine", "mAP_trapezoid"): 45.0,
+        ("64x32, embedding, cosine", "mINP"): 25.0,
+        ("64x32, embedding, cosine", "rank-1"): 62.5,
+        ("64x32, embedding, cosine, flip", "mAP"): 55.0,
+        ("64x32, embedding, cosine, flip", "mAP_trapezoid"): 45.0,
+        ("64x32, embedding, cosine, flip", "mINP"): 25.0,
+        ("64x32, embedding, cosine, flip", "rank-1"): 62.5,
+    }
+
+
+def test_known_licence_is_named_as_the_hub_does(tmp_path):
+    folder = make_checkpoint(tmp_path, NAME, license="apache-2.0")
+    data = ModelCard.load(folder / "README.md").data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert "license_name" not in data
+
+
+def test_first_line_of_code_imports_the_package(folder):
+    text = (folder / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert code.startswith("import rga_timm")
+    assert f'timm.create_model("{NAME}", pretrained=True' in code
+    assert f"hf-hub:someone/{NAME}" in code
+
+
+def test_card_holds_what_a_stranger_needs(folder):
+    text = (folder / "README.md").read_text()
+    for expected in (
+        "| test_rga_resnet.market1501 | market1501 | 64x32, embedding, cosine       | 50.0 |",
+        "step AP: mean precision",
+        "Fingerprint of the lists: `f0`",
+        "market1501: 40 images of 10 people",
+        "python scripts/finetune.py --config recipe.yaml",
+        "rga_timm 0.1.0 (abc)",
+        "Research use only",
+        "covert surveillance",
+        "zhang2020relation",
+        "float16, version 1",
+        "do not represent skin tones",
+    ):
+        assert expected in text, expected
+
+
+def test_card_of_drawn_people_says_so(tmp_path):
+    folder = make_checkpoint(tmp_path, NAME, trained_on=[{"name": "pedestrians"}])
+    text = (folder / "README.md").read_text()
+    assert "knows nothing of real\n  people" in text
+    assert "skin tones" not in text
+
+
+def test_card_follows_from_the_config_alone(folder, monkeypatch):
+    config = json.loads((folder / "config.json").read_text())
+    size = (folder / "model.safetensors").stat().st_size
+    monkeypatch.setattr("rga_timm.models._weights.HUB_ORGANISATION", "another")
+    assert format_card(config, size) == (folder / "README.md").read_text()
+
+
+def test_notes_on_training_and_precision_are_in_it(tmp_path):
+    notes = {"note": "In two stages.", "precision_note": "Stored in float16: it changes nothing."}
+    text = (make_checkpoint(tmp_path, NAME, **notes) / "README.md").read_text()
+    assert all(note in text for note in notes.values())
+
+
+def test_metadata_is_plain_yaml(folder):
+    head = (folder / "README.md").read_text().split("---\n")[1]
+    assert yaml.safe_load(head)["model-index"][0]["name"] == NAME

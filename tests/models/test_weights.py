@@ -1,0 +1,170 @@
+"""Where the weights of a tag come from. tests/hub/test_download_by_tag.py asks a real server."""
+
+import json
+import shutil
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from hub_cache import put_into_hub_cache
+
+import rga_timm  # noqa: F401 - registers the models
+from rga_timm.hub import WeightsNotFoundError, list_in_manifest, save_pretrained
+from rga_timm.models import _weights
+
+TAG = "test_rga_resnet.pedestrians"
+SHIPPED = _weights.weights_folder()
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A local weights folder, empty, and no network."""
+    monkeypatch.setenv("RGA_TIMM_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def create(name=TAG, **kwargs):
+    return timm.create_model(name, pretrained=True, **kwargs).eval()
+
+
+def test_tag_loads_from_the_clone_without_a_network(monkeypatch):
+    monkeypatch.delenv("RGA_TIMM_WEIGHTS", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    expected = timm.create_model(f"local-dir:{SHIPPED / TAG}", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 32)
+    assert torch.equal(create()(x), expected(x))
+
+
+def test_folder_of_the_variable_goes_before_the_clone(weights):
+    torch.manual_seed(7)
+    mine = timm.create_model("test_rga_resnet").eval()
+    save_pretrained(mine, weights / TAG)
+    x = torch.randn(2, 3, 64, 32)
+    assert torch.equal(create()(x), mine(x))
+
+
+def test_how_images_are_read_comes_with_the_local_weights(weights):
+    mine = timm.create_model("test_rga_resnet", img_size=(96, 48))
+    mine.pretrained_cfg = {**mine.pretrained_cfg, "mean": (0.1, 0.2, 0.3)}
+    save_pretrained(mine, weights / TAG)
+    loaded = create()
+    assert loaded.img_size == (96, 48)
+    assert tuple(loaded.pretrained_cfg["mean"]) == (0.1, 0.2, 0.3)
+    # And what the caller says goes before it.
+    overlay = {"mean": (0.5, 0.5, 0.5)}
+    assert create(pretrained_cfg_overlay=overlay).pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+    assert create(img_size=(64, 32)).img_size == (64, 32)
+
+
+def test_weights_of_the_backbone_alone_may_lie_in_the_folder_too(weights):
+    """ImageNet's, in a closed network."""
+    torch.manual_seed(3)
+    backbone = timm.create_model("resnet18")
+    save_pretrained(backbone, weights / "rga_resnet18.tv_in1k")
+    (weights / "rga_resnet18.tv_in1k" / "config.json").unlink()
+    model = create("rga_resnet18.tv_in1k")
+    assert torch.equal(model.conv1.weight, backbone.conv1.weight)
+
+
+def test_damaged_local_file_is_refused(weights):
+    shutil.copytree(SHIPPED / TAG, weights / TAG)
+    list_in_manifest(weights, TAG)
+    create()
+    file = weights / TAG / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged: its SHA-256"):
+        create()
+
+
+def test_without_weights_the_error_names_both_ways(weights):
+    with pytest.raises(WeightsNotFoundError) as caught:
+        create()
+    text = str(caught.value)
+    assert f"no weights of {TAG}" in text
+    assert f"{weights} holds no {TAG}/model.safetensors" in text
+    assert f"{_weights.HUB_ORGANISATION}/{TAG}@v1 on the Hub could not be read" in text
+    assert "set RGA_TIMM_WEIGHTS to a folder" in text
+    assert "HF_ENDPOINT" in text
+
+
+def test_without_imagenet_weights_the_error_names_both_ways(weights):
+    with pytest.raises(WeightsNotFoundError, match=r"timm/resnet18\.tv_in1k on the Hub") as caught:
+        create("rga_resnet18")
+    assert "rga_resnet18.tv_in1k/model.safetensors" in str(caught.value)
+
+
+def test_hub_is_asked_for_the_version_of_this_package(weights, monkeypatch):
+    asked = []
+
+    def download(repo_id, filename, **options):
+        asked.append((repo_id, filename, options["revision"], options["cache_dir"]))
+        return str(SHIPPED / TAG / filename)
+
+    monkeypatch.setattr(_weights, "hf_hub_download", download)
+    create(cache_dir=weights / "elsewhere")
+    repository = f"{_weights.HUB_ORGANISATION}/{TAG}"
+    assert asked == [(repository, "model.safetensors", "v1", weights / "elsewhere")]
+
+
+def test_damaged_file_in_the_cache_is_downloaded_again(weights, monkeypatch, caplog):
+    damaged = weights / "damaged.safetensors"
+    damaged.write_bytes(b"x" * 100)
+    forced = []
+
+    def download(repo_id, filename, *, force_download, **options):
+        forced.append(force_download)
+        return str(SHIPPED / TAG / filename) if force_download else str(damaged)
+
+    monkeypatch.setattr(_weights, "hf_hub_download", download)
+    create()
+    assert forced == [False, True]
+    assert "damaged: downloading again" in caplog.text
+
+
+def test_other_file_than_published_is_not_loaded(weights, monkeypatch):
+    torch.manual_seed(0)
+    folder = save_pretrained(timm.create_model("test_rga_resnet"), weights / "forged")
+    monkeypatch.setattr(_weights, "hf_hub_download", lambda _, name, **o: str(folder / name))
+    with pytest.raises(ValueError, match=r"is not the one that was published .* was not loaded"):
+        create()
+
+
+def test_repository_that_the_caller_names_is_asked_instead(weights):
+    torch.manual_seed(5)
+    mine = timm.create_model("test_rga_resnet").eval()
+    folder = save_pretrained(mine, weights / "saved")
+    put_into_hub_cache(folder, weights / "cache", "someone/else")
+    x = torch.randn(2, 3, 64, 32)
+    overlay = {"hf_hub_id": "someone/else"}
+    loaded = create(pretrained_cfg_overlay=overlay, cache_dir=weights / "cache")
+    assert torch.equal(loaded(x), mine(x))
+
+
+def test_file_that_the_caller_names_is_taken_instead(weights):
+    file = SHIPPED / TAG / "model.safetensors"
+    assert create(pretrained_cfg_overlay={"file": str(file)}).pretrained_cfg["file"] == str(file)
+
+
+def test_untrained_models_need_no_weights(weights):
+    timm.create_model(TAG)
+    timm.create_model("rga_resnet18")
+
+
+def test_organisation_stands_in_one_place():
+    cfg = timm.models.get_pretrained_cfg(TAG)
+    assert cfg.hf_hub_id == _weights.hub_id(TAG, 1) == f"{_weights.HUB_ORGANISATION}/{TAG}@v1"
+
+
+def test_installed_package_reads_its_own_manifest(tmp_path, monkeypatch):
+    entries = {"checkpoints": {TAG: {"sha256": "0"}}}
+    (tmp_path / "rga_timm").mkdir()
+    (tmp_path / "rga_timm" / "manifest.json").write_text(json.dumps(entries))
+    monkeypatch.delenv("RGA_TIMM_WEIGHTS", raising=False)
+    monkeypatch.setattr(_weights, "_PACKAGE", tmp_path / "rga_timm")
+    assert _weights.weights_folder() is None
+    assert _weights.read_manifest() == entries["checkpoints"]

@@ -1,0 +1,221 @@
+import json
+import shutil
+
+import finetune
+import publish
+import publish_evaluate
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from rga_timm.data import create_dataset
+from rga_timm.evaluation import Report, evaluate_dataset
+from rga_timm.hub import (
+    check_checkpoint,
+    check_manifest,
+    list_in_manifest,
+    read_manifest,
+    read_reid,
+    save_pretrained,
+)
+
+NAME = "test_rga_resnet.market1501"
+
+
+@pytest.fixture(scope="module")
+def run(people, tmp_path_factory):
+    """A short training run."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    finetune.main(
+        [
+            "--dataset", "market1501", "--data-dir", str(people), "--model", "test_rga_resnet",
+            "--no-pretrained", "--num-identities", "2", "--num-instances", "2", "--epochs", "2",
+            "--eval-every", "1", "--workers", "0", "--device", "cpu", "--img-size", "64", "32",
+            "--output", str(output),
+        ]
+    )  # fmt: skip
+    return output
+
+
+@pytest.fixture
+def no_upload(monkeypatch):
+    """A dry run asks nobody."""
+
+    def push(*args, **kwargs):
+        raise AssertionError("something was uploaded")
+
+    monkeypatch.setattr(publish, "push_checkpoint", push)
+
+
+def pack(run, weights, *options):
+    return publish.main([str(run), "--weights", str(weights), "--workers", "0", *options])
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        publish.main([str(argument) for argument in arguments])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_run_becomes_a_checked_and_listed_checkpoint(run, people, tmp_path, capsys):
+    folder = pack(run, tmp_path)
+    assert folder == tmp_path / NAME
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "recipe.yaml", "summary.csv",
+    ]  # fmt: skip
+    check_checkpoint(folder)
+    check_manifest(tmp_path)
+    output = capsys.readouterr().out
+    assert f"rga-timm/{NAME}, v1, public" in output
+    assert "licence research-use-only" in output
+    assert "Nothing was uploaded" in output
+    assert "a checkpoint_cfg in the file of its family makes it a tag" in output
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_recorded_scores_are_those_of_the_weights_that_are_stored(run, people, tmp_path):
+    folder = pack(run, tmp_path, "--precision", "float16")
+    reid = read_reid(f"local-dir:{folder}")
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    splits = create_dataset("market1501", people)
+    for recorded in (reid, *reid["also_tested_on"]):
+        fields = ("model", "dataset", "protocol", "metrics", "units")
+        protocol = Report.from_dict({name: recorded[name] for name in fields}).protocol
+        report = evaluate_dataset(model, splits, protocol, name=NAME, num_workers=0)
+        assert report.metrics["mAP"] == pytest.approx(recorded["metrics"]["mAP"], abs=1e-9)
+        assert report.weights == recorded["weights"]
+    ways = [one["protocol"] for one in (reid, *reid["also_tested_on"])]
+    assert [(one["flip"], one["rerank"] is not None) for one in ways] == [
+        (False, False), (True, False), (False, True), (True, True),
+    ]  # fmt: skip
+    assert load_file(folder / "model.safetensors")["conv1.weight"].dtype == torch.float16
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_classifier_is_left_out_unless_it_is_kept(run, tmp_path):
+    folder = pack(run, tmp_path)
+    assert "fc.weight" not in load_file(folder / "model.safetensors")
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert model.num_classes == 0
+    trained = timm.create_model(f"local-dir:{run / 'model'}", pretrained=True).eval()
+    kept = pack(run, tmp_path / "kept", "--keep-classifier", "--precision", "float32")
+    model = timm.create_model(f"local-dir:{kept}", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 32)
+    assert torch.equal(model(x), trained(x))
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_recipe_trains_again_and_names_no_folder(run, people, tmp_path):
+    folder = pack(run, tmp_path)
+    text = (folder / "recipe.yaml").read_text()
+    assert str(people) not in text
+    assert "output" not in yaml.safe_load(text)
+    again = tmp_path / "again"
+    finetune.main(
+        ["--config", str(folder / "recipe.yaml"), "--data-dir", str(people), "--output", str(again)]
+    )
+    first, second = (load_file(r / "model" / "model.safetensors") for r in (run, again))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_packed_folder_is_taken_as_it_is(run, tmp_path, capsys):
+    folder = pack(run, tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert publish.main([str(folder), "--private", "--gated", "manual"]) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert "v1, private, gated" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_packed_folder_is_described_anew_without_testing_again(run, tmp_path, monkeypatch):
+    folder = pack(run, tmp_path, "--precision", "float16")
+    weights = (folder / "model.safetensors").read_bytes()
+    monkeypatch.setattr(publish, "evaluate_to_publish", None)
+    pack(folder, tmp_path, "--recorded", "--version", "2", "--note", "Anew.")
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert {"recipe.yaml", "summary.csv"} <= {path.name for path in folder.iterdir()}
+    assert "Anew." in (folder / "README.md").read_text()
+    assert read_manifest(tmp_path)[NAME]["version"] == 2
+    check_manifest(tmp_path)
+
+
+def test_push_uploads_the_packed_folder_under_its_version(run, tmp_path, monkeypatch, capsys):
+    pushed = []
+    monkeypatch.setattr(
+        publish, "push_checkpoint", lambda *args, **options: pushed.append((args, options)) or "URL"
+    )
+    folder = pack(
+        run, tmp_path, "--push", "--organisation", "someone", "--version", "3", "--gated", "auto",
+        "--collection", "Zoo",
+    )  # fmt: skip
+    options = {"revision_tag": "v3", "private": False, "gated": "auto", "collection": "Zoo"}
+    assert pushed == [((folder, f"someone/{NAME}"), options)]
+    assert "Uploaded: URL" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_float16_is_left_where_it_changes_a_score(run, people, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish_evaluate, "MAX_CHANGE", -1.0)
+    folder = pack(run, tmp_path)
+    state = load_file(folder / "model.safetensors")
+    trained = load_file(run / "model" / "model.safetensors")
+    assert all(torch.equal(value, trained[name]) for name, value in state.items())
+    assert read_reid(f"local-dir:{folder}")["precision_note"].startswith("Stored in float32:")
+
+
+def test_largest_change_is_of_any_score():
+    metrics = {"mAP": 0.5, "mAP_trapezoid": 0.4, "mINP": 0.3, "cmc": [0.6, 0.7]}
+    change = publish_evaluate.largest_change(metrics, {**metrics, "cmc": [0.6, 0.75]})
+    assert change == pytest.approx(0.05)
+    assert publish_evaluate.largest_change(metrics, {**metrics, "mINP": 0.2}) == pytest.approx(0.1)
+    assert publish_evaluate.largest_change(metrics, metrics) == 0
+
+
+@pytest.mark.usefixtures("no_upload")
+class TestBadInput:
+    def test_folder_without_a_model(self, tmp_path, capsys):
+        assert "neither a model (config.json) nor a finished run" in fails(capsys, tmp_path)
+
+    def test_model_that_does_not_say_on_what_it_was_trained(self, tmp_path, capsys):
+        save_pretrained(timm.create_model("test_rga_resnet"), tmp_path)
+        assert "has no section reid" in fails(capsys, tmp_path)
+
+    def test_name_of_another_model(self, run, tmp_path, capsys):
+        for name in ("rga_resnet50.market1501", "test_rga_resnet", "test_rga_resnet."):
+            text = fails(capsys, run, "--name", name, "--weights", tmp_path)
+            assert "a test_rga_resnet is test_rga_resnet.TAG" in text
+
+    def test_data_that_are_gone(self, run, tmp_path, capsys):
+        text = fails(capsys, run, "--data-dir", tmp_path / "nowhere", "--weights", tmp_path)
+        assert "nowhere" in text
+        assert list(tmp_path.iterdir()) == []
+
+    def test_own_data_without_a_licence(self, run, tmp_path, capsys):
+        copy = tmp_path / "run"
+        shutil.copytree(run, copy)
+        config = json.loads((copy / "model" / "config.json").read_text())
+        config["reid"]["trained_on"] = [{"name": "folder"}]
+        (copy / "model" / "config.json").write_text(json.dumps(config))
+        text = fails(capsys, copy, "--weights", tmp_path / "weights")
+        assert "the terms of the data set 'folder' are not known" in text
+        folder = pack(copy, tmp_path / "weights", "--license", "mit")
+        assert folder.name == "test_rga_resnet.folder"
+
+    def test_packed_folder_with_a_pickle(self, run, tmp_path, capsys):
+        folder = pack(run, tmp_path)
+        torch.save({}, folder / "optimizer.pth")
+        assert "optimizer.pth: not a kind of file" in fails(capsys, folder, "--push")
+
+    def test_packed_folder_whose_weights_were_changed(self, run, tmp_path, capsys):
+        folder = pack(run, tmp_path)
+        other = timm.create_model("test_rga_resnet")
+        save_pretrained(other, tmp_path / "other")
+        shutil.copy(tmp_path / "other" / "model.safetensors", folder)
+        assert "does not come back as it was made" in fails(capsys, folder, "--push")
+        list_in_manifest(tmp_path, NAME)
+        assert "does not come back as it was made" in fails(capsys, folder, "--push")
