@@ -9,9 +9,10 @@
 The options are in finetune_options.py. All of them can stand in a YAML file too (--config); without
 one, the recipe is recipes/paper.yaml, and recipes/pedestrians.yaml for the embedded data.
 
-A run's folder holds args.yaml, summary.csv, last.pth.tar and recovery-*.pth.tar (to resume from),
-model_best.pth.tar (by mAP), and at the end model/: the best model in the Hugging Face Hub's layout,
-for timm.create_model('local-dir:RUN/model', pretrained=True) and for evaluate.py.
+A run's folder holds args.yaml, summary.csv and its curves.png, last.pth.tar and
+recovery-*.pth.tar (to resume from), model_best.pth.tar (by mAP), and at the end model/: the best
+model in the Hugging Face Hub's layout, for timm.create_model('local-dir:RUN/model',
+pretrained=True), evaluate.py and publish.py.
 """
 
 from __future__ import annotations

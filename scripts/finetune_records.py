@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from finetune_curves import draw_curves
 from timm import utils
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
@@ -103,6 +104,7 @@ def record(
         saver.save_checkpoint(epoch, reports[0].metrics["mAP"])
         if saver.best_epoch == epoch:
             save_reports(reports, run / "report.json")
+        draw_curves(run)
     else:
         saver.save_recovery(epoch)
 

@@ -65,7 +65,7 @@ def test_run_becomes_a_checked_and_listed_checkpoint(run, people, tmp_path, caps
     folder = pack(run, tmp_path)
     assert folder == tmp_path / NAME
     assert sorted(p.name for p in folder.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "recipe.yaml", "summary.csv",
+        "README.md", "config.json", "curves.png", "model.safetensors", "recipe.yaml", "summary.csv",
     ]  # fmt: skip
     check_checkpoint(folder)
     check_manifest(tmp_path)
