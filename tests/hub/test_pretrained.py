@@ -4,22 +4,12 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from checkpoints import make_model
 from hub_cache import put_into_hub_cache
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import rga_timm  # noqa: F401 - registers the models
 from rga_timm.hub import read_reid, save_pretrained
-
-
-def make(**kwargs) -> nn.Module:
-    torch.manual_seed(0)
-    model = timm.create_model("test_rga_resnet", **kwargs).eval()
-    for m in model.modules():
-        if isinstance(m, _BatchNorm):
-            m.running_mean.uniform_(-0.2, 0.2)
-            m.running_var.uniform_(0.5, 1.5)
-    return model
 
 
 def assert_same(model: nn.Module, other: nn.Module) -> None:
@@ -51,7 +41,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_saved_model_comes_back_bit_for_bit(tmp_path, settings):
-    model = make(**settings)
+    model = make_model(**settings)
     backbone = {name: value for name, value in settings.items() if name == "channels"}
     folder = save_pretrained(model, tmp_path / "new" / "model", model_args=backbone)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
@@ -59,7 +49,7 @@ def test_saved_model_comes_back_bit_for_bit(tmp_path, settings):
 
 
 def test_model_after_set_input_size_comes_back(tmp_path):
-    model = make(num_classes=7)
+    model = make_model(num_classes=7)
     model.set_input_size((96, 40))
     folder = save_pretrained(model, tmp_path)
     config = json.loads((folder / "config.json").read_text())
@@ -68,14 +58,14 @@ def test_model_after_set_input_size_comes_back(tmp_path):
 
 
 def test_model_after_reset_classifier_comes_back(tmp_path):
-    model = make(num_classes=7)
+    model = make_model(num_classes=7)
     model.reset_classifier(4)
     folder = save_pretrained(model.eval(), tmp_path)
     assert_same(model, timm.create_model(f"local-dir:{folder}", pretrained=True))
 
 
 def test_saved_model_takes_other_classes_and_sizes(tmp_path):
-    model = make(num_classes=7, img_size=(80, 48))
+    model = make_model(num_classes=7, img_size=(80, 48))
     folder = save_pretrained(model, tmp_path)
     source = f"local-dir:{folder}"
     other = timm.create_model(source, pretrained=True, num_classes=3, img_size=(64, 32)).eval()
@@ -89,7 +79,7 @@ def test_saved_model_takes_other_classes_and_sizes(tmp_path):
 
 
 def test_saved_model_saves_again_alike(tmp_path):
-    first = save_pretrained(make(img_size=(80, 48), num_classes=7), tmp_path / "first")
+    first = save_pretrained(make_model(img_size=(80, 48), num_classes=7), tmp_path / "first")
     model = timm.create_model(f"local-dir:{first}", pretrained=True)
     second = save_pretrained(model, tmp_path / "second")
     assert (first / "config.json").read_text() == (second / "config.json").read_text()
@@ -97,7 +87,7 @@ def test_saved_model_saves_again_alike(tmp_path):
 
 def test_config_records_what_the_model_was_made_with(tmp_path):
     reid = {"dataset": "market1501", "mAP": 0.5}
-    model = make(num_classes=7, img_size=(80, 48), relation="cs")
+    model = make_model(num_classes=7, img_size=(80, 48), relation="cs")
     folder = save_pretrained(model, tmp_path, reid=reid, model_args={"drop_rate": 0.25})
     config = json.loads((folder / "config.json").read_text())
     assert config["architecture"] == "test_rga_resnet"
@@ -112,7 +102,7 @@ def test_config_records_what_the_model_was_made_with(tmp_path):
 
 
 def test_saving_leaves_the_models_own_config_alone(tmp_path):
-    model = make(num_classes=7, img_size=(80, 48))
+    model = make_model(num_classes=7, img_size=(80, 48))
     before = dict(model.pretrained_cfg)
     save_pretrained(model, tmp_path)
     assert model.pretrained_cfg == before
@@ -127,7 +117,7 @@ def test_plain_timm_model_comes_back(tmp_path):
 
 
 def test_model_comes_back_through_the_hub_cache(tmp_path, monkeypatch):
-    model = make(num_classes=7, img_size=(80, 48), relation="s")
+    model = make_model(num_classes=7, img_size=(80, 48), relation="s")
     folder = save_pretrained(model, tmp_path / "saved")
     put_into_hub_cache(folder, tmp_path / "cache", "someone/rga")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -138,7 +128,7 @@ def test_model_comes_back_through_the_hub_cache(tmp_path, monkeypatch):
 
 def test_weights_by_tag_through_the_hub_cache(tmp_path, monkeypatch):
     # A registered model whose cfg names a Hub repository, as the project's own tags do.
-    model = make(num_classes=7)
+    model = make_model(num_classes=7)
     folder = save_pretrained(model, tmp_path)
     asked = []
 
@@ -156,7 +146,7 @@ def test_weights_by_tag_through_the_hub_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", ["local-dir", "hf-hub"])
 def test_what_a_model_records_is_read_back(tmp_path, monkeypatch, source):
     recorded = {"trained_on": [{"name": "x", "train_pids": "1..3"}]}
-    folder = save_pretrained(make(), tmp_path / "model", reid=recorded)
+    folder = save_pretrained(make_model(), tmp_path / "model", reid=recorded)
     name = str(folder)
     if source == "hf-hub":
         name = "someone/rga"
@@ -165,5 +155,5 @@ def test_what_a_model_records_is_read_back(tmp_path, monkeypatch, source):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert read_reid(f"{source}:{name}") == recorded
     assert read_reid("resnet18") == {}
-    save_pretrained(make(), folder)
+    save_pretrained(make_model(), folder)
     assert read_reid(f"local-dir:{folder}") == {}
