@@ -1,0 +1,14 @@
+"""What an RGA model looks at: attention of each stage, relations of a position, overlays."""
+
+from rga_timm.explain.attention import StageAttention, attention_maps
+from rga_timm.explain.overlay import heat_map, overlay
+from rga_timm.explain.relations import Relations, relations_of
+
+__all__ = [
+    "Relations",
+    "StageAttention",
+    "attention_maps",
+    "heat_map",
+    "overlay",
+    "relations_of",
+]

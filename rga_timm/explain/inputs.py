@@ -1,0 +1,79 @@
+"""The feature maps that reach the attention modules, by hooks that do not stay."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rga_timm.layers import RGA
+
+
+def attention_modules(model: nn.Module) -> dict[str, RGA]:
+    """The attention modules of a model by name, in the order of its stages.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, RGA)}
+    if not modules:
+        raise ValueError(
+            f"{type(model).__name__} has no relation-aware attention to look at: it is no RGA "
+            "model, or was made with relation='none'"
+        )
+    return modules
+
+
+def check_images(model: Any, images: Tensor) -> None:
+    """Refuse what is no batch of images for this model.
+
+    Raises:
+        ValueError: With what was expected.
+    """
+    height, width = model.img_size
+    expected = (model.in_chans, height, width)
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+        raise ValueError(
+            f"images must be (B, {model.in_chans}, {height}, {width}), preprocessed for this "
+            f"model; got {tuple(images.shape)}"
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a model in evaluation mode, without gradients; afterwards each part is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def visit_inputs(
+    model: nn.Module, images: Tensor, visit: Callable[[str, RGA, Tensor], None]
+) -> None:
+    """Run a model and be called with every attention module and the feature map that reaches it.
+
+    Args:
+        model: An RGA model.
+        images: (B, in_chans, height, width).
+        visit: Called with the module's name, the module, and its input, (B, C, H, W).
+    """
+    modules = attention_modules(model)
+    check_images(model, images)
+
+    def hook(name: str, module: Any, args: tuple[Tensor]) -> None:
+        visit(name, module, args[0])
+
+    handles = [m.register_forward_pre_hook(partial(hook, name)) for name, m in modules.items()]
+    try:
+        with evaluating(model):
+            model.forward_features(images)  # type: ignore[operator]
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,81 @@
+"""With which positions a position is related (Zhang et al., CVPR 2020, section 3.2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rga_timm.explain.inputs import attention_modules, visit_inputs
+from rga_timm.layers import RGA
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Affinities of one position with all, in both directions.
+
+    Attributes:
+        outgoing: (B, H, W), ``G[p, k] = θ_p · φ_k`` of this position p with every k.
+        incoming: (B, H, W), ``G[k, p] = θ_k · φ_p`` of every k with this p.
+    """
+
+    outgoing: Tensor
+    incoming: Tensor
+
+
+def relations_of(
+    model: Any, images: Tensor, position: tuple[int, int], stage: int | str = -1
+) -> Relations:
+    """The relation vector of one position: its row and its column of the affinity matrix.
+
+    Computed for that position alone: of the embeddings, (B, C/r, N) for N = H·W positions, without
+    the (N, N) matrix.
+
+    Args:
+        model: An RGA model with RGA-S. Its mode is left as it was, and no hook stays.
+        images: (B, in_chans, height, width), preprocessed for the model, on its device.
+        position: (row, column) on the stage's feature map.
+        stage: Which attention module: its number, counted from the first, or from the last if
+            negative; or its name.
+
+    Raises:
+        ValueError: If there is no such stage or position, or the stage has no RGA-S.
+    """
+    modules = attention_modules(model)
+    wanted = _stage_name(list(modules), stage)
+    rga = modules[wanted]
+    if rga.relation == "c":
+        raise ValueError(f"{wanted} is RGA-C: it relates channels, not positions")
+    row, column = position
+    if not (0 <= row < rga.height and 0 <= column < rga.width):
+        raise ValueError(
+            f"position {position} is not on the map of {wanted}, {rga.height}x{rga.width}"
+        )
+    found: list[Relations] = []
+
+    def visit(name: str, rga: RGA, x: Tensor) -> None:
+        if name != wanted:
+            return
+        if rga.relation == "cs":
+            x = x * rga.channel_attention(x)
+        attention = rga.spatial
+        k = attention.embed_dim
+        embedded = attention.embed_bn(attention.project(x.flatten(2)).unsqueeze(2)).squeeze(2)
+        theta, phi = embedded[:, :k], embedded[:, k : 2 * k]  # (B, k, N)
+        p = row * rga.width + column
+        maps = (
+            (own[:, :, p].unsqueeze(1) @ other).unflatten(2, (rga.height, rga.width)).squeeze(1)
+            for own, other in ((theta, phi), (phi, theta))
+        )
+        found.append(Relations(*maps))
+
+    visit_inputs(model, images, visit)
+    return found[0]
+
+
+def _stage_name(names: list[str], stage: int | str) -> str:
+    if isinstance(stage, str):
+        if stage in names:
+            return stage
+    elif -len(names) <= stage < len(names):
+        return names[stage]
+    raise ValueError(f"there is no attention {stage!r}: there are {', '.join(names)}")
