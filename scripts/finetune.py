@@ -33,7 +33,7 @@ import yaml
 from finetune_data import Data, check_same_data, create_batches, read_data
 from finetune_options import parse_args
 from finetune_records import open_tensorboard, record, resume
-from finetune_start import Start, create_model, exported_model_args
+from finetune_start import Start, create_model, exported_model_args, warn_of_people_seen
 from timm import utils
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         )
     model, start = create_model(args, data.num_classes, data.trained_on)
     model.to(device)
+    trained_on = start.trained_on_with(data.trained_on)
+    warn_of_people_seen(start, data.test_sets)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
     closing = ExitStack()
@@ -148,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 channels_last=args.channels_last,
                 distributed=args.distributed,
                 progress=is_main,
-                trained_on=data.trained_on,
+                trained_on=trained_on,
                 log_warnings=False,  # once, at the end
             )
             for partitions in data.test_sets
@@ -332,7 +334,7 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data, star
             "eval_dataset": data.test_names,
         },
         **({"started_from": start.record} if start.record else {}),
-        "trained_on": data.trained_on,
+        "trained_on": start.trained_on_with(data.trained_on),
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }

@@ -312,6 +312,12 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
     tags = [known.partition(".")[2] for known in timm.models.get_arch_pretrained_cfgs(architecture)]
     if tag and tag not in tags:
         parser.error(f"{architecture} has no weights {tag!r}; it has {', '.join(tags)}")
+    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    if args.pretrained and not args.pretrained_path and not (cfg and cfg.has_weights):
+        parser.error(
+            f"{name} has no weights of its own: --pretrained-path FILE to start from a file, or "
+            "--no-pretrained to train from scratch"
+        )
 
 
 def check_data(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,8 @@ from model_options import classifier_width, hash_file, read_model_folder
 from timm.models import load_model_config_from_hf
 from timm.models._hub import download_from_hf
 
-from rga_timm.evaluation import same_people_trained_on
+from rga_timm.data import ReidSplits
+from rga_timm.evaluation import people_trained_on, same_people_trained_on
 from rga_timm.hub import read_reid, takes_img_size
 
 _logger = logging.getLogger("finetune")
@@ -28,7 +29,8 @@ class Start:
         name: Of the model, for reports and records: without a path of this machine.
         num_classes: Of the classifier that comes with the weights; 0 if there is none.
         model_args: What the model is made with, beside the options of the run.
-        trained_on: Whose classifier it is, where that is recorded.
+        trained_on: On whom they were trained, where that is recorded: the people of the classifier,
+            and after them, marked as `earlier`, those of checkpoints before.
         record: What the run's model records of the folder or repository.
     """
 
@@ -37,6 +39,20 @@ class Start:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     trained_on: Sequence[Mapping[str, Any]] = ()
     record: Mapping[str, Any] | None = None
+
+    @property
+    def classifier_people(self) -> list[Mapping[str, Any]]:
+        """Those of `trained_on` that the classifier is of."""
+        return [dataset for dataset in self.trained_on if not dataset.get("earlier")]
+
+    def trained_on_with(self, now: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Everybody that a model has seen which started here and was trained on these."""
+        earlier = [
+            {**dataset, "earlier": True}
+            for dataset in self.trained_on
+            if not any(same_people_trained_on([dataset], [other]) for other in now)
+        ]
+        return [*now, *earlier]
 
 
 def read_start(args: argparse.Namespace) -> Start:
@@ -74,7 +90,7 @@ def read_start(args: argparse.Namespace) -> Start:
     elif not reid and cfg.get("tag"):  # a re-id model still carries that of its backbone's weights
         record["tag"] = cfg["tag"]
     if trained_on:
-        record["trained_on"] = [dataset.get("name") for dataset in trained_on]
+        record["trained_on"] = [d.get("name") for d in trained_on if not d.get("earlier")]
     record["sha256"] = _hash_weights_file(source, name)
     return Start(public_name, num_classes, model_args or {}, trained_on, record)
 
@@ -133,7 +149,7 @@ def settle_classifier(
     """Keep the checkpoint's classifier if it is of the people trained on; say what became of it."""
     # Equal if it came with the weights, whether the config told of it or the file.
     if model.pretrained_cfg.get("num_classes") == num_classes:
-        if same_people_trained_on(start.trained_on, trained_on):
+        if same_people_trained_on(start.classifier_people, trained_on):
             _logger.info(
                 "The checkpoint's classifier is kept: it is of the same %d people.", num_classes
             )
@@ -142,7 +158,7 @@ def settle_classifier(
         _logger.info(
             "The checkpoint's classifier of %d identities is dropped: %s.",
             num_classes,
-            _whose(start.trained_on),
+            _whose(start.classifier_people),
         )
     elif start.num_classes and not hasattr(model, "forward_neck"):  # RGA models say it themselves
         _logger.info(
@@ -150,6 +166,14 @@ def settle_classifier(
             start.num_classes,
             num_classes,
         )
+
+
+def warn_of_people_seen(start: Start, test_sets: Sequence[Sequence[ReidSplits]]) -> None:
+    """Log who is tested on and was trained on by the checkpoint; before hours of training."""
+    for partitions in test_sets:
+        for splits in partitions:
+            for warning in people_trained_on(splits, start.trained_on):
+                _logger.warning("%s: of what is started from: %s", splits.name, warning)
 
 
 def _whose(trained_on: Sequence[Mapping[str, Any]]) -> str:

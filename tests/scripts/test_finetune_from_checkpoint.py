@@ -196,13 +196,37 @@ def test_the_run_records_what_it_started_from_and_no_path(
     assert started_from.pop("sha256")
     assert started_from == {"architecture": "test_rga_resnet", "trained_on": ["msmt17"]}
     assert reid["options"]["model"] == reid["model"] == "test_rga_resnet"
-    assert [source["name"] for source in reid["trained_on"]] == ["market1501"]
+    assert [source["name"] for source in reid["trained_on"]] == ["market1501", "msmt17"]
     config = (run / "model" / "config.json").read_text()
     assert str(tmp_path) not in config
     assert str(people) not in config
     # And a run from that run: its people are the same, so that it goes on with their classifier.
     again = finetune.main([*options, *STILL, "--model", str(run), "--output", str(tmp_path / "2")])
     assert_started_from(again, run / "model")
+
+
+def test_people_that_the_checkpoint_was_trained_on_are_not_forgotten(
+    make: Callable[..., Path],
+    options: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Who is tested on, of the same numbering, was trained on before.
+    seen = {"name": "market1501", "train_pids": "1..4000", "fingerprint": "x"}
+    folder = make(num_classes=9, reid={"trained_on": [seen]})
+    run = finetune.main([*options, *STILL, "--model", str(folder)])
+    reid = read_reid(f"local-dir:{run / 'model'}")
+    assert said(caplog, "market1501: of what is started from: the model was trained on 4 of the 4")
+    assert any("the scores are too good" in warning for warning in reid["warnings"])
+    assert reid["trained_on"][1:] == [{**seen, "earlier": True}]
+
+    # And by the checkpoint before that one; the classifier is of the last people alone.
+    caplog.clear()
+    output = ["--output", str(tmp_path / "second")]
+    with caplog.at_level(logging.INFO):
+        second = finetune.main([*options, *STILL, "--model", str(run), *output])
+    assert said(caplog, "classifier is kept: it is of the same 6 people") == 1
+    assert read_reid(f"local-dir:{second / 'model'}")["trained_on"] == reid["trained_on"]
 
 
 def test_a_run_from_a_folder_is_resumed_with_the_folder(
@@ -253,6 +277,10 @@ def test_a_tag_names_the_weights(tmp_path: Path) -> None:
         (
             ["--model", "resnet18", "--pretrained-tag", "nope"],
             "resnet18 has no weights 'nope'; it has a1_in1k, ",
+        ),
+        (
+            ["--model", "test_rga_resnet", "--pretrained-tag", "untrained"],
+            "test_rga_resnet.untrained has no weights of its own: --pretrained-path FILE",
         ),
         (
             ["--model", "rga_resnet50.tv_in1k", "--pretrained-tag", "tv_in1k"],
