@@ -4,6 +4,7 @@
     python scripts/finetune.py --dataset market1501 --data-dir DIR --model rga_resnet50
     torchrun --nproc-per-node 4 scripts/finetune.py --dataset market1501 --data-dir DIR
     python scripts/finetune.py --dataset market1501 cuhk03 --eval-dataset msmt17 --data-dir DIR
+    python scripts/finetune.py --model output/RUN --dataset msmt17 --data-dir DIR  # its weights
     python scripts/finetune.py --resume output/RUN                              # go on
 
 The options are in finetune_options.py. All of them can stand in a YAML file too (--config); without
@@ -28,12 +29,12 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import yaml
 from finetune_data import Data, check_same_data, create_batches, read_data
 from finetune_options import parse_args
 from finetune_records import open_tensorboard, record, resume
+from finetune_start import Start, create_model, exported_model_args, warn_of_people_seen
 from timm import utils
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
@@ -44,7 +45,6 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.evaluation import (
     Report,
     evaluate_dataset,
@@ -52,7 +52,7 @@ from rga_timm.evaluation import (
     load_reports,
     save_reports,
 )
-from rga_timm.hub import save_pretrained, takes_img_size
+from rga_timm.hub import save_pretrained
 from rga_timm.losses import ReidLoss
 from rga_timm.task import ReidTask
 
@@ -86,7 +86,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
             encoding="utf-8",
             errors="surrogateescape",
         )
-    model = create_model(args, data.num_classes).to(device)
+    model, start = create_model(args, data.num_classes, data.trained_on)
+    model.to(device)
+    trained_on = start.trained_on_with(data.trained_on)
+    warn_of_people_seen(start, data.test_sets)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
     closing = ExitStack()
@@ -141,14 +144,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 eval_model,
                 partitions,
                 protocol,
-                name=f"{args.model} ({state})" if state else args.model,
+                name=f"{start.name} ({state})" if state else start.name,
                 batch_size=args.eval_batch_size,
                 num_workers=args.workers,
                 device=device,
                 channels_last=args.channels_last,
                 distributed=args.distributed,
                 progress=is_main,
-                trained_on=data.trained_on,
+                trained_on=trained_on,
                 log_warnings=False,  # once, at the end
             )
             for partitions in data.test_sets
@@ -173,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             if is_main:
                 record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
-            finish(args, run, task, data)
+            finish(args, run, task, data, start)
     except KeyboardInterrupt:
         if is_main:
             _logger.warning(
@@ -190,26 +193,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
         dist.barrier()  # the other ranks wait until the first one has written the model
         dist.destroy_process_group()
     return run
-
-
-def create_model(args: argparse.Namespace, num_classes: int) -> Any:
-    """The timm model, with a classifier of the training identities, at the image size asked for."""
-    options: dict[str, Any] = {"num_classes": num_classes, **args.model_kwargs}
-    if args.pretrained_path:
-        options["pretrained_cfg_overlay"] = {"file": args.pretrained_path}
-    if args.drop_rate:
-        options["drop_rate"] = args.drop_rate
-    try:
-        if args.img_size and takes_img_size(args.model):
-            options["img_size"] = tuple(args.img_size)
-        return timm.create_model(
-            args.model, pretrained=args.pretrained or bool(args.pretrained_path), **options
-        )
-    except OSError as error:  # no network, no such repository
-        raise SystemExit(
-            f"the weights of {args.model} could not be had: {error}\nPass --pretrained-path FILE "
-            "with weights of the backbone, or --no-pretrained to train from scratch."
-        ) from error
 
 
 def create_schedule(
@@ -333,7 +316,7 @@ def backward(
         optimizer.step()
 
 
-def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> None:
+def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data, start: Start) -> None:
     """Export the best model, and say how good it is and where."""
     best = run / "model_best.pth.tar"
     if task.has_ema():
@@ -347,10 +330,12 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
     reid = {
         "options": {
             **{name: value for name, value in args.options.items() if name not in private},
+            "model": start.name,
             "dataset": [splits.name for splits in data.sources],
             "eval_dataset": data.test_names,
         },
-        "trained_on": data.trained_on,
+        **({"started_from": start.record} if start.record else {}),
+        "trained_on": start.trained_on_with(data.trained_on),
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }
@@ -358,7 +343,9 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data) -> N
         for warning in report.warnings:
             _logger.warning("%s: %s", report.dataset["name"], warning)
     model = task.get_eval_model(ema=task.has_ema())
-    folder = save_pretrained(model, run / "model", reid=reid, model_args=args.model_kwargs)
+    folder = save_pretrained(
+        model, run / "model", reid=reid, model_args=exported_model_args(args, start)
+    )
     for stale in run.glob("recovery-*.pth.tar"):
         stale.unlink()
     print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))

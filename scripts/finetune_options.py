@@ -13,6 +13,7 @@ import timm
 import torch
 import yaml
 from data_options import FORM, add_data_options, pair_with_folders
+from model_options import MODEL_HELP, read_model_folder, resolve_model
 from timm.utils import ParseKwargs
 
 import rga_timm  # noqa: F401 - registers the models with timm
@@ -86,7 +87,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--model",
         default="rga_resnet50",
-        help="any timm model, hf-hub:OWNER/NAME or local-dir:PATH",
+        help=f"{MODEL_HELP}; of a folder or repository its weights are what is started from",
     )
     add(
         "--model-kwargs",
@@ -101,6 +102,9 @@ def get_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="start from the model's weights",
+    )
+    add(
+        "--pretrained-tag", metavar="TAG", help="start from the weights that timm knows by this tag"
     )
     add("--pretrained-path", metavar="FILE", help="start from these weights instead")
     add("--drop-rate", type=float, default=0.0, help="dropout before the classifier")
@@ -195,6 +199,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         embedded = first.dataset == ["pedestrians"]
         config = RECIPES / ("pedestrians.yaml" if embedded else "paper.yaml")
     options = read_config(config, parser)
+    if not (first.resume or first.config) and (first.pretrained_tag or is_checkpoint(first.model)):
+        # A built-in recipe begins with a network of its own making; this one is trained already.
+        options = {k: v for k, v in options.items() if k not in ("pretrained", "model_kwargs")}
     parser.set_defaults(**options)
     if first.resume:  # where the run lies now, not where it was begun
         parser.set_defaults(output=first.resume)
@@ -205,11 +212,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check(args, parser)
     args.model_kwargs = merge_model_kwargs(args, options.get("model_kwargs") or {})
     if not args.output:
-        name = args.model.split(":")[-1].strip("/").replace("/", "-")
+        source, _, name = args.model.rpartition(":")
+        name = read_model_folder(name)["architecture"] if source == "local-dir" else name
+        name = name.replace("/", "-")
         data = re.sub(r"[^\w.+]+", "-", "+".join(args.dataset))
         args.output = f"output/{datetime.now():%Y%m%d-%H%M%S}-{name}-{data}"
-    args.options = {k: v for k, v in vars(args).items() if k not in ("config", "resume")}
+    left_out = ("config", "resume", "pretrained_tag")  # the tag stands in the model's name
+    args.options = {k: v for k, v in vars(args).items() if k not in left_out}
     return args
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether a model's name stands for weights: a folder, a repository, or a tag."""
+    return ":" in model or "." in model or not timm.is_model(model)
 
 
 def merge_model_kwargs(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -242,16 +257,9 @@ def read_config(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    try:
-        source = timm.models.parse_model_name(args.model)[0]
-    except ValueError as error:
-        parser.error(str(error))
     if args.sched.startswith("plateau"):
         parser.error("--sched plateau needs a score every epoch, which is not computed here")
-    if source is None and not timm.is_model(args.model):
-        parser.error(f"timm knows no model {args.model!r}; timm.list_models('*rga*') lists ours")
-    if args.pretrained_path and not Path(args.pretrained_path).is_file():
-        parser.error(f"there is no file {args.pretrained_path}")
+    check_model(args, parser)
     check_data(args, parser)
     for name in ("epochs", "grad_accum_steps", "eval_every", "eval_batch_size"):
         if getattr(args, name) < 1:
@@ -269,6 +277,47 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--sync-bn needs GPUs: torch synchronises batch norms on them alone")
     if args.freeze_bn and args.sync_bn:
         parser.error("--freeze-bn leaves nothing for --sync-bn to synchronise")
+
+
+def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless there is such a model; make its name what timm understands."""
+    if args.pretrained_path and not Path(args.pretrained_path).is_file():
+        parser.error(f"there is no file {args.pretrained_path}")
+    try:
+        args.model = resolve_model(args.model)
+        source, name = timm.models.parse_model_name(args.model)
+        if source == "local-dir":
+            read_model_folder(name)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.pretrained_tag:
+        others = {
+            f"--model {args.model}, which brings its weights": source is not None,
+            f"the tag in --model {args.model}": source is None and "." in name,
+            "--no-pretrained": not args.pretrained,
+            "--pretrained-path": bool(args.pretrained_path),
+        }
+        if given := [other for other, is_given in others.items() if is_given]:
+            parser.error(f"--pretrained-tag {args.pretrained_tag} does not go with {given[0]}")
+        args.model = name = f"{name}.{args.pretrained_tag}"
+    if source is not None and args.pretrained_path:
+        parser.error(f"--model {args.model} brings its weights: no --pretrained-path")
+    if source is not None:
+        return
+    if not timm.is_model(name):
+        parser.error(
+            f"timm knows no model {name.partition('.')[0]!r}; timm.list_models('*rga*') lists ours"
+        )
+    architecture, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        parser.error(f"{architecture} has no weights {tag!r}; it has {', '.join(tags)}")
+    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    if args.pretrained and not args.pretrained_path and not (cfg and cfg.has_weights):
+        parser.error(
+            f"{name} has no weights of its own: --pretrained-path FILE to start from a file, or "
+            "--no-pretrained to train from scratch"
+        )
 
 
 def check_data(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any, get_args
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from timm.data import resolve_data_config
 from torch import distributed as dist
 
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.evaluation.embedding.embed import Feature, embed
 from rga_timm.hub import takes_img_size
+
+MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWNER/NAME"
 
 
 def add_model_options(
@@ -26,7 +31,7 @@ def add_model_options(
         name,
         metavar="MODEL",
         nargs="?" if optional else None,
-        help="a timm model name, or a model's folder as hf-hub:OWNER/NAME or local-dir:PATH",
+        help=MODEL_HELP,
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
@@ -115,6 +120,7 @@ def check_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None
 def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message unless there is such a model, with such weights."""
     try:
+        args.model = resolve_model(args.model)
         source, name = timm.models.parse_model_name(args.model)
     except ValueError as error:
         parser.error(str(error))
@@ -130,10 +136,85 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
             parser.error(f"{name} has no weights of its own: --checkpoint or --no-pretrained")
     elif args.checkpoint or args.no_pretrained:
         parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
-    elif source == "local-dir" and not Path(name, "config.json").is_file():
-        parser.error(f"there is no model in {name}: {Path(name, 'config.json')} is missing")
+    elif source == "local-dir":
+        try:
+            read_model_folder(name)
+        except ValueError as error:
+            parser.error(str(error))
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"there is no file {args.checkpoint}")
+
+
+def resolve_model(name: str) -> str:
+    """A model's name as timm takes it; a folder becomes `local-dir:FOLDER`.
+
+    A run's folder means the model in it. A model that timm knows goes before a folder of its name.
+
+    Raises:
+        ValueError: A folder that is not there or holds no model, or an unknown source.
+    """
+    is_path = "/" in name or os.sep in name
+    folder = Path(name)
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return name
+    if folder.is_dir() and (is_path or not timm.is_model(name)):
+        if not (folder / "config.json").is_file():
+            if not (folder / "model" / "config.json").is_file():
+                is_run = (folder / "args.yaml").is_file()
+                why = "the run has not ended" if is_run else f"{folder / 'config.json'} is missing"
+                raise ValueError(f"there is no model in {folder}: {why}")
+            folder /= "model"
+        return f"local-dir:{folder}"
+    if is_path:
+        raise ValueError(
+            f"there is no folder {name}; a repository of the Hugging Face Hub is hf-hub:{name}"
+        )
+    if ":" in name:
+        raise ValueError(f"{name!r} is no model: {MODEL_HELP}")
+    return name
+
+
+def read_model_folder(folder: str | Path) -> dict[str, Any]:
+    """The `config.json` of a model's folder, once it is clear that timm can read it.
+
+    Raises:
+        ValueError: What is wrong with the folder.
+    """
+    file = Path(folder, "config.json")
+    if not file.is_file():
+        raise ValueError(f"there is no model in {folder}: {file} is missing")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(architecture, str):
+        raise ValueError(f"{file} names no architecture: it is not the config of a timm model")
+    if not timm.is_model(architecture):
+        raise ValueError(f"{file} is of {architecture!r}, a model that timm does not know")
+    for part in ("pretrained_cfg", "model_args", "reid"):
+        if not isinstance(config.get(part) or {}, dict):
+            raise ValueError(f"{file}: {part} is not a mapping")
+
+    weights = Path(folder, "model.safetensors")
+    if weights.is_file():
+        try:
+            with safe_open(weights, framework="pt") as tensors:
+                tensors.keys()
+        except SafetensorError as error:
+            raise ValueError(f"{weights} cannot be read: {error}") from error
+    elif not any(Path(folder).glob("*.safetensors")) and not any(Path(folder).glob("*.bin")):
+        raise ValueError(f"there are no weights in {folder}: {weights} is missing")
+    return config
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Module:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import timm
 import torch
 from model_options import (
     add_model_options,
@@ -333,7 +332,7 @@ def embed_queries(
             is_file = stamp["checkpoint"] and not args.no_pretrained
             args.checkpoint = Path(stamp["checkpoint"]) if is_file else None
     args.img_size = stamp["img_size"]
-    source, name = timm.models.parse_model_name(args.model)
+    source, _, name = args.model.partition(":")
     if source == "local-dir" and not Path(name).is_dir():
         parser.error(f"there is no folder {name} with the model: --model says where it is now")
     check_model(args, parser)

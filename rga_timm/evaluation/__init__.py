@@ -26,7 +26,12 @@ from rga_timm.evaluation.reports.compare import (
     format_comparison,
     match_reports,
 )
-from rga_timm.evaluation.reports.diagnosis import describe_training, diagnose, people_trained_on
+from rga_timm.evaluation.reports.diagnosis import (
+    describe_training,
+    diagnose,
+    people_trained_on,
+    same_people_trained_on,
+)
 from rga_timm.evaluation.reports.intervals import bootstrap_interval, paired_difference
 from rga_timm.evaluation.reports.report import (
     AP_CONVENTIONS,
@@ -84,6 +89,7 @@ __all__ = [
     "protocol_of",
     "read_embeddings",
     "read_stamp",
+    "same_people_trained_on",
     "save_reports",
     "verify",
 ]

@@ -72,3 +72,36 @@ def _stack_embeddings(weights: StateDict, theta_key: str) -> Tensor:
         raise ValueError(f"the checkpoint lacks {', '.join(missing)}")
     parts = [weights[key] for key in keys]
     return torch.cat(parts) if parts[0].ndim else parts[0]  # num_batches_tracked is a scalar
+
+
+def official_shapes(state: StateDict) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that the paper's code gives to the weights of one of its networks.
+
+    Args:
+        state: The state dict of the RGA ResNet that the network becomes here.
+
+    Returns:
+        All of them. ``num_batches_tracked`` may be absent from old files.
+    """
+    theirs = {ours: part for part, ours in _OFFICIAL_PARTS.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key, value in state.items():
+        shape = tuple(value.shape)
+        match = re.match(r"layer(\d)\.rga\.(spatial|channel)\.(.+)\.([^.]+)$", key)
+        if match is None:
+            ours, _, name = key.rpartition(".")
+            part = {"fc": "cls", "neck": "feat_bn"}.get(ours, f"backbone.{ours}")
+            shapes[f"{part}.{name}"] = shape
+            continue
+        stage, kind, ours, name = match.groups()
+        prefix = f"backbone.rga_att{stage}"
+        if ours in theirs:
+            shapes[f"{prefix}.{theirs[ours].format(kind)}.{name}"] = shape
+            continue
+        index = 0 if ours == "embed" else 1
+        for part in ("theta", "phi", "gx"):  # stacked here
+            third = (shape[0] // 3, *shape[1:]) if shape else ()
+            shapes[f"{prefix}.{part}_{kind}.{index}.{name}"] = third
+    if "feat_bn.weight" in shapes:
+        shapes["feat_bn.bias"] = shapes["feat_bn.weight"]  # frozen at 0; here there is none
+    return shapes

@@ -69,6 +69,29 @@ def describe_training(splits: ReidSplits) -> dict[str, Any]:
     return {**splits.describe(), "train_pids": pids if splits.same_numbering else None}
 
 
+def same_people_trained_on(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two models were trained on the same people, so that their labels mean the same.
+
+    Args:
+        a: what one of them says that it was trained on, as `describe_training` writes it, in the
+            order of its labels.
+        b: what the other says. Of data sets that do not say on whom, it is not known: False.
+    """
+
+    def same(source: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        if source.get("fingerprint") and source.get("fingerprint") == other.get("fingerprint"):
+            return True
+        base, pids = _base(str(source.get("name"))), source.get("train_pids")
+        return (
+            pids is not None
+            and pids == other.get("train_pids")
+            and base == _base(str(other.get("name")))
+            and base not in _NUMBERED_BY_THEIR_LISTS
+        )
+
+    return bool(a) and len(a) == len(b) and all(map(same, a, b))
+
+
 def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]]) -> list[str]:
     """People who were trained on and are tested on.
 

@@ -27,6 +27,7 @@ from rga_timm.evaluation.reports.diagnosis import (
     crowded_similarities,
     effective_rank,
     people_trained_on,
+    same_people_trained_on,
     uncounted_queries,
 )
 
@@ -111,6 +112,31 @@ def test_a_model_that_does_not_say_on_whom_it_was_trained_is_told_of() -> None:
 
 
 # Queries that do not count
+
+
+def test_the_same_people_are_recognised_whatever_their_images() -> None:
+    def described(name: str, *train: int) -> list[dict[str, Any]]:
+        return [describe_training(splits(name, train=train))]
+
+    now = described("x:split=1", 1, 2, 3)
+    assert same_people_trained_on(now, now)
+    assert same_people_trained_on(described("x:split=2", 3, 2, 2, 1), now)
+    assert not same_people_trained_on(described("x:split=1", 1, 2, 4), now)
+    assert not same_people_trained_on(described("y", 1, 2, 3, 3), now)
+    assert not same_people_trained_on([{"name": "x:split=1"}], now)
+    assert not same_people_trained_on([], [])
+    # Labels follow the order of the data sets.
+    other = described("y", 7)
+    assert same_people_trained_on(now + other, now + other)
+    assert not same_people_trained_on(other + now, now + other)
+    assert not same_people_trained_on(now, now + other)
+
+
+@pytest.mark.parametrize("name", ["folder", "table", "hf:repo=x"])
+def test_users_own_people_are_the_same_only_in_the_same_images(name: str) -> None:
+    now = [describe_training(splits(name, train=(1, 2, 3)))]
+    assert same_people_trained_on(now, now)
+    assert not same_people_trained_on([describe_training(splits(name, train=(1, 2, 3, 3)))], now)
 
 
 def test_queries_without_a_match_are_counted_by_reason() -> None:
