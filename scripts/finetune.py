@@ -52,7 +52,7 @@ from rga_timm.evaluation import (
     load_reports,
     save_reports,
 )
-from rga_timm.hub import save_pretrained
+from rga_timm.hub import code_version, save_pretrained
 from rga_timm.losses import ReidLoss
 from rga_timm.task import ReidTask
 
@@ -336,6 +336,7 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data, star
         },
         **({"started_from": start.record} if start.record else {}),
         "trained_on": start.trained_on_with(data.trained_on),
+        "code_version": code_version(),
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }

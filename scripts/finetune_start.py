@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from model_options import classifier_width, hash_file, read_model_folder
+from model_options import classifier_width, read_model_folder
 from timm.models import load_model_config_from_hf
 from timm.models._hub import download_from_hf
 
 from rga_timm.data import ReidSplits
 from rga_timm.evaluation import people_trained_on, same_people_trained_on
-from rga_timm.hub import read_reid, takes_img_size
+from rga_timm.hub import read_reid, sha256_of, takes_img_size
 
 _logger = logging.getLogger("finetune")
 
@@ -67,7 +67,14 @@ def read_start(args: argparse.Namespace) -> Start:
         if args.pretrained_path:
             return Start(args.model, classifier_width(args.model, Path(args.pretrained_path)))
         cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-        return Start(args.model, cfg.num_classes or 0 if cfg and args.pretrained else 0)
+        if not args.pretrained:
+            return Start(args.model)
+        reid = read_reid(args.model)  # of a tag of this project
+        return Start(
+            args.model,
+            (cfg.num_classes or 0) if cfg else 0,
+            trained_on=reid.get("trained_on") or (),
+        )
 
     if source == "local-dir":
         config = read_model_folder(name)
@@ -101,7 +108,7 @@ def _hash_weights_file(source: str, name: str) -> str | None:
         file = Path(name, "model.safetensors")
         if source == "hf-hub":
             file = Path(download_from_hf(name, file.name))
-        return hash_file(file)
+        return sha256_of(file)
     except OSError:
         return None
 

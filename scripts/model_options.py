@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 from datetime import timedelta
@@ -206,15 +205,6 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
     elif not any(Path(folder).glob("*.safetensors")) and not any(Path(folder).glob("*.bin")):
         raise ValueError(f"there are no weights in {folder}: {weights} is missing")
     return config
-
-
-def hash_file(file: Path) -> str:
-    """SHA-256 of a file: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Module:

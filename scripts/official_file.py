@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_options import hash_file
 from torch import Tensor
 
+from rga_timm.hub import sha256_of
 from rga_timm.models._official import official_shapes
 
 # Blocks of the four stages. The paper's code has ResNet-50 alone; others have extended it.
@@ -122,7 +122,7 @@ def read_official_file(path: Path) -> OfficialFile:
     if broken:
         raise ValueError(f"{path} has weights that are not finite: {_some(broken)}")
     epoch = content.get("epoch")
-    return OfficialFile(path, hash_file(path), weights, epoch if type(epoch) is int else None)
+    return OfficialFile(path, sha256_of(path), weights, epoch if type(epoch) is int else None)
 
 
 def _load(path: Path) -> Any:

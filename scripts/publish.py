@@ -29,8 +29,13 @@ from publish_evaluate import evaluate_to_publish
 
 from rga_timm.data import ReidSplits
 from rga_timm.evaluation import check_testable, format_table
-from rga_timm.hub import check_checkpoint, list_in_manifest, pack_checkpoint, push_checkpoint
-from rga_timm.hub.code_version import code_version
+from rga_timm.hub import (
+    check_checkpoint,
+    code_version,
+    list_in_manifest,
+    pack_checkpoint,
+    push_checkpoint,
+)
 from rga_timm.hub.licences import licence_of
 from rga_timm.models._weights import HUB_ORGANISATION
 
@@ -163,14 +168,15 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     """Evaluate a model as it will be stored, and write its folder and its entry in the manifest."""
     source, run = model_folder(args.source), args.source
     reid = config["reid"]
-    trained_on = [one["name"] for one in reid.get("trained_on", ())]
-    default_tag = "_".join(name.replace(":", "-") for name in trained_on)
+    trained_on = reid.get("trained_on", ())
+    in_the_end = [one["name"] for one in trained_on if not one.get("earlier")]
+    default_tag = "_".join(name.replace(":", "-") for name in in_the_end)
     name = args.name or reid.get("name") or f"{config['architecture']}.{default_tag}"
     if name.partition(".")[0] != config["architecture"] or not name.partition(".")[2]:
         raise ValueError(
             f"--name {name}: a {config['architecture']} is {config['architecture']}.TAG"
         )
-    licence = args.license or reid.get("license") or licence_of(trained_on)
+    licence = args.license or reid.get("license") or licence_of(one["name"] for one in trained_on)
 
     # The model as it will be found again
     options = {} if args.keep_classifier else {"num_classes": 0}
@@ -185,7 +191,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
             batch_size=args.batch_size,
             num_workers=args.workers,
             device=args.device,
-            trained_on=reid.get("trained_on", ()),
+            trained_on=trained_on,
         )
         print(format_table(reports), note, sep="\n\n")
         reid |= reports[0].to_dict()
@@ -204,7 +210,8 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     if note:
         reid["precision_note"] = note
     with tempfile.TemporaryDirectory() as scratch:
-        extra = {file.name: file for file in (*args.extra, *extra_files(run, Path(scratch)))}
+        extra_of_run = extra_files(run, reid, Path(scratch))
+        extra = {file.name: file for file in (*extra_of_run, *args.extra)}
         folder = pack_checkpoint(
             model.cpu(),
             args.weights / name,
@@ -237,11 +244,12 @@ def read_test_sets(
     return test_sets
 
 
-def extra_files(run: Path, scratch: Path) -> list[Path]:
+def extra_files(run: Path, reid: dict[str, Any], scratch: Path) -> list[Path]:
     """What a run, or a packed folder, has to tell of the training."""
     if (run / "args.yaml").is_file():
         options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         recipe = {key: value for key, value in options.items() if key not in PRIVATE}
+        recipe["model"] = reid["options"]["model"]  # without a path, if it was a folder
         (scratch / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         return [scratch / "recipe.yaml", *run.glob("summary.csv"), *run.glob("*.png")]
     return [path for path in run.iterdir() if path.suffix in (".yaml", ".csv", ".png")]

@@ -1,13 +1,14 @@
 """Checkpoints in the Hugging Face Hub's layout: packed, described, checked, listed, published."""
 
 from rga_timm.hub.card import format_card
+from rga_timm.hub.code_version import code_version
 from rga_timm.hub.folder import MAX_BYTES, check_checkpoint, pack_checkpoint
 from rga_timm.hub.golden import golden_embedding, golden_image
 from rga_timm.hub.listing import CheckpointTable, ListedCheckpoint, list_checkpoints
 from rga_timm.hub.manifest import check_manifest, list_in_manifest
 from rga_timm.hub.pretrained import read_reid, save_pretrained, takes_img_size
 from rga_timm.hub.push import push_checkpoint
-from rga_timm.models._weights import WeightsNotFoundError, read_manifest, weights_folder
+from rga_timm.models._weights import WeightsNotFoundError, read_manifest, sha256_of, weights_folder
 
 __all__ = [
     "MAX_BYTES",
@@ -16,6 +17,7 @@ __all__ = [
     "WeightsNotFoundError",
     "check_checkpoint",
     "check_manifest",
+    "code_version",
     "format_card",
     "golden_embedding",
     "golden_image",
@@ -26,6 +28,7 @@ __all__ = [
     "read_manifest",
     "read_reid",
     "save_pretrained",
+    "sha256_of",
     "takes_img_size",
     "weights_folder",
 ]

@@ -189,8 +189,17 @@ def _training(reid: Mapping[str, Any]) -> str:
     for source in reid["trained_on"]:
         train = source.get("train")
         count = f": {train['images']:,} images of {train['ids']:,} people" if train else ""
-        lines.append(f"- {source['name']}{count}")
+        earlier = ", by the checkpoint that it started from" if source.get("earlier") else ""
+        lines.append(f"- {source['name']}{count}{earlier}")
     text = "\n".join(lines)
+    if start := reid.get("started_from"):
+        named = start.get("repository") or start.get("name") or start["architecture"]
+        text += f"\n\nStarted from {named}, weights with SHA-256 `{start.get('sha256')}`."
+    if converted := reid.get("converted_from"):
+        text += (
+            f"\n\nConverted from `{converted['file']}` of {converted['code']}, SHA-256 "
+            f"`{converted['sha256']}`."
+        )
     for note in (reid.get("note"), reid.get("precision_note")):
         if note:
             text += f"\n\n{note}"
@@ -201,7 +210,8 @@ def _training(reid: Mapping[str, Any]) -> str:
 
 
 def _names(reid: Mapping[str, Any]) -> list[str]:
-    return [source["name"] for source in reid["trained_on"]]
+    """What it was trained on in the end."""
+    return [source["name"] for source in reid["trained_on"] if not source.get("earlier")]
 
 
 def _and(names: list[str]) -> str:

@@ -21,12 +21,12 @@ from torch import Tensor
 from rga_timm.hub.card import format_card
 from rga_timm.hub.golden import check_golden, golden_embedding
 from rga_timm.hub.pretrained import save_pretrained
-from rga_timm.models._weights import WEIGHTS_FILE
+from rga_timm.models._weights import CONFIG_FILE, WEIGHTS_FILE
 
 # What a repository on the Hub, and a clone, can carry without large-file storage of their own.
 MAX_BYTES = 64 * 2**20
 
-CARD_FILE, CONFIG_FILE = "README.md", "config.json"
+CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 # Beside those: recipes, logs, plots. Nothing that runs or unpacks anything when it is read.
 EXTRA_SUFFIXES = (".yaml", ".csv", ".png", ".json", ".md")
@@ -106,6 +106,11 @@ def pack_checkpoint(
             weights = {k: v.cpu().contiguous() for k, v in halve(model.state_dict()).items()}
             save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
         config = _read_config(new)
+        # These were of the weights that the training began with.
+        tag = reid["name"].partition(".")[2]
+        config["pretrained_cfg"] |= {"tag": tag, "license": reid["license"]}
+        config["pretrained_cfg"].pop("origin_url", None)
+        _write_json(config, new / CONFIG_FILE)
         # Of what is read back, not of what was given.
         config["reid"]["golden_embedding"] = golden_embedding(_load(new))
         _write_json(config, new / CONFIG_FILE)

@@ -4,8 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rga_timm.hub.folder import CONFIG_FILE, check_checkpoint
-from rga_timm.models._weights import MANIFEST_FILE, WEIGHTS_FILE, read_manifest, sha256_of
+from rga_timm.hub.folder import check_checkpoint
+from rga_timm.models._weights import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    read_manifest,
+    sha256_of,
+)
 
 
 def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:

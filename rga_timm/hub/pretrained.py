@@ -14,6 +14,8 @@ from timm.models._hub import (
     save_for_hf,
 )
 
+from rga_timm.models._weights import config_of_tag
+
 # What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
 _MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
 
@@ -69,12 +71,16 @@ def read_reid(model_name: str) -> dict[str, Any]:
         model_name: As :func:`timm.create_model` takes it.
 
     Returns:
-        The ``reid`` section of its config; empty where there is none, as of a plain timm name.
+        The ``reid`` section of its config; empty where there is none, as of ImageNet weights, and
+        where a tag's config cannot be had.
     """
     source, name = parse_model_name(model_name)
-    if source is None:
+    if source == "hf-hub":
+        path: str | Path | None = download_from_hf(name, "config.json")
+    else:
+        path = f"{name}/config.json" if source else config_of_tag(name)
+    if path is None:
         return {}
-    path = download_from_hf(name, "config.json") if source == "hf-hub" else f"{name}/config.json"
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     return dict(config.get("reid") or {})
 

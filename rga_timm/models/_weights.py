@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import hf_split
 
 _logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ HUB_ORGANISATION = os.environ.get("RGA_TIMM_HUB_ORG") or "rga-timm"
 
 WEIGHTS_VARIABLE = "RGA_TIMM_WEIGHTS"
 WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
 
 _PACKAGE = Path(__file__).parents[1]
@@ -188,6 +189,33 @@ def hub_weights(name: str, repository: str, cache_dir: str | Path | None = None)
     )
 
 
+def config_of_tag(name: str) -> Path | None:
+    """The ``config.json`` of a tag, where its weights come from.
+
+    Args:
+        name: A model's name in timm, with its tag or for its default one.
+
+    Returns:
+        The file; None of what is no checkpoint of this project, or where it cannot be had.
+    """
+    cfg = get_pretrained_cfg(name, allow_unregistered=True)
+    if cfg is None:
+        return None
+    name = f"{name.partition('.')[0]}.{cfg.tag}"
+    folder = weights_folder()
+    if folder and (folder / name / WEIGHTS_FILE).is_file():
+        local = folder / name / CONFIG_FILE
+        return local if local.is_file() else None
+    repo_id, revision = hf_split(cfg.hf_hub_id or "")
+    if not repo_id.startswith(f"{HUB_ORGANISATION}/"):
+        return None
+    try:
+        return Path(hf_hub_download(repo_id, CONFIG_FILE, revision=revision))
+    except Exception as error:  # as for the weights
+        _logger.warning("The records of %s could not be read: %s", name, error)
+        return None
+
+
 def both_ways(name: str, source: str, error: Exception) -> str:
     """Say that weights are not to be had, and both ways in which they could be.
 
@@ -211,7 +239,7 @@ def both_ways(name: str, source: str, error: Exception) -> str:
 
 def _cfg_beside(weights: Path) -> dict[str, Any]:
     """What the config beside a weights file says of its images."""
-    file = weights.with_name("config.json")
+    file = weights.with_name(CONFIG_FILE)
     if not file.is_file():  # plain weights of a backbone
         return {}
     cfg: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("pretrained_cfg", {})
