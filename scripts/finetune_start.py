@@ -70,11 +70,9 @@ def read_start(args: argparse.Namespace) -> Start:
         if not args.pretrained:
             return Start(args.model)
         reid = read_reid(args.model)  # of a tag of this project
-        return Start(
-            args.model,
-            (cfg.num_classes or 0) if cfg else 0,
-            trained_on=reid.get("trained_on") or (),
-        )
+        known = {"architecture": cfg.architecture, "name": reid["name"]} if cfg and reid else None
+        num_classes = (cfg.num_classes or 0) if cfg else 0
+        return Start(args.model, num_classes, {}, reid.get("trained_on") or (), known)
 
     if source == "local-dir":
         config = read_model_folder(name)

@@ -5,22 +5,17 @@ from typing import Any
 
 import timm
 import torch
+from models.random_weights import scramble
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from rga_timm.evaluation import Protocol, Report
 from rga_timm.hub import pack_checkpoint
 
 
 def make_model(name: str = "test_rga_resnet", seed: int = 0, **kwargs: Any) -> nn.Module:
-    """A model in evaluation mode whose batch norms are not the identity."""
-    torch.manual_seed(seed)
-    model = timm.create_model(name, **kwargs).eval()
-    for m in model.modules():
-        if isinstance(m, _BatchNorm):
-            m.running_mean.uniform_(-0.2, 0.2)
-            m.running_var.uniform_(0.5, 1.5)
-    return model
+    """A model in evaluation mode, with weights as if trained."""
+    torch.manual_seed(0)
+    return scramble(timm.create_model(name, **kwargs), seed).eval()
 
 
 def make_report(name: str, mean_average_precision: float = 0.5, **protocol: Any) -> Report:

@@ -194,7 +194,8 @@ def _training(reid: Mapping[str, Any]) -> str:
     text = "\n".join(lines)
     if start := reid.get("started_from"):
         named = start.get("repository") or start.get("name") or start["architecture"]
-        text += f"\n\nStarted from {named}, weights with SHA-256 `{start.get('sha256')}`."
+        weights = f", weights with SHA-256 `{start['sha256']}`" if start.get("sha256") else ""
+        text += f"\n\nStarted from {named}{weights}."
     if converted := reid.get("converted_from"):
         text += (
             f"\n\nConverted from `{converted['file']}` of {converted['code']}, SHA-256 "

@@ -82,6 +82,25 @@ def test_card_follows_from_the_config_alone(folder, monkeypatch):
     assert format_card(config, size) == (folder / "README.md").read_text()
 
 
+def test_card_tells_what_came_before(tmp_path):
+    sources = [
+        {"name": "cuhk03", "train": {"images": 50, "ids": 8, "cameras": 2}},
+        {"name": "market1501", "train": {"images": 40, "ids": 10, "cameras": 2}, "earlier": True},
+    ]
+    start = {"architecture": "test_rga_resnet", "repository": "someone/first", "sha256": "a1"}
+    folder = make_checkpoint(tmp_path, NAME, trained_on=sources, started_from=start)
+    text = (folder / "README.md").read_text()
+    assert "trained on cuhk03." in text
+    assert "- market1501: 40 images of 10 people, by the checkpoint that it started from" in text
+    assert "Started from someone/first, weights with SHA-256 `a1`." in text
+
+
+def test_card_of_a_converted_checkpoint_says_from_what(tmp_path):
+    source = {"code": "https://example.org/code", "file": "a.pth.tar", "sha256": "b2"}
+    text = (make_checkpoint(tmp_path, NAME, converted_from=source) / "README.md").read_text()
+    assert "Converted from `a.pth.tar` of https://example.org/code, SHA-256 `b2`." in text
+
+
 def test_notes_on_training_and_precision_are_in_it(tmp_path):
     notes = {"note": "In two stages.", "precision_note": "Stored in float16: it changes nothing."}
     text = (make_checkpoint(tmp_path, NAME, **notes) / "README.md").read_text()

@@ -61,6 +61,15 @@ def test_values_beyond_float16_are_refused():
     assert kept["count"].dtype == torch.int64
 
 
+def test_config_names_tag_and_licence_of_the_checkpoint_not_of_its_backbone(tmp_path):
+    model = make_model()
+    model.pretrained_cfg |= {"tag": "a1_in1k", "license": "mit", "origin_url": "https://x.org"}
+    folder = pack_checkpoint(model, tmp_path / NAME, reid=make_records(NAME))
+    cfg = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    assert (cfg["tag"], cfg["license"]) == ("market1501", "research-use-only")
+    assert "origin_url" not in cfg
+
+
 def test_packing_replaces_what_lay_there_and_adds_files(tmp_path, folder):
     (folder / "stale.csv").write_text("old")
     recipe = tmp_path / "x.yaml"

@@ -10,7 +10,7 @@ import torch
 from hub_cache import put_into_hub_cache
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.hub import WeightsNotFoundError, list_in_manifest, save_pretrained
+from rga_timm.hub import WeightsNotFoundError, list_in_manifest, read_reid, save_pretrained
 from rga_timm.models import _weights
 
 TAG = "test_rga_resnet.pedestrians"
@@ -153,6 +153,21 @@ def test_file_that_the_caller_names_is_taken_instead(weights):
 def test_untrained_models_need_no_weights(weights):
     timm.create_model(TAG)
     timm.create_model("rga_resnet18")
+
+
+def test_records_of_a_tag_are_read_where_its_weights_come_from(weights, monkeypatch, caplog):
+    assert read_reid(TAG) == {}  # neither here nor there
+    assert "The records of test_rga_resnet.pedestrians could not be read" in caplog.text
+    monkeypatch.setattr(_weights, "hf_hub_download", lambda _, name, **o: str(SHIPPED / TAG / name))
+    assert read_reid(TAG)["name"] == TAG
+    recorded = {"trained_on": [{"name": "mine"}]}
+    save_pretrained(timm.create_model("test_rga_resnet"), weights / TAG, reid=recorded)
+    assert read_reid(TAG) == recorded
+
+
+@pytest.mark.parametrize("name", ["resnet18", "rga_resnet18", "test_rga_resnet", "no_model"])
+def test_other_names_have_no_records(weights, name):
+    assert read_reid(name) == {}
 
 
 def test_organisation_stands_in_one_place():

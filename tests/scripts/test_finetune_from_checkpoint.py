@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from rga_timm.data import create_dataset
 from rga_timm.evaluation import describe_training
-from rga_timm.hub import read_reid, save_pretrained
+from rga_timm.hub import read_reid, save_pretrained, weights_folder
 
 # A rate so small that weights stay what they were; their batch norms' statistics with --freeze-bn.
 STILL = ["--pretrained", "--lr", "1e-30", "--min-lr", "0", "--opt", "sgd", "--weight-decay", "0"]
@@ -50,7 +50,7 @@ def assert_started_from(run: Path, folder: Path, *new: str) -> None:
     assert {k for k in start.keys() | end.keys() if k.startswith(new)} == set(new)
     for key, value in start.items():
         if key not in new:
-            torch.testing.assert_close(end[key], value, rtol=0, atol=0, msg=key)
+            torch.testing.assert_close(end[key], value.to(end[key].dtype), rtol=0, atol=0, msg=key)
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> int:
@@ -307,6 +307,21 @@ def test_tags_that_cannot_be_meant_are_refused(
     with pytest.raises(SystemExit):
         parse_args(["--dataset", "market1501", *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_a_run_starts_from_a_checkpoint_of_the_zoo(
+    options: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "test_rga_resnet.pedestrians"
+    start = ["--model", "test_rga_resnet", "--pretrained-tag", "pedestrians"]
+    with caplog.at_level(logging.INFO):
+        run = finetune.main([*options, *STILL, *start])
+    assert_started_from(run, weights_folder() / name, "fc.weight")
+    assert said(caplog, "The classifier of 6 identities is new.") == 1
+    reid = read_reid(f"local-dir:{run / 'model'}")
+    assert reid["started_from"] == {"architecture": "test_rga_resnet", "name": name}
+    sources = [(one["name"], one.get("earlier", False)) for one in reid["trained_on"]]
+    assert sources == [("market1501", False), ("pedestrians", True)]
 
 
 # Folders and files that hold no model.
