@@ -7,7 +7,6 @@ from rga_timm.explain import relations_of
 from rga_timm.layers import RGA
 from rga_timm.layers.materialized import materialize
 
-
 NEAR = {"rtol": 1e-4, "atol": 1e-4}  # float32 sums of large numbers, in another order
 
 
