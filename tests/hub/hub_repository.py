@@ -1,4 +1,4 @@
-"""Git repositories as the Hugging Face Hub keeps them: weights in Git LFS, the rest as plain blobs."""
+"""Git repositories as the Hugging Face Hub keeps them: weights in Git LFS, the rest as blobs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class HubRepository:
     def refs(self) -> dict[str, str]:
         """The commits by the full names of branches and tags."""
         lines = self._git("for-each-ref", "--format=%(refname) %(objectname)").splitlines()
-        return {name: commit for name, commit in map(str.split, lines)}
+        return dict(line.split() for line in lines)
 
     def resolve(self, revision: str) -> str | None:
         """The commit of a branch, tag or commit; None if there is none."""

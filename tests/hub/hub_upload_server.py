@@ -32,7 +32,7 @@ _REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 _REV = r"(?P<rev>[^/]+)"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **content: Any) -> None:
@@ -93,16 +93,16 @@ class HubUploadServer:
             for pattern, status in self.fail_at.items():
                 if re.search(pattern, request):
                     del self.fail_at[pattern]
-                    raise Refused(status, "out of order")
+                    raise RefusedError(status, "out of order")
             token = headers.get("Authorization", "").removeprefix("Bearer ")
             if token and token not in _USERS:
-                raise Refused(401, "Invalid credentials in Authorization header")
+                raise RefusedError(401, "Invalid credentials in Authorization header")
             for wanted, pattern, function in _ROUTES:
                 if wanted == method and (match := re.fullmatch(pattern, path)):
                     query = {k: v[0] for k, v in parse_qs(urlsplit(target).query).items()}
                     call = _Call(self, token, body, query, **match.groupdict())
                     return function(call)
-        raise Refused(404, f"no such page: {request}")
+        raise RefusedError(404, f"no such page: {request}")
 
 
 class _Call:
@@ -128,37 +128,37 @@ class _Call:
 
     def check_writable(self, namespace: str) -> None:
         if not self.token:
-            raise Refused(401, "Invalid username or password.")
+            raise RefusedError(401, "Invalid username or password.")
         if namespace not in _WRITABLE[self.token]:
-            raise Refused(403, f"You don't have the rights to write under {namespace!r}")
+            raise RefusedError(403, f"You don't have the rights to write under {namespace!r}")
 
     def check_repo(self, write: bool = False) -> None:
         if not self.git.exists():
-            raise Refused(404, "Repository not found", "RepoNotFound")
+            raise RefusedError(404, "Repository not found", "RepoNotFound")
         if write:
             self.check_writable(self.repo.split("/")[0])
 
     def commit(self) -> str:
         self.check_repo()
         if not (commit := self.git.resolve(self.rev)):
-            raise Refused(404, f"Invalid rev id: {self.rev}", "RevisionNotFound")
+            raise RefusedError(404, f"Invalid rev id: {self.rev}", "RevisionNotFound")
         return commit
 
 
 def _whoami(call: _Call) -> Any:
     if not call.token:
-        raise Refused(401, "Invalid username or password.")
+        raise RefusedError(401, "Invalid username or password.")
     return {"type": "user", **_USERS[call.token]}
 
 
 def _create_repo(call: _Call) -> Any:
     asked = call.json
-    namespace = asked["organization"] or _USERS[call.token]["name"]
+    namespace = asked["organization"]
     call.check_writable(namespace)
     repo = f"{namespace}/{asked['name']}"
     git, url = call.hub.repository(repo), {"url": f"{call.hub.url}/{repo}"}
     if git.exists():
-        raise Refused(409, "You already created this model repo", **url)
+        raise RefusedError(409, "You already created this model repo", **url)
     git.create()
     git.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, message="initial commit")
     private = asked.get("private", asked.get("visibility") == "private")
@@ -199,7 +199,7 @@ def _lfs_batch(call: _Call) -> Any:
 
 def _lfs_put(call: _Call) -> Any:
     if hashlib.sha256(call.body).hexdigest() != call.name:
-        raise Refused(400, "the content is not what was announced")
+        raise RefusedError(400, "the content is not what was announced")
     call.git.store_pointer(call.body)
     return {}
 
@@ -219,7 +219,7 @@ def _commit(call: _Call) -> Any:
         files[file["path"]] = call.git.lfs_object(file["oid"]).read_bytes()
     message = values.pop("header")[0]["summary"]
     if values:
-        raise Refused(400, f"operations that this server does not know: {sorted(values)}")
+        raise RefusedError(400, f"operations that this server does not know: {sorted(values)}")
     commit = call.git.commit(files, message=message)
     url = f"{call.hub.url}/{call.repo}/commit/{commit}"
     return {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
@@ -229,7 +229,7 @@ def _tag(call: _Call) -> Any:
     call.check_repo(write=True)
     commit, tag = call.commit(), call.json["tag"]
     if f"refs/tags/{tag}" in call.git.refs():
-        raise Refused(409, f"Reference already exists: {tag}")
+        raise RefusedError(409, f"Reference already exists: {tag}")
     call.git.tag(tag, commit)
     return {}
 
@@ -261,7 +261,7 @@ def _model_info(call: _Call) -> Any:
 def _file(call: _Call) -> Any:
     commit = call.commit()
     if not (file := call.git.files(commit).get(call.name)):
-        raise Refused(404, "Entry not found", "EntryNotFound")
+        raise RefusedError(404, "Entry not found", "EntryNotFound")
     headers = {"X-Repo-Commit": commit, "ETag": f'"{file.sha256 or file.blob}"'}
     return call.git.content(file), headers
 
@@ -293,7 +293,7 @@ def _add_to_collection(call: _Call) -> Any:
     collection, item = call.hub.collections[call.name], call.json["item"]
     call.check_writable(collection["owner"]["name"])
     if any(there["id"] == item["id"] for there in collection["items"]):
-        raise Refused(409, "Item already in collection")
+        raise RefusedError(409, "Item already in collection")
     collection["items"].append({"_id": item["id"], **item, "position": len(collection["items"])})
     return collection
 
@@ -330,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {}
         try:
             status, content = 200, self.hub.answer(self.command, self.path, self.headers, body)
-        except Refused as refused:
+        except RefusedError as refused:
             status, content = refused.status, refused.content
             headers = {"X-Error-Message": refused.message}
             if refused.code:
