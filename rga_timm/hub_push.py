@@ -53,7 +53,7 @@ def push(
             ``'manual'``: whom the owner chooses. It holds before the first file is there; None
             leaves the repository as it is.
         collection: The title of a collection of OWNER to add the repository to, which is made if
-            it does not exist.
+            it does not exist, as private as the repository.
         commit_message: Its first line.
         token: Of a user who may write to the repository; by default the one of ``hf auth login`` or
             ``HF_TOKEN``.
@@ -87,19 +87,20 @@ def push(
         user = api.whoami()["name"]
     with _explained(f"making the repository {repo_id} as {user}"):
         url = api.create_repo(repo_id, private=private, exist_ok=True)
+    with _explained(f"reading the tags of {repo_id} as {user}"):
+        tagged = revision_tag is not None and _is_tagged(api, repo_id, revision_tag, files)
     with _explained(f"changing the settings of {repo_id} as {user}"):
-        # A repository that was there before has its own. Neither may come after the files.
+        # A repository that was there before has its own, which must not come after the files.
         if private and not api.model_info(repo_id).private:
             api.update_repo_settings(repo_id, private=True)
         if gated:
             api.update_repo_settings(repo_id, gated=gated)
     with _explained(f"uploading to {repo_id} as {user}"):
-        if not (revision_tag and _is_tagged(api, repo_id, revision_tag, files)):
-            # Patterns of a fixed list of plain names, so that a file which appears meanwhile stays.
+        if not tagged:
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
-                allow_patterns=[file.name for file in files],
+                allow_patterns=[file.name for file in files],  # what was checked, and no more
                 commit_message=commit_message or f"Upload {name}",
             )
             if revision_tag:
@@ -189,25 +190,27 @@ def _explained(doing: str) -> Iterator[None]:
     """Errors of the Hub as Python's own, in one line: what was being done, and what to do now."""
     try:
         yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        reason = error.server_message or str(error).partition("\n")[0]
-        if status == 401:
-            raise PermissionError(
-                f"{doing}: the token is not valid ({reason}). Make one that may write at "
-                "https://huggingface.co/settings/tokens, and log in by `hf auth login`"
-            ) from error
-        if status == 403:
-            raise PermissionError(
-                f"{doing}: no right to do that ({reason}). The name is another's, or the token "
-                "is only for reading: https://huggingface.co/settings/tokens makes one that may "
-                "write"
-            ) from error
-        if status == 409:
-            raise FileExistsError(f"{doing}: somebody else was faster ({reason})") from error
-        raise ConnectionError(f"{doing}: the Hub answers {status}, {reason}. Try again") from error
     except _HTTPError as error:
-        raise ConnectionError(f"{doing}: the Hub cannot be reached, {error}") from error
+        response = getattr(error, "response", None)
+        if response is None:
+            raise ConnectionError(f"{doing}: the Hub cannot be reached, {error}") from error
+        reason = getattr(error, "server_message", None) or str(error).partition("\n")[0]
+        tokens = "https://huggingface.co/settings/tokens"
+        if response.status_code == 401:
+            raise PermissionError(
+                f"{doing}: the token is not valid ({reason}). Make one that may write at {tokens}, "
+                "and log in by `hf auth login`"
+            ) from error
+        if response.status_code == 403:
+            raise PermissionError(
+                f"{doing}: no right to do that ({reason}). The name is another's, or the token is "
+                f"only for reading: {tokens} makes one that may write"
+            ) from error
+        if response.status_code == 409:
+            raise FileExistsError(f"{doing}: somebody else was faster ({reason})") from error
+        raise ConnectionError(
+            f"{doing}: the Hub answers {response.status_code}, {reason}. Try again"
+        ) from error
     except RuntimeError as error:  # of the upload of a large file
         reason = f"{error} {error.__cause__ or ''}".strip().partition("\n")[0]
         raise ConnectionError(f"{doing}: {reason} Try again") from error

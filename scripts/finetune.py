@@ -33,6 +33,7 @@ import yaml
 from finetune_data import Data, check_same_data, create_batches, read_data
 from finetune_options import parse_args
 from finetune_records import open_tensorboard, record, resume
+from model_errors import model_errors
 from timm import utils
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
@@ -199,11 +200,14 @@ def create_model(args: argparse.Namespace, num_classes: int) -> Any:
     if args.drop_rate:
         options["drop_rate"] = args.drop_rate
     try:
-        if args.img_size and takes_img_size(args.model):
-            options["img_size"] = tuple(args.img_size)
-        return timm.create_model(
-            args.model, pretrained=args.pretrained or bool(args.pretrained_path), **options
-        )
+        with model_errors(args.model, args.pretrained_path):
+            if args.img_size and takes_img_size(args.model):
+                options["img_size"] = tuple(args.img_size)
+            return timm.create_model(
+                args.model, pretrained=args.pretrained or bool(args.pretrained_path), **options
+            )
+    except ValueError as error:  # damaged weights, arguments that do not fit
+        raise SystemExit(str(error)) from error
     except OSError as error:  # no network, no such repository
         raise SystemExit(
             f"the weights of {args.model} could not be had: {error}\nPass --pretrained-path FILE "

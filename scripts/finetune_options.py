@@ -13,6 +13,7 @@ import timm
 import torch
 import yaml
 from data_options import FORM, add_data_options, pair_with_folders
+from model_errors import check_described
 from timm.utils import ParseKwargs
 
 import rga_timm  # noqa: F401 - registers the models with timm
@@ -250,6 +251,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--sched plateau needs a score every epoch, which is not computed here")
     if source is None and not timm.is_model(args.model):
         parser.error(f"timm knows no model {args.model!r}; timm.list_models('*rga*') lists ours")
+    try:
+        check_described(args.model)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     if args.pretrained_path and not Path(args.pretrained_path).is_file():
         parser.error(f"there is no file {args.pretrained_path}")
     check_data(args, parser)

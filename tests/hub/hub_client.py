@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,14 +60,14 @@ class Client:
             TimeoutError: It has not ended after so many seconds, and was killed.
         """
         self._process.join(timeout)
-        if code_missing := self._process.exitcode is None:
+        if late := self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         out, err = (Path(self._folder.name, name).read_text() for name in ("out", "err"))
         code = self._process.exitcode
         self._process.close()
         self._folder.cleanup()
-        if code_missing:
+        if late:
             raise TimeoutError(f"a client did not end in {timeout} s:\n{out}\n{err}")
         return subprocess.CompletedProcess(self._arguments, code, out, err)
 
@@ -100,13 +99,4 @@ def _run(code: str, arguments: list[str], env: dict[str, str], folder: str) -> N
     sys.argv = arguments or ["client"]
     if "huggingface_hub" in sys.modules:
         raise RuntimeError("huggingface_hub was imported before its settings were known")
-    try:
-        exec(compile(code, "<client>", "exec"), {"__name__": "__client__"})
-    except SystemExit:
-        raise
-    except BaseException:
-        traceback.print_exc()
-        sys.exit(1)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    exec(compile(code, "<client>", "exec"), {"__name__": "__client__"})

@@ -260,6 +260,8 @@ def _model_info(call: _Call) -> Any:
 
 def _file(call: _Call) -> Any:
     commit = call.commit()
+    if call.hub.settings.get(call.repo, {}).get("gated") and not call.token:
+        raise RefusedError(401, "Access to this model is restricted", "GatedRepo")
     if not (file := call.git.files(commit).get(call.name)):
         raise RefusedError(404, "Entry not found", "EntryNotFound")
     headers = {"X-Repo-Commit": commit, "ETag": f'"{file.sha256 or file.blob}"'}
