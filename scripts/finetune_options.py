@@ -13,6 +13,7 @@ import timm
 import torch
 import yaml
 from data_options import FORM, add_data_options, pair_with_folders
+from model_errors import check_described
 from model_options import MODEL_HELP, read_model_folder, resolve_model
 from timm.utils import ParseKwargs
 
@@ -303,6 +304,10 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
     if source is not None and args.pretrained_path:
         parser.error(f"--model {args.model} brings its weights: no --pretrained-path")
     if source is not None:
+        try:
+            check_described(args.model)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
         return
     if not timm.is_model(name):
         parser.error(

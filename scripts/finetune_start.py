@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from model_errors import model_errors
 from model_options import classifier_width, read_model_folder
 from timm.models import load_model_config_from_hf
 from timm.models._hub import download_from_hf
@@ -131,18 +132,18 @@ def create_model(
         options["drop_rate"] = args.drop_rate
     pretrained = args.pretrained or bool(args.pretrained_path)
     try:
-        start = read_start(args)
-        if args.img_size and takes_img_size(args.model):
-            options["img_size"] = tuple(args.img_size)
-        model = timm.create_model(args.model, pretrained=pretrained, **options)
+        with model_errors(args.model, args.pretrained_path):
+            start = read_start(args)
+            if args.img_size and takes_img_size(args.model):
+                options["img_size"] = tuple(args.img_size)
+            model = timm.create_model(args.model, pretrained=pretrained, **options)
     except OSError as error:  # no network, no such repository
         raise SystemExit(
             f"the weights of {args.model} could not be had: {error}\nPass --pretrained-path FILE "
             "with weights of the backbone, or --no-pretrained to train from scratch."
         ) from error
-    except (ValueError, RuntimeError, AssertionError) as error:  # weights or sizes that do not fit
-        where = f" with the weights of {args.pretrained_path}" if args.pretrained_path else ""
-        raise SystemExit(f"{args.model} cannot be made{where}: {error}") from error
+    except ValueError as error:  # damaged weights, or weights or sizes that do not fit
+        raise SystemExit(str(error)) from error
     if pretrained:
         settle_classifier(model, num_classes, start, trained_on)
     return model, start

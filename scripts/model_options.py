@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import timm
 import torch
+from model_errors import check_described, model_errors
 from safetensors import SafetensorError, safe_open
 from timm.data import resolve_data_config
 from torch import distributed as dist
@@ -140,6 +141,11 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
             read_model_folder(name)
         except ValueError as error:
             parser.error(str(error))
+    if source == "hf-hub":
+        try:
+            check_described(args.model)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"there is no file {args.checkpoint}")
 
@@ -211,7 +217,8 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
     """The model with its weights, at the input size asked for; made with these arguments.
 
     Raises:
-        ValueError: The weights are none, or another model's; or the model does not take the size.
+        ValueError: The weights are none, damaged or another model's; or the model does not take the
+            size.
         OSError: A file cannot be read, or a repository cannot be reached.
     """
     options: dict[str, Any] = {}
@@ -224,15 +231,12 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
     elif args.no_pretrained:
         options = {"num_classes": 0}
 
-    if args.img_size and takes_img_size(args.model):
-        options["img_size"] = tuple(args.img_size)
-    options.update(model_kwargs)
     torch.manual_seed(0)  # an untrained network is the same every time
-    try:
+    with model_errors(args.model, args.checkpoint):
+        if args.img_size and takes_img_size(args.model):
+            options["img_size"] = tuple(args.img_size)
+        options.update(model_kwargs)
         return timm.create_model(args.model, pretrained=not args.no_pretrained, **options)
-    except (RuntimeError, AssertionError) as error:  # of load_state_dict, and of sizes
-        where = f" with the weights of {args.checkpoint}" if args.checkpoint else ""
-        raise ValueError(f"{args.model} cannot be made{where}: {error}") from error
 
 
 def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from rga_timm.hub.card import format_card
 from rga_timm.hub.golden import check_golden, golden_embedding
 from rga_timm.hub.pretrained import save_pretrained
+from rga_timm.hub.push import EXTRA_SUFFIXES
 from rga_timm.models._weights import CONFIG_FILE, WEIGHTS_FILE
 
 # What a repository on the Hub, and a clone, can carry without large-file storage of their own.
@@ -28,8 +29,6 @@ MAX_BYTES = 64 * 2**20
 
 CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
-# Beside those: recipes, logs, plots. Nothing that runs or unpacks anything when it is read.
-EXTRA_SUFFIXES = (".yaml", ".csv", ".png", ".json", ".md")
 
 # Of the section `reid`. A checkpoint is published with all of these.
 REQUIRED_RECORDS = (
