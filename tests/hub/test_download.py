@@ -194,7 +194,6 @@ def test_what_was_downloaded_works_offline_and_nothing_else(hub_server, folder, 
     home, name = tmp_path / "home", "hf-hub:download/offline"
     code = f"print(digest(create({name!r})))"
     online = client(hub_server.url, home, code)
-
     assert client(NOWHERE, home, code, HF_HUB_OFFLINE="1") == online
     code = f"print(error_of({name!r}).splitlines()[0])"
     (line,) = client(NOWHERE, tmp_path / "empty", code, HF_HUB_OFFLINE="1")
