@@ -49,8 +49,8 @@ def push_checkpoint(
         repo_id: OWNER/NAME of the repository, which is made if it does not exist.
         revision_tag: A tag for the commit, as ``v1``. It never moves: an existing tag must hold
             these very files, and then nothing is uploaded.
-        private: Show the repository only to those who may write to it. A repository that is private
-            already stays so.
+        private: Show the repository only to its owner and the members of an organisation. A
+            repository that is private already, or by the organisation's rule, stays so.
         gated: Hand out the files only to users who were let in, ``'auto'``: all who ask, or
             ``'manual'``: whom the owner chooses. It holds before the first file is there; None
             leaves the repository as it is.
@@ -88,7 +88,8 @@ def push_checkpoint(
     with _explained(f"logging in to {api.endpoint}"):
         user = api.whoami()["name"]
     with _explained(f"making the repository {repo_id} as {user}"):
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        # None, not False: an organisation may want its new repositories private.
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
     with _explained(f"reading the tags of {repo_id} as {user}"):
         tagged = revision_tag is not None and _is_tagged(api, repo_id, revision_tag, files)
     with _explained(f"changing the settings of {repo_id} as {user}"):

@@ -83,7 +83,7 @@ class HubServer:
         repository = self.repository(repo_id)
         if not repository.exists():
             repository.create()
-        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+        files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
         commit = repository.commit(files, message="Add files", lfs=lfs, replace=True)
         if revision_tag:
             repository.tag(revision_tag, commit)

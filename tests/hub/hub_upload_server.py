@@ -52,6 +52,7 @@ class HubUploadServer:
         requests: What was asked, as "METHOD /path".
         fail_at: Statuses by patterns of such requests: the next that matches gets it for an answer.
         settings: Of each repository: `private`, `gated`.
+        default_visibility: Of new repositories: `"public"` or `"private"`.
         collections: By slug, as the Hub describes them.
     """
 
@@ -60,6 +61,7 @@ class HubUploadServer:
         self.requests: list[str] = []
         self.fail_at: dict[str, int] = {}
         self.settings: dict[str, dict[str, Any]] = {}
+        self.default_visibility = "public"
         self.collections: dict[str, dict[str, Any]] = {}
         self._lock = Lock()
 
@@ -161,7 +163,9 @@ def _create_repo(call: _Call) -> Any:
         raise RefusedError(409, "You already created this model repo", **url)
     git.create()
     git.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, message="initial commit")
-    private = asked.get("private", asked.get("visibility") == "private")
+    # Older and newer clients; without either the organisation's rule holds.
+    private = asked.get("private", asked.get("visibility", call.hub.default_visibility))
+    private = private in (True, "private")
     call.hub.settings[repo] = {"private": private, "gated": False}
     return url
 

@@ -158,6 +158,12 @@ def test_a_public_repository_becomes_private_before_the_upload(hub, folder):
     assert hub.settings["zoo/net"]["private"]  # nothing is made public by leaving an option out
 
 
+def test_an_organisation_may_want_its_repositories_private(hub, folder):
+    hub.default_visibility = "private"
+    assert push(hub.url, folder, "zoo/net")[0] == ""
+    assert hub.settings["zoo/net"]["private"]
+
+
 def test_a_collection_is_found_by_its_title_and_owner(hub, folder):
     for repo_id in ("zoo/one", "zoo/two", "ann/three"):
         assert push(hub.url, folder, repo_id, collection="Models")[0] == ""
