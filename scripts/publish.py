@@ -110,31 +110,50 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser = get_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("timm").setLevel(logging.WARNING)  # every loading of a file
+    for library in ("timm", "httpx", "httpx2"):  # every file that is read, every request
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         folder = args.source
         config = read_config(model_folder(folder))
         if folder != model_folder(folder) or args.recorded or not is_packed(config):
             folder = pack(args, config)
-            config = read_config(folder)
         check_checkpoint(folder)
-        show(args, folder, config["reid"])
-        if args.push:
-            reid = config["reid"]
-            url = push_checkpoint(
-                folder,
-                f"{args.organisation}/{reid['name']}",
-                revision_tag=f"v{reid['version']}",
-                private=args.private,
-                gated=args.gated,
-                collection=args.collection,
-            )
-            print(f"Uploaded: {url}")
-        else:
-            print("Nothing was uploaded. --push uploads.")
+        with tempfile.TemporaryDirectory() as scratch:
+            publish(args, folder_to_upload(args, folder, Path(scratch)))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     return Path(folder)
+
+
+def folder_to_upload(args: argparse.Namespace, folder: Path, scratch: Path) -> Path:
+    """The packed folder; for another organisation than its card names, a copy that names that."""
+    config = read_config(folder)
+    if config["reid"]["repository"] == f"{args.organisation}/{config['reid']['name']}":
+        return folder
+    again = argparse.Namespace(**{**vars(args), "weights": scratch, "recorded": True})
+    again.source, again.version = folder, config["reid"]["version"]
+    again.keep_classifier = bool(config["num_classes"])
+    copy = pack(again, config)
+    check_checkpoint(copy)
+    return copy
+
+
+def publish(args: argparse.Namespace, folder: Path) -> None:
+    """Show what is to be uploaded, and upload it if that is asked for."""
+    reid = read_config(folder)["reid"]
+    show(args, folder, reid)
+    if not args.push:
+        print("Nothing was uploaded. --push uploads.")
+        return
+    url = push_checkpoint(
+        folder,
+        f"{args.organisation}/{reid['name']}",
+        revision_tag=f"v{reid['version']}",
+        private=args.private,
+        gated=args.gated,
+        collection=args.collection,
+    )
+    print(f"Uploaded: {url}")
 
 
 def model_folder(source: Path) -> Path:

@@ -158,6 +158,24 @@ def test_push_uploads_the_packed_folder_under_its_version(run, tmp_path, monkeyp
     assert "Uploaded: URL" in capsys.readouterr().out
 
 
+def test_another_organisation_gets_a_card_of_its_own(run, tmp_path, monkeypatch):
+    folder = pack(run, tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    pushed = {}
+
+    def push(folder, repo_id, **options):
+        check_checkpoint(folder)
+        pushed.update({path.name: path.read_bytes() for path in folder.iterdir()})
+        return repo_id
+
+    monkeypatch.setattr(publish, "push_checkpoint", push)
+    publish.main([str(folder), "--push", "--organisation", "someone"])
+    assert f"hf-hub:someone/{NAME}".encode() in pushed["README.md"]
+    assert pushed["model.safetensors"] == before["model.safetensors"]
+    assert pushed.keys() == before.keys()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.usefixtures("no_upload")
 def test_float16_is_left_where_it_changes_a_score(run, people, tmp_path, monkeypatch):
     monkeypatch.setattr(publish_evaluate, "MAX_CHANGE", -1.0)
