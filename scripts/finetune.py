@@ -13,7 +13,7 @@ one, the recipe is recipes/paper.yaml, and recipes/pedestrians.yaml for the embe
 A run's folder holds args.yaml, summary.csv and its curves.png, last.pth.tar and
 recovery-*.pth.tar (to resume from), model_best.pth.tar (by mAP), and at the end model/: the best
 model in the Hugging Face Hub's layout, for timm.create_model('local-dir:RUN/model',
-pretrained=True), evaluate.py and publish.py.
+pretrained=True), evaluate.py and publish.py; and report.html, a page on what it finds.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from typing import Any
 
 import torch
 import yaml
+from finetune_curves import draw_curves
 from finetune_data import Data, check_same_data, create_batches, read_data
 from finetune_options import parse_args
-from finetune_records import open_tensorboard, record, resume
+from finetune_records import open_tensorboard, record, resume, write_page_of_best
 from finetune_start import Start, create_model, exported_model_args, warn_of_people_seen
 from timm import utils
 from timm.layers import convert_sync_batchnorm
@@ -46,6 +47,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rga_timm.evaluation import (
+    Protocol,
     Report,
     evaluate_dataset,
     format_table,
@@ -176,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             if is_main:
                 record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
-            finish(args, run, task, data, start)
+            finish(args, run, task, data, start, protocol)
     except KeyboardInterrupt:
         if is_main:
             _logger.warning(
@@ -316,8 +318,15 @@ def backward(
         optimizer.step()
 
 
-def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data, start: Start) -> None:
-    """Export the best model, and say how good it is and where."""
+def finish(
+    args: argparse.Namespace,
+    run: Path,
+    task: ReidTask,
+    data: Data,
+    start: Start,
+    protocol: Protocol,
+) -> None:
+    """Export the best model, show how it fares, and say how good it is and where."""
     best = run / "model_best.pth.tar"
     if task.has_ema():
         load_task_ema_checkpoint(task, best)
@@ -352,6 +361,9 @@ def finish(args: argparse.Namespace, run: Path, task: ReidTask, data: Data, star
     print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))
     command = ["python", "scripts/evaluate.py", f"local-dir:{folder}", *data.test_options]
     print(f"\nThe best model is in {folder}. Use it:\n    {shlex.join(command)}")
+    draw_curves(run)
+    if args.page and (page := write_page_of_best(args, run, model, data, start, protocol)):
+        print(f"\nSee what it finds, and what not: open {page} in a browser.")
 
 
 if __name__ == "__main__":

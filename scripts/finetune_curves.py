@@ -2,7 +2,7 @@
 
     python scripts/finetune_curves.py output/RUN        # writes output/RUN/curves.png
 
-finetune.py draws them itself after every epoch that it tests.
+finetune.py draws them itself at the end; this is for a run that is under way.
 """
 
 from __future__ import annotations

@@ -185,6 +185,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="evaluate before training, too",
     )
     add("--eval-batch-size", type=int, default=128)
+    add(
+        "--page",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="at the end write report.html, which shows what the best model finds",
+    )
     return parser
 
 

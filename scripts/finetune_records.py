@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finetune_curves import draw_curves
+from finetune_data import Data
+from finetune_start import Start
 from timm import utils
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
-from rga_timm.evaluation import Report, save_reports
+from rga_timm.evaluation import Protocol, Report, save_reports
+from rga_timm.report_page import evaluate_to_page
 from rga_timm.task import ReidTask
 
 _logger = logging.getLogger("finetune")
@@ -104,9 +106,31 @@ def record(
         saver.save_checkpoint(epoch, reports[0].metrics["mAP"])
         if saver.best_epoch == epoch:
             save_reports(reports, run / "report.json")
-        draw_curves(run)
     else:
         saver.save_recovery(epoch)
+
+
+def write_page_of_best(
+    args: argparse.Namespace, run: Path, model: Any, data: Data, start: Start, protocol: Protocol
+) -> Path | None:
+    """Write ``report.html`` on the first test set; of one with several partitions there is none."""
+    (splits, *others), page = data.test_sets[0], run / "report.html"
+    if others:
+        return None
+    evaluate_to_page(
+        model,
+        splits,
+        protocol,
+        page,
+        name=start.name,
+        batch_size=args.eval_batch_size,
+        num_workers=args.workers,
+        device=next(model.parameters()).device,
+        channels_last=args.channels_last,
+        trained_on=start.trained_on_with(data.trained_on),
+        log_warnings=False,  # they were
+    )
+    return page
 
 
 def open_tensorboard(run: Path) -> Any:

@@ -47,6 +47,7 @@ def options(people: Path, tmp_path: Path) -> list[str]:
                 "eval_every": 1,
                 "workers": 0,
                 "device": "cpu",
+                "page": False,
             }
         )
     )

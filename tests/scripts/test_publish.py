@@ -33,7 +33,7 @@ def run(people, tmp_path_factory):
             "--dataset", "market1501", "--data-dir", str(people), "--model", "test_rga_resnet",
             "--no-pretrained", "--num-identities", "2", "--num-instances", "2", "--epochs", "2",
             "--eval-every", "1", "--workers", "0", "--device", "cpu", "--img-size", "64", "32",
-            "--output", str(output),
+            "--no-page", "--output", str(output),
         ]
     )  # fmt: skip
     return output

@@ -1,0 +1,109 @@
+"""From a model and a data set to the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
+from rga_timm.evaluation import Protocol, Report, check_testable, diagnose, hash_weights
+from rga_timm.evaluation.model import embed_as
+from rga_timm.evaluation.reports.from_features import report_features
+from rga_timm.evaluation.reports.per_query import query_ids
+from rga_timm.report_page.page import PageOptions, write_page
+
+
+def evaluate_to_page(
+    model: nn.Module,
+    splits: ReidSplits,
+    protocol: Protocol,
+    path: str | Path,
+    *,
+    name: str,
+    checkpoint: str | None = None,
+    batch_size: int = 128,
+    num_workers: int = 4,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    trained_on: Sequence[Mapping[str, Any]] = (),
+    options: PageOptions | None = None,
+    log_warnings: bool = True,
+    progress: bool = True,
+) -> tuple[Report, dict[str, Any]]:
+    """Find the queries of a data set in its gallery, and write the page that shows it.
+
+    Args:
+        model: Any timm model; of an RGA model the page shows the spatial attention.
+        splits: The data set.
+        protocol: How to test: without multi-query, query expansion and re-ranking, whose lists the
+            page does not show.
+        path: The file.
+        name: Of the model.
+        checkpoint: Where its weights are from.
+        batch_size: Images embedded at a time.
+        num_workers: Processes that read images.
+        device: Where the model runs.
+        channels_last: Run in that memory format.
+        trained_on: As of :func:`rga_timm.evaluation.evaluate_dataset`.
+        options: What is shown.
+        log_warnings: Log the report's warnings too.
+        progress: Show bars.
+
+    Returns:
+        The report, and what :func:`write_page` returns.
+
+    Raises:
+        ValueError: If the data set cannot be tested on, or the page not be written.
+    """
+    if protocol.multi_query or protocol.expansion or protocol.rerank:
+        raise ValueError("the page shows plain ranked lists: no multi-query, expansion, re-ranking")
+    check_testable([splits])
+    protocol = replace(
+        protocol, cameras=splits.has_cameras, single_gallery_shot=splits.single_gallery_shot
+    )
+    transform = eval_transform(
+        protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
+    )
+    query, gallery = (
+        embed_as(
+            protocol,
+            model,
+            create_eval_loader(reader, transform, batch_size, num_workers=num_workers),
+            device=device,
+            channels_last=channels_last,
+            progress=progress,
+        )
+        for reader in (splits.query, splits.gallery)
+    )
+    report = report_features(
+        query,
+        gallery,
+        protocol,
+        model=name,
+        checkpoint=checkpoint,
+        dataset=splits.describe(),
+        weights=hash_weights(model),
+        query_ids=query_ids(splits.query),
+        warnings=diagnose(splits, query, gallery, metric=protocol.metric, trained_on=trained_on),
+        log_warnings=log_warnings,
+        device=device,
+        progress=progress,
+    )
+    written = write_page(
+        path,
+        report,
+        splits,
+        query,
+        gallery,
+        model=model,
+        transform=transform,
+        device=device,
+        options=options,
+        progress=progress,
+    )
+    return report, written

@@ -1,0 +1,139 @@
+"""See an evaluation: one HTML file with scores, plots, and what the model finds.
+
+    python scripts/report.py local-dir:output/RUN/model --dataset market1501 --data-dir DIR
+    python scripts/report.py MODEL --output report.html --queries 90 --budget-mb 30
+    python scripts/report.py MODEL --blur-faces              # or --no-images, to be passed on
+
+The file opens from disk, in any browser, without a network. It shows the worst queries, the best,
+and some drawn at random, with their nearest gallery images, right and wrong ones marked, and the
+spatial attention of an RGA model's stages over them; the scores with all that they depend on, the
+CMC curve, the distances of pairs, rank-1 by camera; and a table of all queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_options import add_data_options, pair_with_folders, read_partitions
+from model_options import (
+    add_feature_options,
+    add_loading_options,
+    add_model_options,
+    add_run_options,
+    check_model,
+    check_output_file,
+    check_run,
+    checkpoint_name,
+    create_model,
+    positive_float,
+    positive_int,
+    preprocessing,
+)
+
+from rga_timm.evaluation import METRICS, Protocol, check_testable, format_table
+from rga_timm.hub import read_reid
+from rga_timm.report_page import PageOptions, evaluate_to_page
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_options(parser)
+    data = parser.add_argument_group("data")
+    add_data_options(data)
+    add_loading_options(data)
+    test = parser.add_argument_group("test")
+    add_feature_options(test)
+    test.add_argument(
+        "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
+    )
+    page = parser.add_argument_group("page")
+    page.add_argument(
+        "--output", type=Path, default=Path("report.html"), help="(default: %(default)s)"
+    )
+    page.add_argument(
+        "--queries", type=positive_int, default=60, help="with pictures (default: %(default)s)"
+    )
+    page.add_argument(
+        "--top", type=positive_int, default=10, help="nearest of each (default: %(default)s)"
+    )
+    page.add_argument(
+        "--budget-mb",
+        type=positive_float,
+        default=20.0,
+        metavar="MB",
+        help="size of the file; fewer queries are shown where it is not enough (default: 20)",
+    )
+    pictures = page.add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--blur-faces", action="store_true", help="blur the upper fifth of every picture"
+    )
+    pictures.add_argument("--no-images", action="store_true", help="no pictures at all")
+    add_run_options(parser.add_argument_group("run"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Write the page as the command line says; its path is returned for other programs."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    check_model(args, parser)
+    check_run(args, parser)
+    check_output_file(args.output, parser)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        (spec, folder), *others = pair_with_folders(args.dataset, args.data_dir)
+        partitions = read_partitions(spec, folder)
+        if others or len(partitions) > 1:
+            raise ValueError("a page is of one data set, and one of its partitions")
+        check_testable(partitions)
+        model = create_model(args)
+        config = preprocessing(args, model)
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+    protocol = Protocol(
+        img_size=config["input_size"][1:],
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+        feature=args.feature,
+        flip=args.flip,
+        scales=tuple(args.scales),
+        metric=args.metric,
+        amp_dtype=args.amp_dtype,
+    )
+    report, written = evaluate_to_page(
+        model,
+        partitions[0],
+        protocol,
+        args.output,
+        name=args.model,
+        checkpoint=checkpoint_name(args),
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        device=args.device,
+        channels_last=args.channels_last,
+        trained_on=read_reid(args.model).get("trained_on", ()),
+        options=PageOptions(
+            queries=args.queries,
+            top=args.top,
+            budget=args.budget_mb,
+            blur_faces=args.blur_faces,
+            no_images=args.no_images,
+        ),
+    )
+    print(format_table([report]))
+    print(
+        f"\n{args.output}: {written['queries']} queries with their nearest images, "
+        f"{written['bytes'] / 1e6:.1f} MB"
+    )
+    return args.output
+
+
+if __name__ == "__main__":
+    main()

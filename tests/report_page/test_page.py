@@ -1,0 +1,158 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from rga_timm.data import create_dataset
+from rga_timm.data.datasets.pedestrians import draw
+from rga_timm.evaluation import Embeddings, Protocol, Reranking, evaluate_dataset
+from rga_timm.report_page import PageOptions, evaluate_to_page, write_page
+from rga_timm.report_page.page import choose_queries
+
+PROTOCOL = Protocol((64, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    root = draw(
+        tmp_path_factory.mktemp("page") / "market1501",
+        train_ids=1, train_images=2, test_ids=12, gallery_images=3, distractors=5, junk=2,
+        progress=False,
+    )  # fmt: skip
+    return create_dataset("market1501", root)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return timm.create_model("test_rga_resnet.pedestrians", pretrained=True)
+
+
+def write(model, splits, path, protocol=PROTOCOL, **options):
+    report, written = evaluate_to_page(
+        model, splits, protocol, path, name="net", num_workers=0, progress=False,
+        options=PageOptions(**options),
+    )  # fmt: skip
+    text = path.read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    return report, written, text, json.loads(data)
+
+
+def test_report_is_that_of_the_evaluation(model, splits, tmp_path):
+    report, *_ = write(model, splits, tmp_path / "page.html")
+    expected = evaluate_dataset(
+        model, splits, PROTOCOL, name="net", num_workers=0, progress=False, per_query=True
+    )
+    assert report == expected
+
+
+def test_page_shows_scores_protocol_and_every_query(model, splits, tmp_path):
+    report, written, text, data = write(model, splits, tmp_path / "page.html", queries=9, top=5)
+    assert f"<dd>{100 * report.metrics['mAP']:.1f}<small>" in text
+    assert "64x32, embedding, cosine" in text
+    assert splits.fingerprint in text
+    assert [q["pid"] for q in data["queries"]] == splits.query.pids.tolist()
+    assert [q["first"] for q in data["queries"]] == report.per_query["first_match_rank"]
+    assert len(data["lists"]) == written["queries"] == 9
+    for one in data["lists"]:
+        query = data["queries"][one["query"]]
+        assert len(one["results"]) == 5
+        for result in one["results"]:
+            assert result["right"] == (result["pid"] == query["pid"])
+            assert not (result["right"] and result["camera"] == query["camera"])
+        first = query["first"]
+        rights = [i for i, result in enumerate(one["results"], 1) if result["right"]]
+        assert (rights[0] if rights else None) == (first if first <= 5 else None)
+    shown = {r["image"] for one in data["lists"] for r in one["results"]}
+    shown |= {f"q{one['query']}" for one in data["lists"]}
+    assert set(data["images"]) == shown
+    assert written["images"] == len(shown)
+    assert written["bytes"] == len(text.encode())
+
+
+def test_nothing_in_the_page_is_fetched(model, splits, tmp_path):
+    _, _, text, _ = write(model, splits, tmp_path / "page.html")
+    assert "default-src 'none'" in text
+    # Names of SVG's parts, which nobody reads.
+    allowed = ("http://www.w3.org/", "http://purl.org/dc/", "http://creativecommons.org/ns")
+    for address in re.findall(r'(?:src|href|action|srcset)\s*=\s*["\']?([^"\'\s>]+)', text):
+        assert address.startswith(("data:", "#")), address
+    assert not re.findall(r"url\((?!#)", text)
+    assert all(a.startswith(allowed) for a in re.findall(r"https?://[^\s\"'<]+", text))
+
+
+def test_names_of_files_cannot_end_the_data(model, splits, tmp_path):
+    evil = splits.query.images[0]._replace(path="</script><script>alert(1)</script>.jpg")
+    query = type(splits.query)(splits.query.root, [evil, *splits.query.images[1:]])
+    other = replace(splits, name="evil <b>", query=query)
+    rng = np.random.default_rng(0)
+
+    def features(reader):
+        values = torch.tensor(rng.normal(size=(len(reader), 4))).float()
+        return Embeddings(values, reader.pids, reader.camids)
+
+    q, g = features(query), features(splits.gallery)
+    report = evaluate_dataset(
+        model, splits, PROTOCOL, name="<i>net", num_workers=0, progress=False, per_query=True
+    )
+    path = tmp_path / "page.html"
+    write_page(path, report, other, q, g, options=PageOptions(no_images=True), progress=False)
+    text = path.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "<i>net" not in text
+    assert text.count("</script>") == 2
+
+
+def test_budget_is_kept_by_fewer_queries(model, splits, tmp_path):
+    _, full, *_ = write(model, splits, tmp_path / "full.html", queries=30)
+    budget = 0.6 * full["bytes"] / 1e6
+    _, written, text, _ = write(model, splits, tmp_path / "small.html", queries=30, budget=budget)
+    assert written["bytes"] <= budget * 1e6
+    assert 1 <= written["queries"] < full["queries"]
+    assert f"{written['queries']} queries with their" in text
+    with pytest.raises(ValueError, match="one query alone takes"):
+        write(model, splits, tmp_path / "none.html", budget=0.001)
+
+
+def test_pictures_can_be_left_out(model, splits, tmp_path):
+    _, written, text, data = write(model, splits, tmp_path / "page.html", no_images=True)
+    assert data["images"] == {}
+    assert written["images"] == 0
+    assert "data:image" not in text
+    assert "Pictures were left out." in text
+
+
+def test_models_without_attention_have_pictures_without_maps(splits, tmp_path):
+    model = timm.create_model("test_resnet", num_classes=0)
+    _, _, text, data = write(model, splits, tmp_path / "page.html", queries=3)
+    assert all(image["maps"] == [] for image in data["images"].values())
+    assert "attention of a stage" not in text
+
+
+def test_re_ranked_lists_are_refused(model, splits, tmp_path):
+    protocol = Protocol((64, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, rerank=Reranking())
+    with pytest.raises(ValueError, match="the page shows plain ranked lists"):
+        write(model, splits, tmp_path / "page.html", protocol)
+
+
+@pytest.mark.parametrize("options", [{"queries": 0}, {"top": 0}, {"budget": 0}])
+def test_options_that_leave_nothing_are_refused(options):
+    with pytest.raises(ValueError, match="a page needs one query"):
+        PageOptions(**options)
+
+
+def test_worst_best_and_drawn_queries_are_a_third_each():
+    precisions = np.array([0.5, np.nan, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.6, 0.4])
+    chosen = choose_queries(precisions, 6)
+    groups = {g: [i for i, of in chosen.items() if of == g] for g in ("worst", "best", "random")}
+    assert groups["worst"] == [2, 6]
+    assert groups["best"] == [3, 7]
+    assert len(groups["random"]) == 2
+    assert 1 not in chosen
+    assert choose_queries(precisions, 6) == chosen
+    assert len(choose_queries(precisions, 100)) == 9
+    assert choose_queries(precisions, 1) == {2: "worst"}
+    assert choose_queries(np.array([np.nan]), 5) == {}
