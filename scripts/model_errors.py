@@ -70,7 +70,8 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
-    except (RuntimeError, AssertionError, TypeError) as error:  # of weights, sizes, arguments
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        # Of weights, sizes, arguments.
         where = f" with the weights of {checkpoint}" if checkpoint else ""
         raise ValueError(f"{model} cannot be made{where}: {error}") from error
 
