@@ -16,7 +16,7 @@ from timm import utils
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
 from rga_timm.evaluation import Protocol, Report, save_reports
-from rga_timm.report_page import evaluate_to_page
+from rga_timm.report_page import evaluate_side, write_page
 from rga_timm.task import ReidTask
 
 _logger = logging.getLogger("finetune")
@@ -117,11 +117,10 @@ def write_page_of_best(
     (splits, *others), page = data.test_sets[0], run / "report.html"
     if others:
         return None
-    evaluate_to_page(
+    side = evaluate_side(
         model,
         splits,
         protocol,
-        page,
         name=start.name,
         batch_size=args.eval_batch_size,
         num_workers=args.workers,
@@ -130,6 +129,7 @@ def write_page_of_best(
         trained_on=start.trained_on_with(data.trained_on),
         log_warnings=False,  # they were
     )
+    write_page(page, splits, [side])
     return page
 
 

@@ -2,12 +2,14 @@
 
     python scripts/report.py local-dir:output/RUN/model --dataset market1501 --data-dir DIR
     python scripts/report.py MODEL --output report.html --queries 90 --budget-mb 30
+    python scripts/report.py MODEL --against OTHER           # what one finds and the other does not
     python scripts/report.py MODEL --blur-faces              # or --no-images, to be passed on
 
 The file opens from disk, in any browser, without a network. It shows the worst queries, the best,
 and some drawn at random, with their nearest gallery images, right and wrong ones marked, and the
 spatial attention of an RGA model's stages over them; the scores with all that they depend on, the
-CMC curve, the distances of pairs, rank-1 by camera; and a table of all queries.
+CMC curve, the distances of pairs, rank-1 by camera; and a table of all queries. Of two models it
+shows the queries that only the one finds, those that only the other does, and some drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_options import add_data_options, pair_with_folders, read_partitions
 from model_options import (
@@ -33,9 +36,10 @@ from model_options import (
     preprocessing,
 )
 
+from rga_timm.data import ReidSplits
 from rga_timm.evaluation import METRICS, Protocol, check_testable, format_table
 from rga_timm.hub import read_reid
-from rga_timm.report_page import PageOptions, evaluate_to_page
+from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -53,6 +57,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
     )
     page = parser.add_argument_group("page")
+    page.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="show two models side by side: the queries that one finds and the other does not. It "
+        "brings its own weights and image size",
+    )
     page.add_argument(
         "--output", type=Path, default=Path("report.html"), help="(default: %(default)s)"
     )
@@ -82,7 +92,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Write the page as the command line says; its path is returned for other programs."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    check_model(args, parser)
+    # The other model brings its own weights and image size.
+    other = argparse.Namespace(**{**vars(args), "model": args.against, "checkpoint": None})
+    other.no_pretrained, other.img_size = False, None
+    runs = [args, other] if args.against else [args]
+    for run in runs:
+        check_model(run, parser)
     check_run(args, parser)
     check_output_file(args.output, parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -92,10 +107,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if others or len(partitions) > 1:
             raise ValueError("a page is of one data set, and one of its partitions")
         check_testable(partitions)
-        model = create_model(args)
-        config = preprocessing(args, model)
+        models = [create_model(run) for run in runs]
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
+    sides = [evaluate(run, model, partitions[0]) for run, model in zip(runs, models, strict=True)]
+    options = PageOptions(args.queries, args.top, args.budget_mb, args.blur_faces, args.no_images)
+    try:
+        written = write_page(args.output, partitions[0], sides, options=options)
+    except ValueError as error:
+        parser.error(str(error))
+    print(format_table([side.report for side in sides]))
+    print(
+        f"\n{args.output}: {written['queries']} queries with their nearest images, "
+        f"{written['bytes'] / 1e6:.1f} MB"
+    )
+    return args.output
+
+
+def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Side:
+    """What the page shows of a model."""
+    config = preprocessing(args, model)
     protocol = Protocol(
         img_size=config["input_size"][1:],
         interpolation=config["interpolation"],
@@ -107,32 +138,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
         metric=args.metric,
         amp_dtype=args.amp_dtype,
     )
-    report, written = evaluate_to_page(
+    return evaluate_side(
         model,
-        partitions[0],
+        splits,
         protocol,
-        args.output,
-        name=args.model,
+        name=public_name(args.model),
         checkpoint=checkpoint_name(args),
         batch_size=args.batch_size,
         num_workers=args.workers,
         device=args.device,
         channels_last=args.channels_last,
         trained_on=read_reid(args.model).get("trained_on", ()),
-        options=PageOptions(
-            queries=args.queries,
-            top=args.top,
-            budget=args.budget_mb,
-            blur_faces=args.blur_faces,
-            no_images=args.no_images,
-        ),
     )
-    print(format_table([report]))
-    print(
-        f"\n{args.output}: {written['queries']} queries with their nearest images, "
-        f"{written['bytes'] / 1e6:.1f} MB"
-    )
-    return args.output
+
+
+def public_name(model: str) -> str:
+    """A model's name for a page that is passed on: of a folder its own name, without the path."""
+    if not model.startswith("local-dir:"):
+        return model
+    folder = Path(model.removeprefix("local-dir:")).resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
-"""From a model and a data set to the page."""
+"""From a model and a data set to what the page shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
-from rga_timm.evaluation import Protocol, Report, check_testable, diagnose, hash_weights
+from rga_timm.evaluation import Protocol, check_testable, diagnose, hash_weights
 from rga_timm.evaluation.model import embed_as
 from rga_timm.evaluation.reports.from_features import report_features
 from rga_timm.evaluation.reports.per_query import query_ids
-from rga_timm.report_page.page import PageOptions, write_page
+from rga_timm.report_page.page import Side
 
 
-def evaluate_to_page(
+def evaluate_side(
     model: nn.Module,
     splits: ReidSplits,
     protocol: Protocol,
-    path: str | Path,
     *,
     name: str,
     checkpoint: str | None = None,
@@ -31,18 +29,16 @@ def evaluate_to_page(
     device: torch.device | str = "cpu",
     channels_last: bool = False,
     trained_on: Sequence[Mapping[str, Any]] = (),
-    options: PageOptions | None = None,
     log_warnings: bool = True,
     progress: bool = True,
-) -> tuple[Report, dict[str, Any]]:
-    """Find the queries of a data set in its gallery, and write the page that shows it.
+) -> Side:
+    """Find the queries of a data set in its gallery, and keep what the page shows of it.
 
     Args:
         model: Any timm model; of an RGA model the page shows the spatial attention.
         splits: The data set.
         protocol: How to test: without multi-query, query expansion and re-ranking, whose lists the
             page does not show.
-        path: The file.
         name: Of the model.
         checkpoint: Where its weights are from.
         batch_size: Images embedded at a time.
@@ -50,15 +46,14 @@ def evaluate_to_page(
         device: Where the model runs.
         channels_last: Run in that memory format.
         trained_on: As of :func:`rga_timm.evaluation.evaluate_dataset`.
-        options: What is shown.
         log_warnings: Log the report's warnings too.
         progress: Show bars.
 
     Returns:
-        The report, and what :func:`write_page` returns.
+        The report, the features and the model, for :func:`write_page`.
 
     Raises:
-        ValueError: If the data set cannot be tested on, or the page not be written.
+        ValueError: If the data set cannot be tested on, or not in this way.
     """
     if protocol.multi_query or protocol.expansion or protocol.rerank:
         raise ValueError("the page shows plain ranked lists: no multi-query, expansion, re-ranking")
@@ -94,16 +89,4 @@ def evaluate_to_page(
         device=device,
         progress=progress,
     )
-    written = write_page(
-        path,
-        report,
-        splits,
-        query,
-        gallery,
-        model=model,
-        transform=transform,
-        device=device,
-        options=options,
-        progress=progress,
-    )
-    return report, written
+    return Side(report, query, gallery, model, transform, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 
 import numpy as np
@@ -13,15 +13,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 _INK = "#888888"  # on white and on black alike
+_CURVES = ("#3b7dd8", "#e08a1e")
 _SAME, _DIFFERENT = "#2e9e5b", "#d1495b"
 
 
-def plot_cmc(cmc: Sequence[float], ranks: int = 20) -> str:
-    """The share of queries with a match among the k nearest, over k."""
+def plot_cmc(curves: Mapping[str, Sequence[float]], ranks: int = 20) -> str:
+    """The share of queries with a match among the k nearest, over k; of one model or several."""
     figure, axes = _figure()
-    values = 100 * np.asarray(cmc[:ranks], dtype=float)
-    axes.plot(range(1, len(values) + 1), values, color="#3b7dd8", marker=".")
-    axes.set(xlabel="rank k", ylabel="queries found (%)", ylim=(min(values[0], 90) * 0.9, 101))
+    lowest = 90.0
+    for (label, cmc), colour in zip(curves.items(), _CURVES, strict=False):
+        values = 100 * np.asarray(cmc[:ranks], dtype=float)
+        axes.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=label)
+        lowest = min(lowest, values[0])
+    axes.set(xlabel="rank k", ylabel="queries found (%)", ylim=(lowest * 0.9, 101))
+    if len(curves) > 1:
+        axes.legend(labelcolor=_INK, frameon=False, loc="lower right", fontsize="small")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(figure)
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import timm
+import torch
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -9,7 +10,7 @@ from selenium.webdriver.support.ui import Select
 from rga_timm.data import create_dataset
 from rga_timm.data.datasets.pedestrians import draw
 from rga_timm.evaluation import Protocol
-from rga_timm.report_page import PageOptions, evaluate_to_page
+from rga_timm.report_page import PageOptions, evaluate_side, write_page
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +19,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The page and its report."""
+    """The page, its report, and the page of two models."""
     folder = tmp_path_factory.mktemp("page")
     root = draw(
         folder / "market1501",
@@ -27,12 +28,18 @@ def written(tmp_path_factory):
     )  # fmt: skip
     model = timm.create_model("test_rga_resnet.pedestrians", pretrained=True)
     protocol = Protocol((64, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    path = folder / "page.html"
-    report, _ = evaluate_to_page(
-        model, create_dataset("market1501", root), protocol, path, name="net", num_workers=0,
-        options=PageOptions(queries=12, top=5), progress=False,
-    )  # fmt: skip
-    return path, report
+    splits = create_dataset("market1501", root)
+    torch.manual_seed(0)
+    models = {"net": model, "untrained": timm.create_model("test_rga_resnet")}
+    sides = [
+        evaluate_side(one, splits, protocol, name=name, num_workers=0, progress=False)
+        for name, one in models.items()
+    ]
+    options = PageOptions(queries=12, top=5)
+    path, both = folder / "page.html", folder / "both.html"
+    write_page(path, splits, sides[:1], options=options, progress=False)
+    write_page(both, splits, sides, options=options, progress=False)
+    return path, sides[0].report, both
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -191,3 +198,21 @@ def test_ground_and_ink_differ_in_light_and_dark(page, scheme):
 
     assert (lightness(ground) > 200) == (scheme == "light")
     assert abs(lightness(ground) - lightness(ink)) > 150
+
+
+def test_two_models_are_compared_query_by_query(page, written):
+    page.get(written[2].as_uri())
+    width, window = page.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert width <= window
+    Select(page.find_element(By.ID, "group")).select_by_value("first")
+    assert all("A alone" in entry.text for entry in all_of(page, "#queries button"))
+    rows = all_of(page, "#list .results")
+    firsts = [row.find_elements(By.CSS_SELECTOR, "button.card")[0] for row in rows]
+    assert ["right" in card.get_attribute("class").split() for card in firsts] == [True, False]
+    labels = [label.text for label in all_of(page, "#list strong")]
+    assert labels == ["A: net", "B: untrained"]
+    press(page, "4")
+    assert len(all_of(page, "#list canvas")) == 12
+    firsts = all_of(page, "#list .results button.card")
+    firsts[5].click()  # the other model's nearest
+    assert "Rank 1" in text_of(page, "#pair")

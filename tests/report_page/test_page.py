@@ -10,8 +10,8 @@ import torch
 from rga_timm.data import create_dataset
 from rga_timm.data.datasets.pedestrians import draw
 from rga_timm.evaluation import Embeddings, Protocol, Reranking, evaluate_dataset
-from rga_timm.report_page import PageOptions, evaluate_to_page, write_page
-from rga_timm.report_page.page import choose_queries
+from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
+from rga_timm.report_page.page import choose_differing, choose_queries
 
 PROTOCOL = Protocol((64, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -31,14 +31,16 @@ def model():
     return timm.create_model("test_rga_resnet.pedestrians", pretrained=True)
 
 
+def side_of(model, splits, protocol=PROTOCOL, name="net"):
+    return evaluate_side(model, splits, protocol, name=name, num_workers=0, progress=False)
+
+
 def write(model, splits, path, protocol=PROTOCOL, **options):
-    report, written = evaluate_to_page(
-        model, splits, protocol, path, name="net", num_workers=0, progress=False,
-        options=PageOptions(**options),
-    )  # fmt: skip
+    side = side_of(model, splits, protocol)
+    written = write_page(path, splits, [side], options=PageOptions(**options), progress=False)
     text = path.read_text(encoding="utf-8")
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
-    return report, written, text, json.loads(data)
+    return side.report, written, text, json.loads(data)
 
 
 def test_report_is_that_of_the_evaluation(model, splits, tmp_path):
@@ -55,18 +57,19 @@ def test_page_shows_scores_protocol_and_every_query(model, splits, tmp_path):
     assert "64x32, embedding, cosine" in text
     assert splits.fingerprint in text
     assert [q["pid"] for q in data["queries"]] == splits.query.pids.tolist()
-    assert [q["first"] for q in data["queries"]] == report.per_query["first_match_rank"]
+    assert [q["first"][0] for q in data["queries"]] == report.per_query["first_match_rank"]
     assert len(data["lists"]) == written["queries"] == 9
     for one in data["lists"]:
         query = data["queries"][one["query"]]
-        assert len(one["results"]) == 5
-        for result in one["results"]:
+        (results,) = one["results"]
+        assert len(results) == 5
+        for result in results:
             assert result["right"] == (result["pid"] == query["pid"])
             assert not (result["right"] and result["camera"] == query["camera"])
-        first = query["first"]
-        rights = [i for i, result in enumerate(one["results"], 1) if result["right"]]
+        (first,) = query["first"]
+        rights = [i for i, result in enumerate(results, 1) if result["right"]]
         assert (rights[0] if rights else None) == (first if first <= 5 else None)
-    shown = {r["image"] for one in data["lists"] for r in one["results"]}
+    shown = {r["image"] for one in data["lists"] for r in one["results"][0]}
     shown |= {f"q{one['query']}" for one in data["lists"]}
     assert set(data["images"]) == shown
     assert written["images"] == len(shown)
@@ -99,7 +102,8 @@ def test_names_of_files_cannot_end_the_data(model, splits, tmp_path):
         model, splits, PROTOCOL, name="<i>net", num_workers=0, progress=False, per_query=True
     )
     path = tmp_path / "page.html"
-    write_page(path, report, other, q, g, options=PageOptions(no_images=True), progress=False)
+    options = PageOptions(no_images=True)
+    write_page(path, other, [Side(report, q, g)], options=options, progress=False)
     text = path.read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert "<i>net" not in text
@@ -128,7 +132,7 @@ def test_pictures_can_be_left_out(model, splits, tmp_path):
 def test_models_without_attention_have_pictures_without_maps(splits, tmp_path):
     model = timm.create_model("test_resnet", num_classes=0)
     _, _, text, data = write(model, splits, tmp_path / "page.html", queries=3)
-    assert all(image["maps"] == [] for image in data["images"].values())
+    assert all(image["maps"] == [[]] for image in data["images"].values())
     assert "attention of a stage" not in text
 
 
@@ -156,3 +160,48 @@ def test_worst_best_and_drawn_queries_are_a_third_each():
     assert len(choose_queries(precisions, 100)) == 9
     assert choose_queries(precisions, 1) == {2: "worst"}
     assert choose_queries(np.array([np.nan]), 5) == {}
+
+
+def test_two_models_are_shown_side_by_side(model, splits, tmp_path):
+    torch.manual_seed(0)
+    untrained = timm.create_model("test_rga_resnet")
+    sides = [side_of(model, splits, name="good"), side_of(untrained, splits, name="bad")]
+    path = tmp_path / "page.html"
+    written = write_page(path, splits, sides, options=PageOptions(queries=9), progress=False)
+    text = path.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert data["models"] == ["A: good", "B: bad"]
+    assert "| by query        | B - A |" in text
+    assert written["queries"] == len(data["lists"]) == 9
+    for one in data["lists"]:
+        query = data["queries"][one["query"]]
+        found = [side[0]["right"] for side in one["results"]]
+        assert found == [rank == 1 for rank in query["first"]]
+        if one["group"] != "random":
+            assert found == [one["group"] == "first", one["group"] == "second"]
+    (name, image), *_ = data["images"].items()
+    assert name.startswith("q")
+    assert [len(maps) for maps in image["maps"]] == [4, 4]
+    assert image["maps"][0] != image["maps"][1]
+
+
+def test_models_on_other_images_are_not_compared(model, splits, tmp_path):
+    side = side_of(model, splits)
+    report = replace(side.report, dataset={**side.report.dataset, "fingerprint": "other"})
+    with pytest.raises(ValueError, match="compared on the same images"):
+        write_page(tmp_path / "page.html", splits, [side, replace(side, report=report)])
+    with pytest.raises(ValueError, match="one report or two"):
+        write_page(tmp_path / "page.html", splits, [side] * 3)
+
+
+def test_queries_that_one_model_finds_come_first_the_clearest_ones_first():
+    first = [1, 1, 1, 5, 1, 9, 2, None]
+    other = [1, 4, 8, 1, None, 1, 2, 1]
+    chosen = choose_differing(first, other, count=6)
+    assert {i: g for i, g in chosen.items() if g != "random"} == {
+        2: "first", 1: "first", 5: "second", 3: "second",
+    }  # fmt: skip
+    assert list(chosen)[:4] == [2, 1, 5, 3]
+    assert sorted(i for i, g in chosen.items() if g == "random") == [0, 6]
+    assert list(choose_differing(first, other, count=2)) == [2, 5]
+    assert choose_differing([1], [1], count=3) == {0: "random"}

@@ -56,3 +56,12 @@ def test_run_ends_with_its_page_and_curves(options, capsys):
     text = (run / "report.html").read_text()
     assert "<title>test_rga_resnet on market1501</title>" in text
     assert (run / "curves.png").is_file()
+
+
+def test_two_models_are_set_against_each_other_without_their_paths(people, options, tmp_path):
+    run = finetune.main([*options, "--epochs", "1"])
+    page = tmp_path / "page.html"
+    report.main(arguments(people, page, "--against", str(run)))
+    text = page.read_text()
+    assert f"<title>A: {NAME}, B: run on market1501</title>" in text
+    assert str(tmp_path) not in text

@@ -38,21 +38,24 @@ function drawMap(map) {
   return canvas;
 }
 
-function picture(name, text, level = stage) {
+function picture(name, text, side = 0, level = stage) {
   const image = data.images[name];
   if (!image) return make("span", {class: "picture"}, make("span", {class: "blank", role: "img", "aria-label": text}, "no image"));
-  const map = level && image.maps[level - 1];
+  const map = level && image.maps[side][level - 1];
   return make("span", {class: "picture"}, make("img", {src: image.src, alt: text}), map ? drawMap(map) : null);
 }
 
 const whose = (one) => `person ${one.pid}` + (data.cameras ? `, camera ${one.camera}` : "");
 
-function openPair(list, result, rank) {
+const stagesOf = (name, side) => data.images[name]?.maps[side].length ?? 0;
+const groups = {worst: "worst", best: "best", random: "drawn", first: "A alone", second: "B alone"};
+
+function openPair(list, result, rank, side) {
   const query = data.queries[list.query], name = `q${list.query}`;
-  const stages = Math.max(0, ...[name, result.image].map((n) => data.images[n]?.maps.length ?? 0));
+  const stages = stagesOf(name, side);
   const row = (image, one, title) => make("section", {}, make("h3", {}, title), make("p", {}, `${whose(one)} · ${one.path}`),
     make("div", {class: "row"}, ...Array.from({length: stages + 1}, (_, level) => make("figure", {},
-      make("figcaption", {}, level ? `stage ${level}` : "image"), picture(image, `${title}, ${level ? "attention of stage " + level : "image"}`, level)))));
+      make("figcaption", {}, level ? `stage ${level}` : "image"), picture(image, `${title}, ${level ? "attention of stage " + level : "image"}`, side, level)))));
   const dialog = by("pair");
   dialog.replaceChildren(make("form", {method: "dialog"}, make("button", {}, "Close")),
     row(name, query, "Query"),
@@ -63,21 +66,24 @@ function openPair(list, result, rank) {
 function openList(position) {
   if (!shown.length) { by("list").replaceChildren(make("p", {}, "No query that is shown fits the filter. The table below has all.")); return; }
   current = Math.max(0, Math.min(position, shown.length - 1));
-  const list = shown[current], query = data.queries[list.query];
-  const stages = Math.max(0, ...Object.values(data.images).slice(0, 1).map((image) => image.maps.length));
+  const list = shown[current], query = data.queries[list.query], name = `q${list.query}`;
+  const stages = Math.max(...data.models.map((_, side) => stagesOf(name, side)));
   const buttons = stages ? make("div", {class: "stages", role: "group", "aria-label": "Attention"}, "Attention of stage",
     ...Array.from({length: stages + 1}, (_, level) => make("button", {type: "button", "aria-pressed": String(level === stage),
       onclick: () => setStage(level)}, level ? String(level) : "none"))) : null;
   by("list").replaceChildren(
     make("h2", {}, `Query of ${whose(query)}`),
-    make("p", {}, `AP ${percent(query.precision)} %, first match at rank ${query.first ?? "–"} · ${query.path}`),
+    make("p", {}, query.path),
     buttons,
-    make("div", {class: "results"},
-      make("div", {class: "card query"}, picture(`q${list.query}`, `query, ${whose(query)}`), make("b", {}, "query"), whose(query)),
-      ...list.results.map((result, i) => make("button", {type: "button", class: `card ${result.right ? "right" : "wrong"}`,
-        onclick: () => openPair(list, result, i + 1)},
-        picture(result.image, `rank ${i + 1}, ${whose(result)}`),
-        make("b", {}, `${i + 1} ${result.right ? "✓ right" : "✗ wrong"}`), whose(result), make("br"), result.distance.toFixed(3)))));
+    ...list.results.flatMap((results, side) => [
+      make("p", {}, data.models.length > 1 ? make("strong", {}, data.models[side]) : null, data.models.length > 1 ? " · " : null,
+        `AP ${percent(query.precision[side])} %, first match at rank ${query.first[side] ?? "–"}`),
+      make("div", {class: "results"},
+        make("div", {class: "card query"}, picture(name, `query, ${whose(query)}`, side), make("b", {}, "query"), whose(query)),
+        ...results.map((result, i) => make("button", {type: "button", class: `card ${result.right ? "right" : "wrong"}`,
+          onclick: () => openPair(list, result, i + 1, side)},
+          picture(result.image, `rank ${i + 1}, ${whose(result)}`, side),
+          make("b", {}, `${i + 1} ${result.right ? "✓ right" : "✗ wrong"}`), whose(result), make("br"), result.distance.toFixed(3))))]));
   document.querySelectorAll("#queries button").forEach((button, i) => {
     button.setAttribute("aria-current", String(i === current));
     if (i === current) button.scrollIntoView({block: "nearest", inline: "nearest"});
@@ -95,7 +101,7 @@ function filter() {
     const query = data.queries[list.query], image = data.images[`q${list.query}`];
     return make("li", {}, make("button", {type: "button", onclick: () => openList(i)},
       image ? make("img", {src: image.src, alt: ""}) : null,
-      make("span", {}, whose(query), make("br"), `${list.group} · AP ${percent(query.precision)} %`)));
+      make("span", {}, whose(query), make("br"), `${groups[list.group]} · AP ${query.precision.map(percent).join(" and ")} %`)));
   }));
   openList(0);
   fillTable(fits);
@@ -104,7 +110,7 @@ function filter() {
 let rows = [], filled = 0;
 function fillTable(fits) {
   rows = data.queries.map((query, i) => [query, i]).filter(([query]) => fits(query))
-    .sort(([a], [b]) => (a.precision ?? 2) - (b.precision ?? 2));
+    .sort(([a], [b]) => (a.precision[0] ?? 2) - (b.precision[0] ?? 2));
   filled = 0;
   by("table").replaceChildren();
   moreRows();
@@ -114,7 +120,7 @@ function moreRows() {
   by("table").append(...rows.slice(filled, filled + 100).map(([query, i]) => make("tr", {},
     make("td", {}, pictured.has(i) ? make("button", {type: "button", onclick: () => jump(pictured.get(i))}, query.path) : query.path),
     make("td", {}, String(query.pid)), make("td", {}, data.cameras ? String(query.camera) : "–"),
-    make("td", {}, percent(query.precision)), make("td", {}, String(query.first ?? "–")))));
+    ...query.precision.flatMap((precision, side) => [make("td", {}, percent(precision)), make("td", {}, String(query.first[side] ?? "–"))]))));
   filled += 100;
   by("more").hidden = filled >= rows.length;
 }
