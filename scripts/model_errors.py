@@ -70,6 +70,12 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
+    except ValueError as error:  # of this package, which does not know the file
+        if not checkpoint or str(checkpoint) in str(error):
+            raise
+        raise ValueError(
+            f"{model} cannot be made with the weights of {checkpoint}: {error}"
+        ) from error
     except (RuntimeError, AssertionError) as error:  # of load_state_dict, and of sizes
         where = f" with the weights of {checkpoint}" if checkpoint else ""
         raise ValueError(f"{model} cannot be made{where}: {error}") from error
