@@ -42,7 +42,7 @@ from rga_timm.hub import (
 )
 from rga_timm.hub.licences import licence_of
 from rga_timm.hub.push import EXTRA_SUFFIXES
-from rga_timm.models._weights import HUB_ORGANISATION
+from rga_timm.models._weights import HUB_ORGANISATION, MANIFEST_FILE
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         check_checkpoint(folder)
         check_tag(folder)
         check_owner(args, config["reid"])
+        if folder.name == config["reid"]["name"] and (folder.parent / MANIFEST_FILE).is_file():
+            list_in_manifest(folder.parent, folder.name)  # packing may have been interrupted before
         show(args, folder, config["reid"])
         if args.push:
             reid = config["reid"]
@@ -311,12 +313,22 @@ def extra_files(run: Path, reid: dict[str, Any], scratch: Path) -> list[Path]:
 def training_command(reid: dict[str, Any]) -> str:
     """The command that trains again, on the recipe that lies beside the weights; or converts.
 
+    What only the one who trained has, is to be filled in: DIR with the images, STARTED_FROM.
+
     Raises:
         ValueError: The records do not say how the weights were made.
     """
     if options := reid.get("options"):
         data = [] if options["dataset"] == ["pedestrians"] else ["--data-dir", "DIR"]
-        return shlex.join(["python", "scripts/finetune.py", "--config", "recipe.yaml", *data])
+        start = []
+        if started_from := reid.get("started_from"):
+            # What the recipe's model does not name by itself, because it lay on that machine.
+            if file := started_from.get("file"):
+                start = ["--pretrained-path", file]
+            elif not started_from.keys() & {"repository", "name"}:
+                start = ["--model", "STARTED_FROM"]
+        run = ["python", "scripts/finetune.py", "--config", "recipe.yaml"]
+        return shlex.join([*run, *start, *data])
     if converted := reid.get("converted_from"):
         file = converted["file"]
         return shlex.join(["python", "scripts/convert_official.py", file, "--output", "MODEL"])

@@ -205,7 +205,8 @@ def _training(reid: Mapping[str, Any]) -> str:
         lines.append(f"- {source['name']}{count}{earlier}")
     text = "\n".join(lines)
     if start := reid.get("started_from"):
-        named = start.get("repository") or start.get("name") or start["architecture"]
+        kinds = ("repository", "name", "file", "architecture")
+        named = next(start[kind] for kind in kinds if start.get(kind))
         weights = f", weights with SHA-256 `{start['sha256']}`" if start.get("sha256") else ""
         text += f"\n\nStarted from {named}{weights}."
     if converted := reid.get("converted_from"):

@@ -29,15 +29,17 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
         The entry.
     """
     weights = Path(weights)
+    entry = _entry(weights / name)
+    if read_manifest(weights).get(name) == entry:
+        return entry  # so that a folder may be read-only
     with FileLock(weights / f".{MANIFEST_FILE}.lock"):
-        entries = read_manifest(weights)
-        entries[name] = _entry(weights / name)
+        entries = {**read_manifest(weights), name: entry}
         text = json.dumps({"checkpoints": dict(sorted(entries.items()))}, indent=2)
         # In one step: whoever reads it meanwhile reads the old or the new one.
         partial = weights / f".{MANIFEST_FILE}"
         partial.write_text(text + "\n", encoding="utf-8", newline="\n")
         partial.replace(weights / MANIFEST_FILE)
-    return entries[name]
+    return entry
 
 
 def check_manifest(weights: str | Path) -> None:

@@ -1,5 +1,7 @@
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import finetune
 import publish
@@ -19,6 +21,7 @@ from rga_timm.hub import (
     read_manifest,
     read_reid,
     save_pretrained,
+    sha256_of,
 )
 
 NAME = "test_rga_resnet.market1501"
@@ -198,6 +201,49 @@ def test_model_away_from_its_run_is_packed_with_its_recipe(run, people, tmp_path
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     assert (recipe["model"], recipe["epochs"]) == ("test_rga_resnet", 2)
     assert str(people) not in (folder / "recipe.yaml").read_text()
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_command_names_what_the_training_started_from(run, people, tmp_path, monkeypatch):
+    weights = str(run / "model" / "model.safetensors")
+    data = ["--dataset", "market1501", "--data-dir", str(people), "--workers", "0"]
+    sizes = ["--num-identities", "2", "--num-instances", "2", "--epochs", "1"]
+    for start, expected in (
+        (["--model", "test_rga_resnet", "--pretrained-path", weights], "from model.safetensors"),
+        (["--model", str(run)], "from test_rga_resnet"),
+    ):
+        again = tmp_path / expected
+        options = [*data, *sizes, *start, "--img-size", "64", "32", "--device", "cpu"]
+        finetune.main([*options, "--output", str(again)])
+        folder = pack(again, tmp_path / "weights", "--precision", "float32")
+        card = (folder / "README.md").read_text()
+        assert f"Started {expected}, weights with SHA-256 `{sha256_of(Path(weights))}`" in card
+        (line,) = [line for line in card.splitlines() if "--config recipe.yaml" in line]
+        filled_in = {"DIR": str(people), "STARTED_FROM": str(run), "model.safetensors": weights}
+        words = [filled_in.get(word, word) for word in shlex.split(line)[2:]]
+        monkeypatch.chdir(folder)
+        finetune.main([*words, "--output", str(tmp_path / f"{expected} again")])
+        first, second = (
+            load_file(path / "model" / "model.safetensors")
+            for path in (again, tmp_path / f"{expected} again")
+        )
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_packing_that_was_interrupted_is_ended_by_the_next_call(run, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    folder = pack(run, tmp_path, "--precision", "float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "list_in_manifest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pack(run, tmp_path, "--precision", "float16")
+    with pytest.raises(ValueError, match="listed with other sha256"):
+        check_manifest(tmp_path)
+    publish.main([str(folder)])
+    check_manifest(tmp_path)
 
 
 @pytest.mark.usefixtures("no_upload")
