@@ -33,7 +33,7 @@ import torch
 import yaml
 from finetune_curves import draw_curves
 from finetune_data import Data, check_same_data, create_batches, read_data
-from finetune_options import parse_args
+from finetune_options import PRIVATE, parse_args
 from finetune_records import open_tensorboard, record, resume, write_page_of_best
 from finetune_start import Start, create_model, exported_model_args, warn_of_people_seen
 from timm import utils
@@ -334,11 +334,9 @@ def finish(
         resume_task_checkpoint(task, best, log_info=False)
     initial = run / "initial_report.json"
     reports = load_reports(run / "report.json")
-    # Paths, of no use to others.
-    private = ("data_dir", "eval_data_dir", "output", "pretrained_path")
     reid = {
         "options": {
-            **{name: value for name, value in args.options.items() if name not in private},
+            **{name: value for name, value in args.options.items() if name not in PRIVATE},
             "model": start.name,
             "dataset": [splits.name for splits in data.sources],
             "eval_dataset": data.test_names,

@@ -20,6 +20,9 @@ from timm.utils import ParseKwargs
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.data import partition_specs
 
+# Options that are paths of the machine that a run ran on: of no use to others, not theirs to see.
+PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path")
+
 RECIPES = Path(__file__).parent / "recipes"
 
 

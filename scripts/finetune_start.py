@@ -32,7 +32,7 @@ class Start:
         model_args: What the model is made with, beside the options of the run.
         trained_on: On whom they were trained, where that is recorded: the people of the classifier,
             and after them, marked as `earlier`, those of checkpoints before.
-        record: What the run's model records of the folder or repository.
+        record: What the run's model records of the folder, repository or file.
     """
 
     name: str
@@ -66,7 +66,9 @@ def read_start(args: argparse.Namespace) -> Start:
     source, name = timm.models.parse_model_name(args.model)
     if source is None:
         if args.pretrained_path:
-            return Start(args.model, classifier_width(args.model, Path(args.pretrained_path)))
+            file = Path(args.pretrained_path)
+            started_from = {"file": file.name, "sha256": sha256_of(file)}
+            return Start(args.model, classifier_width(args.model, file), record=started_from)
         cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
         if not args.pretrained:
             return Start(args.model)

@@ -70,8 +70,13 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        # Of weights, sizes, arguments.
+    except ValueError as error:  # of this package, which does not know the file
+        if not checkpoint or str(checkpoint) in str(error):
+            raise
+        raise ValueError(
+            f"{model} cannot be made with the weights of {checkpoint}: {error}"
+        ) from error
+    except (AssertionError, RuntimeError, TypeError) as error:  # of weights, sizes, arguments
         where = f" with the weights of {checkpoint}" if checkpoint else ""
         raise ValueError(f"{model} cannot be made{where}: {error}") from error
 

@@ -25,24 +25,32 @@ import timm
 import torch
 import yaml
 from data_options import FORM, dataset_help, pair_with_folders, read_partitions
+from finetune_options import PRIVATE
+from huggingface_hub.utils import validate_repo_id
+from model_options import check_output_folder
 from publish_evaluate import evaluate_to_publish
 
 from rga_timm.data import ReidSplits
 from rga_timm.evaluation import check_testable, format_table
 from rga_timm.hub import (
     check_checkpoint,
+    check_tag,
     code_version,
     list_in_manifest,
     pack_checkpoint,
     push_checkpoint,
 )
 from rga_timm.hub.licences import licence_of
-from rga_timm.models._weights import HUB_ORGANISATION
+from rga_timm.hub.push import EXTRA_SUFFIXES
+from rga_timm.models._weights import HUB_ORGANISATION, MANIFEST_FILE
 
 ROOT = Path(__file__).parents[1]
 
-# Options of a run that are paths of the machine it ran on.
-PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path", "resume", "config")
+# Options that change what is packed, and nothing about a folder that is packed already.
+PACKING = (
+    "name", "weights", "version", "license", "command", "note", "extra", "keep_classifier",
+    "precision", "dataset", "data_dir",
+)  # fmt: skip
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -113,11 +121,23 @@ def main(argv: Sequence[str] | None = None) -> Path:
     for library in ("timm", "httpx", "httpx2"):  # every file that is read, every request
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
+        if args.source.name == "model" and (args.source.parent / "args.yaml").is_file():
+            args.source = args.source.parent  # the run, which has the recipe, too
         folder = args.source
         config = read_config(model_folder(folder))
         if folder != model_folder(folder) or args.recorded or not is_packed(config):
+            check_output_folder(args.weights, parser)
             folder = pack(args, config)
+        elif given := [o for o in PACKING if getattr(args, o) != parser.get_default(o)]:
+            parser.error(
+                f"{folder} is packed, and taken as it is: --{given[0].replace('_', '-')} is for "
+                "packing. --recorded packs it anew, with its scores"
+            )
         check_checkpoint(folder)
+        check_tag(folder)
+        name = read_config(folder)["reid"]["name"]
+        if folder.name == name and (folder.parent / MANIFEST_FILE).is_file():
+            list_in_manifest(folder.parent, name)  # packing may have been interrupted before
         with tempfile.TemporaryDirectory() as scratch:
             publish(args, folder_to_upload(args, folder, Path(scratch)))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -183,6 +203,18 @@ def is_packed(config: dict[str, Any]) -> bool:
     return "golden_embedding" in config["reid"]
 
 
+def check_extra(files: Sequence[Path]) -> None:
+    """Refuse further files that cannot be published, before anything is evaluated."""
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"--extra {file}: there is no such file")
+        if file.suffix not in EXTRA_SUFFIXES:
+            raise ValueError(
+                f"--extra {file}: not a kind of file that is published "
+                f"({', '.join(EXTRA_SUFFIXES)})"
+            )
+
+
 def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     """Evaluate a model as it will be stored, and write its folder and its entry in the manifest."""
     source, run = model_folder(args.source), args.source
@@ -195,7 +227,10 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
         raise ValueError(
             f"--name {name}: a {config['architecture']} is {config['architecture']}.TAG"
         )
+    validate_repo_id(f"{args.organisation}/{name}")  # which its folder is named like, too
+    check_extra(args.extra)
     licence = args.license or reid.get("license") or licence_of(one["name"] for one in trained_on)
+    command = args.command or reid.get("command") or training_command(reid)
 
     # The model as it will be found again
     options = {} if args.keep_classifier else {"num_classes": 0}
@@ -222,7 +257,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
         "version": args.version or registered or reid.get("version") or 1,
         "license": licence,
         "code_version": reid.get("code_version") or code_version(),
-        "command": args.command or reid.get("command") or training_command(reid),
+        "command": command,
     }
     if args.note:
         reid["note"] = args.note
@@ -256,6 +291,10 @@ def read_test_sets(
         options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         specs = options["eval_dataset"] or options["dataset"]
         folders = folders or options["eval_data_dir"] or options["data_dir"]
+    if not specs and "dataset" not in reid:
+        raise ValueError(
+            f"{run} does not say on what it was tested: --dataset says on what to test"
+        )
     specs = specs or [reid["dataset"]["name"]]
     test_sets = [read_partitions(spec, where) for spec, where in pair_with_folders(specs, folders)]
     for partitions in test_sets:
@@ -265,19 +304,44 @@ def read_test_sets(
 
 def extra_files(run: Path, reid: dict[str, Any], scratch: Path) -> list[Path]:
     """What a run, or a packed folder, has to tell of the training."""
+    recipe = scratch / "recipe.yaml"
+    options = reid.get("options")
     if (run / "args.yaml").is_file():
         options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
-        recipe = {key: value for key, value in options.items() if key not in PRIVATE}
-        recipe["model"] = reid["options"]["model"]  # without a path, if it was a folder
-        (scratch / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-        return [scratch / "recipe.yaml", *run.glob("summary.csv"), *run.glob("*.png")]
-    return [path for path in run.iterdir() if path.suffix in (".yaml", ".csv", ".png")]
+        options = {key: value for key, value in options.items() if key not in PRIVATE}
+        options["model"] = reid["options"]["model"]  # without a path, if it was a folder
+        found = [*run.glob("summary.csv"), *run.glob("*.png")]
+    else:
+        found = [path for path in run.iterdir() if path.suffix in EXTRA_SUFFIXES]
+    if options and recipe.name not in (path.name for path in found):
+        recipe.write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+        found.append(recipe)
+    return found
 
 
 def training_command(reid: dict[str, Any]) -> str:
-    """The command that trains again, on the recipe that lies beside the weights."""
-    data = [] if "pedestrians" in reid["options"]["dataset"] else ["--data-dir", "DIR"]
-    return shlex.join(["python", "scripts/finetune.py", "--config", "recipe.yaml", *data])
+    """The command that trains again, on the recipe that lies beside the weights; or converts.
+
+    What only the one who trained has, is to be filled in: DIR with the images, STARTED_FROM.
+
+    Raises:
+        ValueError: The records do not say how the weights were made.
+    """
+    if options := reid.get("options"):
+        data = [] if options["dataset"] == ["pedestrians"] else ["--data-dir", "DIR"]
+        start = []
+        if started_from := reid.get("started_from"):
+            # What the recipe's model does not name by itself, because it lay on that machine.
+            if file := started_from.get("file"):
+                start = ["--pretrained-path", file]
+            elif not started_from.keys() & {"repository", "name"}:
+                start = ["--model", "STARTED_FROM"]
+        run = ["python", "scripts/finetune.py", "--config", "recipe.yaml"]
+        return shlex.join([*run, *start, *data])
+    if converted := reid.get("converted_from"):
+        file = converted["file"]
+        return shlex.join(["python", "scripts/convert_official.py", file, "--output", "MODEL"])
+    raise ValueError("there is no record of how the weights were made: --command says it")
 
 
 def registered_version(name: str) -> int | None:

@@ -48,22 +48,9 @@ def evaluate_to_publish(
         std=config["std"],
     )
     options = {"name": name, "log_warnings": False, **options}
-    half, note = precision == "float16", "Stored in float32."
+    half, note = False, "Stored in float32."
     if precision != "float32":
-        full = copy.deepcopy(model)
-        model.load_state_dict(halve(model.state_dict()))
-        change = max(
-            largest_change(
-                *(evaluate_dataset(one, parts, plain, **options).metrics for one in (full, model))
-            )
-            for parts in test_sets
-        )
-        half = half or change <= MAX_CHANGE
-        where = "Stored in float16" if half else "Stored in float32, as in float16"
-        note = f"{where}: that changes no score by more than {100 * change:.3f} points."
-        if not half:
-            note = f"Stored in float32: in float16 a score changes by {100 * change:.3f} points."
-            model.load_state_dict(full.state_dict())
+        half, note = _try_half(model, test_sets, plain, precision, options)
     protocols = [plain, replace(plain, flip=True)]
     reports = []
     for parts in test_sets:
@@ -72,6 +59,36 @@ def evaluate_to_publish(
         reranked = [replace(p, rerank=rerank) for p in protocols] if images > rerank.k1 else []
         reports += evaluate_protocols(model, parts, protocols + reranked, **options)
     return reports, half, note
+
+
+def _try_half(
+    model: nn.Module,
+    test_sets: Sequence[Sequence[ReidSplits]],
+    protocol: Protocol,
+    precision: str,
+    options: Mapping[str, Any],
+) -> tuple[bool, str]:
+    """Round a model to float16 unless that changes a score too much; whether, and a sentence."""
+    full = copy.deepcopy(model)
+    try:
+        model.load_state_dict(halve(model.state_dict()))
+    except ValueError as error:  # a weight beyond float16's range
+        if precision == "float16":
+            raise
+        return False, f"Stored in float32: {error}."
+    change = max(
+        largest_change(
+            *(evaluate_dataset(one, parts, protocol, **options).metrics for one in (full, model))
+        )
+        for parts in test_sets
+    )
+    if precision == "float16" or change <= MAX_CHANGE:
+        return (
+            True,
+            f"Stored in float16: that changes no score by more than {100 * change:.3f} points.",
+        )
+    model.load_state_dict(full.state_dict())
+    return False, f"Stored in float32: in float16 a score changes by {100 * change:.3f} points."
 
 
 def largest_change(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> float:

@@ -11,7 +11,7 @@ import pytest
 import timm
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.hub import MAX_BYTES, check_checkpoint, check_manifest, read_manifest
+from rga_timm.hub import MAX_BYTES, check_checkpoint, check_manifest, check_tag, read_manifest
 from rga_timm.models._weights import HUB_ORGANISATION
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,7 @@ def test_manifest_lists_what_lies_there():
 @pytest.mark.parametrize("name", MANIFEST)
 def test_checkpoint_is_complete_and_gives_its_golden_embedding(name):
     check_checkpoint(WEIGHTS / name)
+    check_tag(WEIGHTS / name)
     assert MANIFEST[name]["size"] <= MAX_BYTES
 
 

@@ -32,6 +32,10 @@ def check_images(model: Any, images: Tensor) -> None:
     Raises:
         ValueError: With what was expected.
     """
+    if not hasattr(model, "img_size"):
+        raise ValueError(
+            f"{type(model).__name__} is not a whole model: make it without features_only"
+        )
     height, width = model.img_size
     expected = (model.in_chans, height, width)
     if images.ndim != 4 or tuple(images.shape[1:]) != expected:

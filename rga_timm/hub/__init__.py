@@ -2,7 +2,7 @@
 
 from rga_timm.hub.card import format_card
 from rga_timm.hub.code_version import code_version
-from rga_timm.hub.folder import MAX_BYTES, check_checkpoint, pack_checkpoint
+from rga_timm.hub.folder import MAX_BYTES, check_checkpoint, check_tag, pack_checkpoint
 from rga_timm.hub.golden import golden_embedding, golden_image
 from rga_timm.hub.listing import CheckpointTable, ListedCheckpoint, list_checkpoints
 from rga_timm.hub.manifest import check_manifest, list_in_manifest
@@ -17,6 +17,7 @@ __all__ = [
     "WeightsNotFoundError",
     "check_checkpoint",
     "check_manifest",
+    "check_tag",
     "code_version",
     "format_card",
     "golden_embedding",

@@ -5,7 +5,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from rga_timm.evaluation.reports.report import Report, format_intervals, format_table
+from rga_timm.evaluation.reports.report import (
+    Protocol,
+    Report,
+    format_intervals,
+    format_table,
+)
 from rga_timm.hub.licences import HUB_LICENCES, RESEARCH_ONLY
 
 _SCORES = (("mAP", "mAP"), ("mAP_trapezoid", "mAP, trapezoid AP"), ("mINP", "mINP"))
@@ -175,12 +180,19 @@ def _evaluation(reports: list[Report]) -> str:
         for part in (
             format_table(reports),
             format_intervals(reports[:1]),
-            f"{data['name']}, {counts}; images of the query's person under the query's camera are "
-            f"left out of its gallery. Fingerprint of the lists: `{data.get('fingerprint')}`.",
+            f"{data['name']}, {counts}; {_left_out(main.protocol)}. Fingerprint of the lists: "
+            f"`{data.get('fingerprint')}`.",
             f"Computed with {versions}.",
         )
         if part
     )
+
+
+def _left_out(protocol: Protocol) -> str:
+    """What is left out of a query's gallery."""
+    if protocol.cameras:
+        return "images of the query's person under the query's camera are left out of its gallery"
+    return "cameras are not known, and no image is left out of a gallery"
 
 
 def _training(reid: Mapping[str, Any]) -> str:
@@ -193,7 +205,8 @@ def _training(reid: Mapping[str, Any]) -> str:
         lines.append(f"- {source['name']}{count}{earlier}")
     text = "\n".join(lines)
     if start := reid.get("started_from"):
-        named = start.get("repository") or start.get("name") or start["architecture"]
+        kinds = ("repository", "name", "file", "architecture")
+        named = next(start[kind] for kind in kinds if start.get(kind))
         weights = f", weights with SHA-256 `{start['sha256']}`" if start.get("sha256") else ""
         text += f"\n\nStarted from {named}{weights}."
     if converted := reid.get("converted_from"):
@@ -204,10 +217,10 @@ def _training(reid: Mapping[str, Any]) -> str:
     for note in (reid.get("note"), reid.get("precision_note")):
         if note:
             text += f"\n\n{note}"
-    return (
-        f"{text}\n\nBy rga_timm {reid['code_version']}:\n\n```bash\n{reid['command']}\n```\n\n"
-        "The recipe lies beside this card, and all options stand in `config.json`."
-    )
+    text += f"\n\nBy rga_timm {reid['code_version']}:\n\n```bash\n{reid['command']}\n```"
+    if "recipe.yaml" in reid["command"]:
+        text += "\n\nThe recipe lies beside this card, and all options stand in `config.json`."
+    return text
 
 
 def _names(reid: Mapping[str, Any]) -> list[str]:

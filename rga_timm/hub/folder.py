@@ -16,11 +16,12 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor
 
 from rga_timm.hub.card import format_card
 from rga_timm.hub.golden import check_golden, golden_embedding
-from rga_timm.hub.pretrained import save_pretrained
+from rga_timm.hub.pretrained import readable_as, save_pretrained
 from rga_timm.hub.push import EXTRA_SUFFIXES
 from rga_timm.models._weights import CONFIG_FILE, WEIGHTS_FILE
 
@@ -79,7 +80,8 @@ def pack_checkpoint(
 
     Args:
         model: The model to publish. Of its weights those are described that will be read back.
-        folder: Written anew; what lay there is gone once the new one is complete.
+        folder: Written anew; what lay there is gone once the new one is complete. A link is
+            replaced, and what it leads to is left alone.
         reid: The records of :data:`REQUIRED_RECORDS`, apart from the last two, and others.
         half: Store the weights as :func:`halve` says.
         extra_files: Further files by their names there.
@@ -104,6 +106,7 @@ def pack_checkpoint(
         if half:
             weights = {k: v.cpu().contiguous() for k, v in halve(model.state_dict()).items()}
             save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
+            readable_as(new / CONFIG_FILE, new / WEIGHTS_FILE)
         config = _read_config(new)
         # These were of the weights that the training began with.
         tag = reid["name"].partition(".")[2]
@@ -114,11 +117,12 @@ def pack_checkpoint(
         config["reid"]["golden_embedding"] = golden_embedding(_load(new))
         _write_json(config, new / CONFIG_FILE)
         card = format_card(config, (new / WEIGHTS_FILE).stat().st_size)
-        (new / CARD_FILE).write_text(card, encoding="utf-8")
+        (new / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
         for name, source in (extra_files or {}).items():
             shutil.copyfile(source, new / name)
-        if folder.exists():
-            shutil.rmtree(folder)
+        # Renamed, not removed, so that at no time for long there is neither.
+        if folder.exists() or folder.is_symlink():
+            folder.rename(Path(made_in) / "old")
         new.rename(folder)
     return folder
 
@@ -156,6 +160,33 @@ def check_checkpoint(folder: str | Path) -> None:
         raise ValueError("\n  ".join([f"{folder} cannot be published:", *problems]))
 
 
+def check_tag(folder: str | Path) -> None:
+    """Check that a checkpoint's tag, if timm knows it, gives the model of its folder.
+
+    A tag is made with the arguments and the image size that are registered, not with those of the
+    checkpoint's config.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    folder = Path(folder)
+    reid = _read_config(folder)["reid"]
+    architecture, _, tag = reid["name"].partition(".")
+    if tag not in (known.partition(".")[2] for known in get_arch_pretrained_cfgs(architecture)):
+        return
+    overlay = {"file": str(folder / WEIGHTS_FILE)}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = timm.create_model(reid["name"], pretrained=True, pretrained_cfg_overlay=overlay)
+        check_golden(reid["golden_embedding"], model)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the tag {reid['name']}, as it is registered, does not give the model of {folder}: "
+            f"{error}. It was made with other arguments or another image size: take another tag, "
+            "or register the tag with those"
+        ) from error
+
+
 def _check_weights(file: Path) -> list[str]:
     """What is wrong with a weights file by itself."""
     if file.stat().st_size > MAX_BYTES:
@@ -176,7 +207,8 @@ def _check_works(folder: Path, config: Mapping[str, Any]) -> list[str]:
     except (ValueError, RuntimeError) as error:
         problems.append(f"the model does not come back as it was made: {error}")
     card = format_card(config, (folder / WEIGHTS_FILE).stat().st_size)
-    if (folder / CARD_FILE).read_text(encoding="utf-8") != card:
+    # By lines: Git and Windows end them in another way.
+    if (folder / CARD_FILE).read_text(encoding="utf-8").splitlines() != card.splitlines():
         problems.append(f"{CARD_FILE} is not the card of this {CONFIG_FILE}: pack it again")
     return problems
 
@@ -193,4 +225,4 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _write_json(content: Any, file: Path) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -73,11 +73,13 @@ def list_checkpoints() -> CheckpointTable:
     published = read_manifest()
     local = read_manifest(folder) if folder else {}
     table = []
-    for name, entry in sorted({**published, **local}.items()):
+    for name in sorted({*published, *local}):
         file = folder / name / WEIGHTS_FILE if folder else Path()
         lies_here = file.is_file()
         if not lies_here and name not in published:
             continue  # the local manifest is out of date
+        # What is said of a checkpoint is said where it would be loaded from.
+        entry = local[name] if lies_here and name in local else published[name]
         table.append(
             ListedCheckpoint(
                 name,

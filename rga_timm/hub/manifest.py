@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from rga_timm.hub.folder import check_checkpoint
 from rga_timm.models._weights import (
     CONFIG_FILE,
@@ -17,6 +19,8 @@ from rga_timm.models._weights import (
 def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
     """Enter a checkpoint of a weights folder into its manifest, or enter it anew.
 
+    Several programs may do so at once.
+
     Args:
         weights: The weights folder.
         name: Model and tag: the checkpoint's folder in it.
@@ -25,14 +29,17 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
         The entry.
     """
     weights = Path(weights)
-    entries = read_manifest(weights)
-    entries[name] = _entry(weights / name)
-    text = json.dumps({"checkpoints": dict(sorted(entries.items()))}, indent=2)
-    # In one step: whoever reads it meanwhile reads the old or the new one.
-    partial = weights / f".{MANIFEST_FILE}"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(weights / MANIFEST_FILE)
-    return entries[name]
+    entry = _entry(weights / name)
+    if read_manifest(weights).get(name) == entry:
+        return entry  # so that a folder may be read-only
+    with FileLock(weights / f".{MANIFEST_FILE}.lock"):
+        entries = {**read_manifest(weights), name: entry}
+        text = json.dumps({"checkpoints": dict(sorted(entries.items()))}, indent=2)
+        # In one step: whoever reads it meanwhile reads the old or the new one.
+        partial = weights / f".{MANIFEST_FILE}"
+        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
+        partial.replace(weights / MANIFEST_FILE)
+    return entry
 
 
 def check_manifest(weights: str | Path) -> None:

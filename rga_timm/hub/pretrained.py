@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,18 @@ def save_pretrained(
         model_args=args,
         safe_serialization=True,
     )
+    readable_as(directory / "config.json", directory / "model.safetensors")
     return directory
+
+
+def readable_as(other: Path, weights: Path) -> None:
+    """Let those read a weights file who may read another: safetensors writes for its owner alone.
+
+    Args:
+        other: A file that was made in the usual way.
+        weights: What safetensors has written.
+    """
+    shutil.copymode(other, weights)
 
 
 def read_reid(model_name: str) -> dict[str, Any]:

@@ -180,6 +180,8 @@ def hub_weights(name: str, repository: str, cache_dir: str | Path | None = None)
                 both_ways(name, f"{repository} on the Hub", error)
             ) from error
         if expected in (None, sha256_of(Path(file))):
+            # The records go with the weights, also later, when only the cache is there.
+            _download_config(name, repo_id, revision, cache_dir)
             return {"file": file}
         if attempt == 1:
             _logger.warning("The file of %s in the cache is damaged: downloading again.", name)
@@ -209,11 +211,19 @@ def config_of_tag(name: str) -> Path | None:
     repo_id, revision = hf_split(cfg.hf_hub_id or "")
     if not repo_id.startswith(f"{HUB_ORGANISATION}/"):
         return None
+    return _download_config(name, repo_id, revision)
+
+
+def _download_config(
+    name: str, repo_id: str, revision: str | None, cache_dir: str | Path | None = None
+) -> Path | None:
+    """The config of a tag from the Hub or its cache; None, with a warning, if it is not there."""
     try:
-        return Path(hf_hub_download(repo_id, CONFIG_FILE, revision=revision))
+        file = hf_hub_download(repo_id, CONFIG_FILE, revision=revision, cache_dir=cache_dir)
     except Exception as error:  # as for the weights
         _logger.warning("The records of %s could not be read: %s", name, error)
         return None
+    return Path(file)
 
 
 def both_ways(name: str, source: str, error: Exception) -> str:

@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from checkpoints import make_model
 from torch import nn
@@ -105,3 +106,9 @@ def test_models_without_attention_are_refused(name):
 def test_images_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"images must be \(B, 3, 64, 32\)"):
         attention_maps(make_model(), torch.randn(shape))
+
+
+def test_model_of_features_only_is_refused():
+    model = timm.create_model("test_rga_resnet", features_only=True)
+    with pytest.raises(ValueError, match="make it without features_only"):
+        attention_maps(model, torch.randn(1, 3, 64, 32))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import yaml
-from checkpoints import make_checkpoint
+from checkpoints import make_checkpoint, make_report
 from huggingface_hub import ModelCard
 
 from rga_timm.hub import format_card
@@ -110,3 +110,20 @@ def test_notes_on_training_and_precision_are_in_it(tmp_path):
 def test_metadata_is_plain_yaml(folder):
     head = (folder / "README.md").read_text().split("---\n")[1]
     assert yaml.safe_load(head)["model-index"][0]["name"] == NAME
+
+
+def test_images_are_said_to_be_left_out_only_where_cameras_are_known(tmp_path, folder):
+    rule = "under the query's camera are left out"
+    assert rule in (folder / "README.md").read_text()
+    protocol = make_report(NAME, cameras=False).to_dict()["protocol"]
+    folder = make_checkpoint(tmp_path / "other", NAME, protocol=protocol)
+    text = (folder / "README.md").read_text()
+    assert rule not in text
+    assert "cameras are not known, and no image is left out" in text
+
+
+def test_recipe_is_spoken_of_only_where_the_command_takes_one(tmp_path):
+    command = "python scripts/convert_official.py checkpoint.pth.tar --output MODEL"
+    text = (make_checkpoint(tmp_path, NAME, command=command) / "README.md").read_text()
+    assert command in text
+    assert "The recipe lies beside" not in text

@@ -7,7 +7,7 @@ import torch
 from checkpoints import make_checkpoint, make_model, make_records
 from safetensors.torch import load_file, save_file
 
-from rga_timm.hub import check_checkpoint, pack_checkpoint
+from rga_timm.hub import check_checkpoint, check_tag, pack_checkpoint
 from rga_timm.hub.folder import halve
 
 NAME = "test_rga_resnet.market1501"
@@ -182,3 +182,55 @@ def test_all_problems_are_told_at_once(folder):
     edit_config(folder, license="", command="")
     with pytest.raises(ValueError, match=r"(?s)a\.bin.*lacks license, command"):
         check_checkpoint(folder)
+
+
+def test_all_files_may_be_read_by_the_same_users(folder):
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_ends_of_lines_do_not_make_another_card(tmp_path, end):
+    folder = make_checkpoint(tmp_path, NAME, note="One line.\r\nAnother.")
+    check_checkpoint(folder)
+    card = folder / "README.md"
+    card.write_bytes(end.join(card.read_bytes().splitlines()) + end)
+    check_checkpoint(folder)
+
+
+def test_link_is_replaced_and_what_it_leads_to_is_left_alone(tmp_path, folder):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / NAME).symlink_to(folder)
+    packed = make_checkpoint(weights, NAME, seed=1)
+    check_checkpoint(packed)
+    check_checkpoint(folder)
+    assert not packed.is_symlink()
+    assert [path.name for path in weights.iterdir()] == [NAME]
+
+
+def test_interrupted_replacement_does_not_lose_what_lay_there(folder, monkeypatch):
+    """However it ends, a checkpoint is there, or its replacement."""
+    removed = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path, *_, **__: removed.append(path))
+    pack_checkpoint(make_model(), folder, reid=make_records(NAME))
+    assert folder not in removed
+
+
+class TestTag:
+    TAG = "test_rga_resnet.pedestrians"
+
+    def test_that_gives_the_model_of_its_folder_passes(self, tmp_path):
+        check_tag(make_checkpoint(tmp_path, self.TAG))
+
+    def test_that_timm_does_not_know_passes(self, folder):
+        check_tag(folder)
+
+    @pytest.mark.parametrize(
+        "made_with", [{"global_pool": "max"}, {"img_size": (96, 48)}, {"relation": "s"}]
+    )
+    def test_that_is_registered_with_other_arguments_is_refused(self, tmp_path, made_with):
+        model = make_model(**made_with)
+        folder = pack_checkpoint(model, tmp_path / self.TAG, reid=make_records(self.TAG))
+        check_checkpoint(folder)
+        with pytest.raises(ValueError, match="as it is registered, does not give the model of"):
+            check_tag(folder)

@@ -20,6 +20,7 @@ CREATE = """
 import sys, timm, torch, rga_timm
 try:
     model = timm.create_model(sys.argv[1], pretrained=True)
+    print(rga_timm.hub.read_reid(sys.argv[1]).get("name"))
     torch.save(model.state_dict(), sys.argv[2])
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
@@ -71,6 +72,7 @@ def test_cache_is_enough_without_the_hub(hub_server: HubServer, client, tmp_path
     nowhere = "http://127.0.0.1:9"
     done = run(client(nowhere, "cached", out="offline.pth", HF_HUB_OFFLINE="1"))
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == TAG  # the records are there, too
     assert_shipped(tmp_path / "offline.pth")
     shutil.rmtree(tmp_path / "home")
     done = run(client(nowhere, "cached", HF_HUB_OFFLINE="1"))

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from checkpoints import make_checkpoint
 
@@ -55,3 +57,12 @@ def test_variable_that_names_no_folder_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("RGA_TIMM_WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(NotADirectoryError, match=r"RGA_TIMM_WEIGHTS names .*nowhere"):
         rga_timm.list_checkpoints()
+
+
+def test_stale_local_manifest_does_not_speak_for_the_hub(weights):
+    folder = make_checkpoint(weights, TAG, version=7)
+    list_in_manifest(weights, TAG)
+    shutil.rmtree(folder)
+    checkpoint = next(one for one in rga_timm.list_checkpoints() if one.name == TAG)
+    assert checkpoint.source == f"{HUB_ORGANISATION}/{TAG}@v1"
+    assert checkpoint.licence == "apache-2.0"

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkpoints import make_checkpoint
@@ -79,3 +80,18 @@ def test_broken_manifest_is_named(tmp_path, text):
 
 def test_folder_without_manifest_lists_nothing(tmp_path):
     assert read_manifest(tmp_path) == {}
+
+
+def test_entry_that_stands_there_is_not_written_again(weights):
+    before = (weights / "manifest.json").stat().st_mtime_ns
+    list_in_manifest(weights, NAME)
+    assert (weights / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_several_programs_may_enter_checkpoints_at_once(weights):
+    names = [f"test_rga_resnet.number{i}" for i in range(12)]
+    for name in names:
+        shutil.copytree(weights / NAME, weights / name)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: list_in_manifest(weights, name), names))
+    assert sorted(read_manifest(weights)) == sorted([NAME, *names])

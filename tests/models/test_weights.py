@@ -108,7 +108,10 @@ def test_hub_is_asked_for_the_version_of_this_package(weights, monkeypatch):
     monkeypatch.setattr(_weights, "hf_hub_download", download)
     create(cache_dir=weights / "elsewhere")
     repository = f"{_weights.HUB_ORGANISATION}/{TAG}"
-    assert asked == [(repository, "model.safetensors", "v1", weights / "elsewhere")]
+    assert asked == [
+        (repository, file, "v1", weights / "elsewhere")
+        for file in ("model.safetensors", "config.json")
+    ]
 
 
 def test_damaged_file_in_the_cache_is_downloaded_again(weights, monkeypatch, caplog):
@@ -116,7 +119,9 @@ def test_damaged_file_in_the_cache_is_downloaded_again(weights, monkeypatch, cap
     damaged.write_bytes(b"x" * 100)
     forced = []
 
-    def download(repo_id, filename, *, force_download, **options):
+    def download(repo_id, filename, *, force_download=None, **options):
+        if filename == "config.json":
+            return str(SHIPPED / TAG / filename)
         forced.append(force_download)
         return str(SHIPPED / TAG / filename) if force_download else str(damaged)
 

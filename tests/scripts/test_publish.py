@@ -1,5 +1,7 @@
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import finetune
 import publish
@@ -19,6 +21,7 @@ from rga_timm.hub import (
     read_manifest,
     read_reid,
     save_pretrained,
+    sha256_of,
 )
 
 NAME = "test_rga_resnet.market1501"
@@ -186,6 +189,96 @@ def test_float16_is_left_where_it_changes_a_score(run, people, tmp_path, monkeyp
     assert read_reid(f"local-dir:{folder}")["precision_note"].startswith("Stored in float32:")
 
 
+@pytest.mark.usefixtures("no_upload")
+def test_weights_beyond_float16_are_stored_in_float32(run, tmp_path, capsys):
+    model = timm.create_model(f"local-dir:{run / 'model'}", pretrained=True)
+    with torch.no_grad():  # the batch norm behind it undoes the factor
+        model.conv1.weight.mul_(1e6)
+        model.bn1.running_var.mul_(1e12)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    save_pretrained(model, copy / "model", reid=read_reid(f"local-dir:{run / 'model'}"))
+    folder = pack(copy, tmp_path / "weights")
+    reid = read_reid(f"local-dir:{folder}")
+    assert reid["weights_dtype"] == "float32"
+    assert "not finite in float16: conv1.weight" in reid["precision_note"]
+    text = fails(capsys, copy, "--weights", tmp_path, "--workers", "0", "--precision", "float16")
+    assert "not finite in float16: conv1.weight" in text
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_folder_of_the_model_means_its_run(run, tmp_path):
+    names = {path.name for path in pack(run / "model", tmp_path).iterdir()}
+    assert {"recipe.yaml", "summary.csv", "curves.png"} <= names
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_model_away_from_its_run_is_packed_with_its_recipe(run, people, tmp_path):
+    shutil.copytree(run / "model", tmp_path / "moved")
+    folder = pack(tmp_path / "moved", tmp_path / "weights", "--data-dir", str(people))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert (recipe["model"], recipe["epochs"]) == ("test_rga_resnet", 2)
+    assert str(people) not in (folder / "recipe.yaml").read_text()
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_command_names_what_the_training_started_from(run, people, tmp_path, monkeypatch):
+    weights = str(run / "model" / "model.safetensors")
+    data = ["--dataset", "market1501", "--data-dir", str(people), "--workers", "0"]
+    sizes = ["--num-identities", "2", "--num-instances", "2", "--epochs", "1"]
+    for start, expected in (
+        (["--model", "test_rga_resnet", "--pretrained-path", weights], "from model.safetensors"),
+        (["--model", str(run)], "from test_rga_resnet"),
+    ):
+        again = tmp_path / expected
+        options = [*data, *sizes, *start, "--img-size", "64", "32", "--device", "cpu"]
+        finetune.main([*options, "--output", str(again)])
+        folder = pack(again, tmp_path / "weights", "--precision", "float32")
+        card = (folder / "README.md").read_text()
+        assert f"Started {expected}, weights with SHA-256 `{sha256_of(Path(weights))}`" in card
+        (line,) = [line for line in card.splitlines() if "--config recipe.yaml" in line]
+        filled_in = {"DIR": str(people), "STARTED_FROM": str(run), "model.safetensors": weights}
+        words = [filled_in.get(word, word) for word in shlex.split(line)[2:]]
+        monkeypatch.chdir(folder)
+        finetune.main([*words, "--output", str(tmp_path / f"{expected} again")])
+        first, second = (
+            load_file(path / "model" / "model.safetensors")
+            for path in (again, tmp_path / f"{expected} again")
+        )
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_packing_that_was_interrupted_is_ended_by_the_next_call(run, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    folder = pack(run, tmp_path, "--precision", "float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "list_in_manifest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pack(run, tmp_path, "--precision", "float16")
+    with pytest.raises(ValueError, match="listed with other sha256"):
+        check_manifest(tmp_path)
+    publish.main([str(folder)])
+    check_manifest(tmp_path)
+
+
+@pytest.mark.usefixtures("no_upload")
+def test_converted_checkpoint_says_how_it_was_converted(people, tmp_path, capsys):
+    records = {
+        "converted_from": {"code": "https://x.org", "file": "600.pth.tar", "sha256": "0" * 64},
+        "trained_on": [{"name": "market1501"}],
+    }
+    source = save_pretrained(timm.create_model("test_rga_resnet"), tmp_path / "x", reid=records)
+    weights = tmp_path / "weights"
+    assert "does not say on what it was tested" in fails(capsys, source, "--weights", weights)
+    folder = pack(source, weights, "--dataset", "market1501", "--data-dir", str(people))
+    card = (folder / "README.md").read_text()
+    assert "python scripts/convert_official.py 600.pth.tar --output MODEL" in card
+    assert "recipe" not in card
+
+
 def test_largest_change_is_of_any_score():
     metrics = {"mAP": 0.5, "mAP_trapezoid": 0.4, "mINP": 0.3, "cmc": [0.6, 0.7]}
     change = publish_evaluate.largest_change(metrics, {**metrics, "cmc": [0.6, 0.75]})
@@ -237,3 +330,42 @@ class TestBadInput:
         assert "does not come back as it was made" in fails(capsys, folder, "--push")
         list_in_manifest(tmp_path, NAME)
         assert "does not come back as it was made" in fails(capsys, folder, "--push")
+
+    def test_packing_options_for_a_packed_folder(self, run, tmp_path, capsys):
+        folder = pack(run, tmp_path)
+        for option in (["--license", "mit"], ["--version", "2"], ["--name", NAME], ["--note", "x"]):
+            text = fails(capsys, folder, *option)
+            assert f"is packed, and taken as it is: {option[0]} is for packing" in text
+
+    def test_weights_without_a_record_of_how_they_were_made(self, tmp_path, capsys):
+        records = {"trained_on": [{"name": "market1501"}]}
+        source = save_pretrained(timm.create_model("test_rga_resnet"), tmp_path / "x", reid=records)
+        assert "--command says it" in fails(capsys, source, "--weights", tmp_path)
+
+    def test_what_cannot_be_packed_is_told_before_anything_is_evaluated(
+        self, run, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(publish, "evaluate_to_publish", None)
+        weights = tmp_path / "weights"
+        for options, reason in (
+            (["--extra", run / "last.pth.tar"], "last.pth.tar: not a kind of file"),
+            (["--extra", "gone.csv"], "gone.csv: there is no such file"),
+            (["--name", "test_rga_resnet.a/b"], "Repo id must be"),
+            (["--name", "test_rga_resnet.a..b"], "Cannot have -- or .."),
+        ):
+            assert reason in fails(capsys, run, "--weights", weights, *options)
+        assert not weights.exists()
+        weights.write_text("")
+        assert "is a file, not a folder" in fails(capsys, run, "--weights", weights)
+
+    def test_tag_that_is_registered_for_another_image_size(self, run, people, tmp_path, capsys):
+        other = tmp_path / "run"
+        finetune.main(
+            [
+                "--config", str(run / "args.yaml"), "--data-dir", str(people), "--epochs", "1",
+                "--output", str(other), "--img-size", "96", "48",
+            ]
+        )  # fmt: skip
+        options = ["--name", "test_rga_resnet.pedestrians", "--workers", "0"]
+        text = fails(capsys, other, "--weights", tmp_path / "weights", *options)
+        assert "does not give the model of" in text
