@@ -1,6 +1,7 @@
-"""What an RGA model looks at: attention of each stage, relations of a position, overlays."""
+"""What a model looks at: attention, relations of a position, class activation, overlays."""
 
 from rga_timm.explain.attention import StageAttention, attention_maps
+from rga_timm.explain.class_activation import similarity_activation
 from rga_timm.explain.overlay import heat_map, overlay
 from rga_timm.explain.relations import Relations, relations_of
 
@@ -11,4 +12,5 @@ __all__ = [
     "heat_map",
     "overlay",
     "relations_of",
+    "similarity_activation",
 ]

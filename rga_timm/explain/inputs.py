@@ -46,13 +46,11 @@ def check_images(model: Any, images: Tensor) -> None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a model in evaluation mode, without gradients; afterwards each part is as it was."""
+def restored_modes(model: nn.Module) -> Iterator[None]:
+    """Afterwards each part of the model is in the mode that it was in, training or not."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -76,7 +74,8 @@ def visit_inputs(
 
     handles = [m.register_forward_pre_hook(partial(hook, name)) for name, m in modules.items()]
     try:
-        with evaluating(model):
+        with restored_modes(model), torch.no_grad():
+            model.eval()
             model.forward_features(images)  # type: ignore[operator]
     finally:
         for handle in handles:
