@@ -224,7 +224,7 @@ def test_queries_of_any_mode_become_rgb(tmp_path, mode):
         (["--gallery", "nowhere"], "there is no folder nowhere"),
         (["--gallery", "."], "holds no images"),
         (["--gallery", ".", "--dataset", "market1501"], "not allowed with argument"),
-        (["--dataset", "viper:split=all", "--data-dir", "."], "found no VIPeR"),
+        (["--dataset", "viper:split=all", "--data-dir", "."], "Expected is one of these layouts"),
         (["--model", "no_model"], "timm knows no model 'no_model'"),
         (["--top", "0"], "0 is not positive"),
     ],
