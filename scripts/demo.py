@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from data_options import FORM, dataset_help, read_partitions
+from demo_offline import OfflinePage
 from demo_search import (
     NO_STAGE,
     Searcher,
@@ -55,6 +56,7 @@ from rga_timm.report_page.pictures import read_picture
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 _logger = logging.getLogger("demo")
 
@@ -287,6 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             server_port=args.port,
             share=args.share,
             max_file_size="20mb",
+            app_kwargs={"middleware": [Middleware(OfflinePage)]},
             show_error=True,
             **(style if at_launch else {}),
         )

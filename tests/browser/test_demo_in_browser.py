@@ -82,7 +82,9 @@ def page(chromium, demo, request):
     chromium.get(demo[0])
     wait(chromium, lambda: "Drop an image" in text_of(chromium, "#results"))
     yield chromium
-    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
+    errors = [e["message"] for e in chromium.get_log("browser") if e["level"] == "SEVERE"]
+    print("\n".join(errors))
+    assert errors == []
     messages = [
         json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")
     ]

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from demo_offline import OfflinePage
 from demo_search import (
     Searcher,
     UnreadableImageError,
@@ -15,6 +16,10 @@ from demo_search import (
     results_page,
 )
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 from timm.data import create_transform, resolve_model_data_config
 
 import rga_timm
@@ -270,3 +275,26 @@ def test_examples_are_spread_over_the_queries(splits, tmp_path):
     for path, row in examples:
         assert open_rgb(path).tobytes() == open_rgb(paths(splits.query)[row]).tobytes()
     assert len(demo.write_examples(splits.query, 1000, tmp_path)) == len(splits.query)
+
+
+def test_page_loses_what_fetches_from_other_hosts_and_nothing_else():
+    own = (
+        '<link rel="stylesheet" href="./assets/a.css"><script src="/b.js"></script>'
+        '<a href="https://example.org">é</a><script>const a = "https://example.org"</script>'
+    )
+    foreign = (
+        '<link rel="preconnect"\n href="https://fonts.example.org" crossorigin />'
+        '<script\n src="http://example.org/c.js"\n async\n></script>'
+        '<script src="//d/e.js"></script>'
+    )
+    routes = [
+        Route("/", lambda _: HTMLResponse(foreign + own + foreign)),
+        Route("/text", lambda _: PlainTextResponse(foreign)),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(OfflinePage)
+    client = TestClient(app)
+    page = client.get("/")
+    assert page.text == own
+    assert int(page.headers["content-length"]) == len(own.encode())
+    assert client.get("/text").text == foreign
