@@ -6,7 +6,8 @@
 
 The gallery is embedded once, at the start. The page then ranks it by cosine similarity with the
 query, shows where the model looked, and counts what lies above a threshold. Needs the extra `demo`.
-This is also the app file of a Hugging Face Space, where it runs without arguments.
+It is also an app file for a Hugging Face Space, without arguments: there the package is installed
+by the Space's requirements.txt, and the other files of this folder lie beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import inspect
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +57,11 @@ from rga_timm.report_page.pictures import read_picture
 # Before it is imported: Gradio reports no use, and keeps no history of runs in the browser.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
 
-import gradio as gr
-from starlette.middleware import Middleware
+try:
+    import gradio as gr
+    from starlette.middleware import Middleware
+except ImportError as error:
+    raise ImportError(f"demo.py needs the extra: pip install 'rga-timm[demo]' ({error})") from error
 
 _logger = logging.getLogger("demo")
 
@@ -123,6 +128,16 @@ def get_parser() -> argparse.ArgumentParser:
     add_feature_options(parser.add_argument_group("features"))
     add_run_options(parser.add_argument_group("run"))
     return parser
+
+
+def check_port(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if the port that was asked for cannot be listened on."""
+    if args.port is None:
+        return
+    try:
+        socket.create_server((args.host or "127.0.0.1", args.port)).close()
+    except (OSError, OverflowError) as error:
+        parser.error(f"--port {args.port}: {error}")
 
 
 def default_model() -> str:
@@ -253,6 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.model = args.model or default_model()
         check_model(args, parser)
         check_run(args, parser)
+        check_port(args, parser)
         gallery, queries, has_cameras = read_gallery(args)
         model = create_model(args)
         config = preprocessing(args, model)

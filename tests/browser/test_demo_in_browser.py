@@ -82,9 +82,6 @@ def page(chromium, demo, request):
     chromium.get(demo[0])
     wait(chromium, lambda: "Drop an image" in text_of(chromium, "#results"))
     yield chromium
-    errors = [e["message"] for e in chromium.get_log("browser") if e["level"] == "SEVERE"]
-    print("\n".join(errors))
-    assert errors == []
     messages = [
         json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")
     ]
@@ -95,6 +92,8 @@ def page(chromium, demo, request):
     ]
     assert asked
     assert [url for url in asked if not url.startswith((demo[0], "data:", "blob:"))] == []
+    errors = [e["message"] for e in chromium.get_log("browser") if e["level"] == "SEVERE"]
+    assert errors == []
 
 
 def wait(page, condition):

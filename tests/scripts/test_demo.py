@@ -1,4 +1,5 @@
 import os
+import socket
 
 import demo
 import numpy as np
@@ -232,6 +233,7 @@ def test_queries_of_any_mode_become_rgb(tmp_path, mode):
         (["--dataset", "viper:split=all", "--data-dir", "."], "Expected is one of these layouts"),
         (["--model", "no_model"], "timm knows no model 'no_model'"),
         (["--top", "0"], "0 is not positive"),
+        (["--port", "70000"], "--port 70000: "),
     ],
 )
 def test_wrong_options_end_with_a_message(
@@ -242,6 +244,14 @@ def test_wrong_options_end_with_a_message(
         demo.main(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_port_in_use_is_told_before_any_work(capsys, no_model_is_made):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit):
+            demo.main(["--port", str(port)])
+    assert f"--port {port}: " in capsys.readouterr().err
 
 
 def test_default_model_is_one_of_real_people_where_one_lies_here(monkeypatch, tmp_path):
