@@ -43,6 +43,7 @@ from model_options import (
     add_run_options,
     check_model,
     check_run,
+    checkpoint_name,
     create_model,
     embed_options,
     feature_width,
@@ -286,7 +287,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
 
     where = args.gallery.name if args.gallery else args.dataset
-    about = f"Model `{args.model}`; gallery `{where}`, {len(searcher.gallery)} images."
+    weights = checkpoint_name(args)
+    about = (
+        f"Model `{args.model}`{f' ({weights})' if weights else ''}; "
+        f"gallery `{where}`, {len(searcher.gallery)} images."
+    )
     source = queries if queries else searcher.gallery
     signal.signal(signal.SIGTERM, end)
     with TemporaryDirectory(prefix="rga_timm_demo_") as folder:

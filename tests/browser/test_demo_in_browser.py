@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rga_timm.data.datasets.pedestrians import draw
@@ -201,6 +202,8 @@ def test_threshold_keeps_what_is_above_it_and_counts_it(page):
     set_threshold(page, 1)
     wait(page, lambda: text_of(page, "#results .count").startswith("0 of "))
     assert "the nearest has" in text_of(page, "#results .count")
+    all_of(page, "#threshold input[type=range]")[0].send_keys(Keys.HOME)  # moves the slider to -1
+    wait(page, lambda: len(all_of(page, "#results .card")) == 1 + TOP)
 
 
 @pytest.mark.parametrize("name", ["broken.jpg", "text.jpg"])
