@@ -262,9 +262,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(
-        logging.WARNING
-    )  # Gradio asks its own server whether it is up
     try:
         args.model = args.model or default_model()
         check_model(args, parser)
