@@ -49,6 +49,7 @@ from model_options import (
     feature_width,
     positive_int,
     preprocessing,
+    public_name,
 )
 
 import rga_timm
@@ -286,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     where = args.gallery.name if args.gallery else args.dataset
     weights = checkpoint_name(args)
     about = (
-        f"Model `{args.model}`{f' ({weights})' if weights else ''}; "
+        f"Model `{public_name(args.model)}`{f' ({weights})' if weights else ''}; "
         f"gallery `{where}`, {len(searcher.gallery)} images."
     )
     source = queries if queries else searcher.gallery

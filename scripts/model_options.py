@@ -316,6 +316,14 @@ def checkpoint_name(args: argparse.Namespace) -> str | None:
     return str(args.checkpoint) if args.checkpoint else None
 
 
+def public_name(model: str) -> str:
+    """A model's name for a page that is passed on: of a folder its own name, without the path."""
+    if not model.startswith("local-dir:"):
+        return model
+    folder = Path(model.removeprefix("local-dir:")).resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
 def join_processes(args: argparse.Namespace) -> tuple[int, int]:
     """Which of how many processes this is, under torchrun. Each takes a GPU of its own."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

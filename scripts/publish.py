@@ -33,6 +33,7 @@ from publish_evaluate import evaluate_to_publish
 from rga_timm.data import ReidSplits
 from rga_timm.evaluation import check_testable, format_table
 from rga_timm.hub import (
+    MAX_BYTES,
     check_checkpoint,
     check_tag,
     code_version,
@@ -215,6 +216,20 @@ def check_extra(files: Sequence[Path]) -> None:
             )
 
 
+def check_size(model: torch.nn.Module, precision: str) -> None:
+    """Refuse weights that are too large to be published, before anything is evaluated."""
+    numbers = sum(value.numel() for value in model.state_dict().values() if value.ndim > 1)
+    size = numbers * (
+        4 if precision == "float32" else 2
+    )  # what has one dimension is next to nothing
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"the weights take {size / 2**20:.0f} MiB, and a checkpoint {MAX_BYTES / 2**20:.0f} at "
+            "the most: they would not go into a clone. The Hub itself takes them, by timm's "
+            "push_to_hf_hub"
+        )
+
+
 def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     """Evaluate a model as it will be stored, and write its folder and its entry in the manifest."""
     source, run = model_folder(args.source), args.source
@@ -235,6 +250,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     # The model as it will be found again
     options = {} if args.keep_classifier else {"num_classes": 0}
     model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)
+    check_size(model, args.precision)
     half, note = reid.get("weights_dtype") == "float16", None
     if not args.recorded:
         reports, half, note = evaluate_to_publish(

@@ -34,6 +34,7 @@ from model_options import (
     positive_float,
     positive_int,
     preprocessing,
+    public_name,
 )
 
 from rga_timm.data import ReidSplits
@@ -150,14 +151,6 @@ def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Side:
         channels_last=args.channels_last,
         trained_on=read_reid(args.model).get("trained_on", ()),
     )
-
-
-def public_name(model: str) -> str:
-    """A model's name for a page that is passed on: of a folder its own name, without the path."""
-    if not model.startswith("local-dir:"):
-        return model
-    folder = Path(model.removeprefix("local-dir:")).resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import evaluate
 import export_onnx
 import pytest
 import timm
-from model_options import resolve_model
+from model_options import public_name, resolve_model
 
 from rga_timm.hub import save_pretrained
 
@@ -78,3 +78,16 @@ def test_a_runs_folder_is_evaluated(run: Path, people: Path) -> None:
     (same,) = evaluate.main([f"local-dir:{run / 'model'}", *data])
     assert report.model == same.model == f"local-dir:{run / 'model'}"
     assert report.metrics == same.metrics
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("rga_resnet50.tv_in1k", "rga_resnet50.tv_in1k"),
+        ("hf-hub:someone/net", "hf-hub:someone/net"),
+        ("local-dir:/home/someone/output/first/model", "first"),
+        ("local-dir:/home/someone/net", "net"),
+    ],
+)
+def test_a_name_for_others_has_no_path(model: str, name: str) -> None:
+    assert public_name(model) == name

@@ -337,6 +337,13 @@ class TestBadInput:
             text = fails(capsys, folder, *option)
             assert f"is packed, and taken as it is: {option[0]} is for packing" in text
 
+    def test_weights_that_are_too_large(self, run, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(publish, "evaluate_to_publish", None)
+        monkeypatch.setattr(publish, "MAX_BYTES", 300_000)
+        text = fails(capsys, run, "--precision", "float32", "--weights", tmp_path)
+        assert "the weights take 0 MiB, and a checkpoint 0 at the most" in text
+        assert list(tmp_path.iterdir()) == []
+
     def test_weights_without_a_record_of_how_they_were_made(self, tmp_path, capsys):
         records = {"trained_on": [{"name": "market1501"}]}
         source = save_pretrained(timm.create_model("test_rga_resnet"), tmp_path / "x", reid=records)
