@@ -339,7 +339,7 @@ class TestBadInput:
 
     def test_weights_that_are_too_large(self, run, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(publish, "evaluate_to_publish", None)
-        monkeypatch.setattr(publish, "MAX_BYTES", 300_000)
+        monkeypatch.setattr(publish, "MAX_BYTES", 100_000)
         text = fails(capsys, run, "--precision", "float32", "--weights", tmp_path)
         assert "the weights take 0 MiB, and a checkpoint 0 at the most" in text
         assert list(tmp_path.iterdir()) == []
