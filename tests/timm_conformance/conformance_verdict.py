@@ -90,10 +90,15 @@ def arch(name: str) -> str:
     return name.split(".", 1)[0]
 
 
+# Functions that are for none of ours, and why: they are not run.
+FOR_TIMMS = {
+    "test_model_inference": "it compares trained test_* models with outputs that lie in timm's own "
+    "repositories; ours have a golden embedding, which tests/test_shipped_weights.py looks at",
+}
+
 # Functions that are for some models only, or for none of ours, and why.
 FOR_SOME = {
-    "test_model_inference": "it compares with published outputs of trained test_* models; "
-    "ours are not trained",
+    **FOR_TIMMS,
     "test_model_features_space2depth_reduction": "it is about the stem of efficientnet_h and _x",
     "test_model_default_cfgs_non_std": "it is for networks whose features are no maps; all of ours "
     "are, the ViT's too",
