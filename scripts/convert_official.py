@@ -216,11 +216,8 @@ def evaluate(
     """The reports of the model as it comes back from its folder."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     config = preprocessing(args, model)
-    protocol = Protocol(
-        img_size=config["input_size"][1:],
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
+    protocol = Protocol.of_data_config(
+        config,
         amp_dtype=args.amp_dtype,
     )
     return [

@@ -232,11 +232,8 @@ def evaluate_model(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
         feature_width(args, model, config)  # or the scales do not fit it
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    protocol = Protocol(
-        img_size=config["input_size"][1:],
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
+    protocol = Protocol.of_data_config(
+        config,
         feature=args.feature,
         flip=args.flip,
         scales=tuple(args.scales),

@@ -40,13 +40,7 @@ def evaluate_to_publish(
         The reports, of each data set the plain one first; whether to store in float16; and a
         sentence on what that changes.
     """
-    config = resolve_data_config({}, model=model)
-    plain = Protocol(
-        img_size=config["input_size"][1:],
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
-    )
+    plain = Protocol.of_data_config(resolve_data_config({}, model=model))
     options = {"name": name, "log_warnings": False, **options}
     half, note = False, "Stored in float32."
     if precision != "float32":

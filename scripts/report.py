@@ -128,11 +128,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Side:
     """What the page shows of a model."""
     config = preprocessing(args, model)
-    protocol = Protocol(
-        img_size=config["input_size"][1:],
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
+    protocol = Protocol.of_data_config(
+        config,
         feature=args.feature,
         flip=args.flip,
         scales=tuple(args.scales),

@@ -75,6 +75,22 @@ class Protocol:
     single_gallery_shot: bool = False
     cameras: bool = True
 
+    @classmethod
+    def of_data_config(cls, config: Mapping[str, Any], **options: Any) -> Protocol:
+        """The protocol of a model whose images are prepared as its own config says.
+
+        Args:
+            config: of `timm.data.resolve_data_config`.
+            options: the attributes that do not follow from it.
+        """
+        return cls(
+            img_size=tuple(config["input_size"][1:]),
+            interpolation=config["interpolation"],
+            mean=config["mean"],
+            std=config["std"],
+            **options,
+        )
+
     def summary(self) -> str:
         """On a line, e.g. `256x128, embedding, cosine, flip, re-ranked (20, 6, 0.3)`."""
         parts = [f"{self.img_size[0]}x{self.img_size[1]}", self.feature, self.metric]

@@ -10,7 +10,9 @@ import scipy
 import timm
 import torch
 from small_reports import PIDS, random_report
+from timm.data import resolve_data_config
 
+import rga_timm  # noqa: F401 - registers the models
 from rga_timm.evaluation import (
     Protocol,
     Report,
@@ -187,3 +189,12 @@ def test_the_table_tells_tests_apart() -> None:
 def test_ranks_beyond_the_curve_are_left_open() -> None:
     row = format_table([make_report(max_rank=5)]).splitlines()[2]
     assert [cell.strip() for cell in row.strip("|").split("|")][-2:] == ["100.0", "-"]
+
+
+def test_protocol_follows_from_how_timm_prepares_images():
+    model = timm.create_model("test_rga_resnet", img_size=(96, 48))
+    config = resolve_data_config({"input_size": (3, 96, 48)}, model=model)
+    protocol = Protocol.of_data_config(config, flip=True)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert protocol == Protocol((96, 48), "bilinear", mean, std, flip=True)
+    assert protocol == Protocol.of_data_config({**config, "input_size": [3, 96, 48]}, flip=True)
