@@ -17,7 +17,7 @@ SHIPPED = Path(weights_folder() or "") / TAG
 
 # Writes the state dict that a tag gives, or the error.
 CREATE = """
-import sys, timm, torch, rga_timm
+import sys, timm, torch, rga_timm.hub
 try:
     model = timm.create_model(sys.argv[1], pretrained=True)
     print(rga_timm.hub.read_reid(sys.argv[1]).get("name"))

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import pytest
 from checkpoints import make_checkpoint
@@ -66,3 +68,13 @@ def test_stale_local_manifest_does_not_speak_for_the_hub(weights):
     checkpoint = next(one for one in rga_timm.list_checkpoints() if one.name == TAG)
     assert checkpoint.source == f"{HUB_ORGANISATION}/{TAG}@v1"
     assert checkpoint.licence == "apache-2.0"
+
+
+def test_models_are_registered_without_waiting_for_the_evaluation():
+    code = (
+        "import sys, rga_timm, timm\n"
+        "assert timm.is_model('rga_resnet50')\n"
+        "assert not {'rga_timm.evaluation', 'rga_timm.hub'} & sys.modules.keys()\n"
+        "assert len(rga_timm.list_checkpoints()) > 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
