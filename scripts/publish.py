@@ -37,6 +37,7 @@ from rga_timm.hub import (
     check_checkpoint,
     check_tag,
     code_version,
+    copy_for_repository,
     list_in_manifest,
     pack_checkpoint,
     push_checkpoint,
@@ -149,12 +150,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def folder_to_upload(args: argparse.Namespace, folder: Path, scratch: Path) -> Path:
     """The packed folder; for another organisation than its card names, a copy that names that."""
     config = read_config(folder)
-    if config["reid"]["repository"] == f"{args.organisation}/{config['reid']['name']}":
+    reid = config["reid"]
+    repository = f"{args.organisation}/{reid['name']}"
+    if reid["repository"] == repository:
         return folder
-    again = argparse.Namespace(**{**vars(args), "weights": scratch, "recorded": True})
-    again.source, again.version = folder, config["reid"]["version"]
-    again.keep_classifier = bool(config["num_classes"])
-    copy = pack(again, config)
+    copy = copy_for_repository(folder, scratch / reid["name"], repository)
     check_checkpoint(copy)
     return copy
 
@@ -219,9 +219,8 @@ def check_extra(files: Sequence[Path]) -> None:
 def check_size(model: torch.nn.Module, precision: str) -> None:
     """Refuse weights that are too large to be published, before anything is evaluated."""
     numbers = sum(value.numel() for value in model.state_dict().values() if value.ndim > 1)
-    size = numbers * (
-        4 if precision == "float32" else 2
-    )  # what has one dimension is next to nothing
+    # What has one dimension is next to nothing.
+    size = numbers * (4 if precision == "float32" else 2)
     if size > MAX_BYTES:
         raise ValueError(
             f"the weights take {size / 2**20:.0f} MiB, and a checkpoint {MAX_BYTES / 2**20:.0f} at "

@@ -2,7 +2,13 @@
 
 from rga_timm.hub.card import format_card
 from rga_timm.hub.code_version import code_version
-from rga_timm.hub.folder import MAX_BYTES, check_checkpoint, check_tag, pack_checkpoint
+from rga_timm.hub.folder import (
+    MAX_BYTES,
+    check_checkpoint,
+    check_tag,
+    copy_for_repository,
+    pack_checkpoint,
+)
 from rga_timm.hub.golden import golden_embedding, golden_image
 from rga_timm.hub.listing import CheckpointTable, ListedCheckpoint, list_checkpoints
 from rga_timm.hub.manifest import check_manifest, list_in_manifest
@@ -19,6 +25,7 @@ __all__ = [
     "check_manifest",
     "check_tag",
     "code_version",
+    "copy_for_repository",
     "format_card",
     "golden_embedding",
     "golden_image",

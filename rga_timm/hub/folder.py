@@ -116,8 +116,7 @@ def pack_checkpoint(
         # Of what is read back, not of what was given.
         config["reid"]["golden_embedding"] = golden_embedding(_load(new))
         _write_json(config, new / CONFIG_FILE)
-        card = format_card(config, (new / WEIGHTS_FILE).stat().st_size)
-        (new / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
+        _write_card(config, new)
         for name, source in (extra_files or {}).items():
             shutil.copyfile(source, new / name)
         # Renamed, not removed, so that at no time for long there is neither.
@@ -125,6 +124,25 @@ def pack_checkpoint(
             folder.rename(Path(made_in) / "old")
         new.rename(folder)
     return folder
+
+
+def copy_for_repository(folder: str | Path, copy: str | Path, repository: str) -> Path:
+    """A copy of a packed folder whose config and card name another repository.
+
+    Args:
+        folder: The packed folder; it stays as it is.
+        copy: The folder to make.
+        repository: OWNER/NAME on the Hub.
+
+    Returns:
+        The copy.
+    """
+    copy = Path(shutil.copytree(folder, copy))
+    config = _read_config(copy)
+    config["reid"]["repository"] = repository
+    _write_json(config, copy / CONFIG_FILE)
+    _write_card(config, copy)
+    return copy
 
 
 def check_checkpoint(folder: str | Path) -> None:
@@ -206,11 +224,19 @@ def _check_works(folder: Path, config: Mapping[str, Any]) -> list[str]:
         check_golden(config["reid"]["golden_embedding"], _load(folder))
     except (ValueError, RuntimeError) as error:
         problems.append(f"the model does not come back as it was made: {error}")
-    card = format_card(config, (folder / WEIGHTS_FILE).stat().st_size)
+    card = _card(config, folder)
     # By lines: Git and Windows end them in another way.
     if (folder / CARD_FILE).read_text(encoding="utf-8").splitlines() != card.splitlines():
         problems.append(f"{CARD_FILE} is not the card of this {CONFIG_FILE}: pack it again")
     return problems
+
+
+def _card(config: Mapping[str, Any], folder: Path) -> str:
+    return format_card(config, (folder / WEIGHTS_FILE).stat().st_size)
+
+
+def _write_card(config: Mapping[str, Any], folder: Path) -> None:
+    (folder / CARD_FILE).write_text(_card(config, folder), encoding="utf-8", newline="\n")
 
 
 def _load(folder: Path) -> Any:
