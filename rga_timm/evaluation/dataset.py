@@ -133,22 +133,15 @@ def evaluate_protocols(
     partitions = [splits] if isinstance(splits, ReidSplits) else list(splits)
     check_testable(partitions)
     weights = hash_weights(model)
-    rank, world_size = rank_and_world_size(distributed)
+    rank, _ = rank_and_world_size(distributed)
 
-    def embed_split(reader: ReidReader, protocol: Protocol) -> Embeddings:
-        loader = create_eval_loader(
-            reader,
-            eval_transform(protocol.img_size, protocol.mean, protocol.std, protocol.interpolation),
-            batch_size,
-            num_workers=num_workers,
-            rank=rank,
-            world_size=world_size,
-            pin_memory=torch.device(device).type == "cuda",
-        )
-        return embed_as(
+    def embedded_as(protocol: Protocol, reader: ReidReader) -> Embeddings:
+        return embed_split(
             protocol,
             model,
-            loader,
+            reader,
+            batch_size=batch_size,
+            num_workers=num_workers,
             device=device,
             channels_last=channels_last,
             distributed=distributed,
@@ -159,13 +152,11 @@ def evaluate_protocols(
     for part in partitions:
         embedded: list[tuple[Protocol, Embeddings, Embeddings]] = []
         for protocol, of_parts in zip(protocols, reports, strict=True):
-            part_protocol = replace(
-                protocol, cameras=part.has_cameras, single_gallery_shot=part.single_gallery_shot
-            )
+            part_protocol = protocol_on(part, protocol)
             how = replace(protocol, metric="cosine", multi_query=False, expansion=None, rerank=None)
             if how not in (done := [known for known, _, _ in embedded]):
                 done.append(how)
-                embedded.append((how, embed_split(part.query, how), embed_split(part.gallery, how)))
+                embedded.append((how, embedded_as(how, part.query), embedded_as(how, part.gallery)))
             _, query, gallery = embedded[done.index(how)]
             warnings = diagnose(part, query, gallery, metric=protocol.metric, trained_on=trained_on)
             of_parts.append(
@@ -187,6 +178,62 @@ def evaluate_protocols(
                 )
             )
     return [one[0] if len(one) == 1 else average_reports(one) for one in reports]
+
+
+def protocol_on(splits: ReidSplits, protocol: Protocol) -> Protocol:
+    """The protocol with what the data set itself prescribes."""
+    return replace(
+        protocol, cameras=splits.has_cameras, single_gallery_shot=splits.single_gallery_shot
+    )
+
+
+def embed_split(
+    protocol: Protocol,
+    model: nn.Module,
+    reader: ReidReader,
+    *,
+    batch_size: int = 128,
+    num_workers: int = 4,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    distributed: bool = False,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed the queries or the gallery of a data set, as a protocol says.
+
+    Args:
+        protocol: how images are prepared, and what feature is taken.
+        model: as for `evaluate_dataset`, and so are the others.
+        reader: the split.
+        batch_size: the same.
+        num_workers: the same.
+        device: the same.
+        channels_last: the same.
+        distributed: the same.
+        progress: the same.
+
+    Returns:
+        The features, of images or of tracklets; of all processes.
+    """
+    rank, world_size = rank_and_world_size(distributed)
+    loader = create_eval_loader(
+        reader,
+        eval_transform(protocol.img_size, protocol.mean, protocol.std, protocol.interpolation),
+        batch_size,
+        num_workers=num_workers,
+        rank=rank,
+        world_size=world_size,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+    return embed_as(
+        protocol,
+        model,
+        loader,
+        device=device,
+        channels_last=channels_last,
+        distributed=distributed,
+        progress=progress,
+    )
 
 
 def check_testable(partitions: Sequence[ReidSplits]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from rga_timm.data import ReidSplits, create_eval_loader, eval_transform
+from rga_timm.data import ReidSplits, eval_transform
 from rga_timm.evaluation import Protocol, check_testable, diagnose, hash_weights
-from rga_timm.evaluation.model import embed_as
+from rga_timm.evaluation.dataset import embed_split, protocol_on
 from rga_timm.evaluation.reports.from_features import report_features
 from rga_timm.evaluation.reports.per_query import query_ids
 from rga_timm.report_page.page import Side
@@ -58,17 +57,14 @@ def evaluate_side(
     if protocol.multi_query or protocol.expansion or protocol.rerank:
         raise ValueError("the page shows plain ranked lists: no multi-query, expansion, re-ranking")
     check_testable([splits])
-    protocol = replace(
-        protocol, cameras=splits.has_cameras, single_gallery_shot=splits.single_gallery_shot
-    )
-    transform = eval_transform(
-        protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
-    )
+    protocol = protocol_on(splits, protocol)
     query, gallery = (
-        embed_as(
+        embed_split(
             protocol,
             model,
-            create_eval_loader(reader, transform, batch_size, num_workers=num_workers),
+            reader,
+            batch_size=batch_size,
+            num_workers=num_workers,
             device=device,
             channels_last=channels_last,
             progress=progress,
@@ -88,5 +84,8 @@ def evaluate_side(
         log_warnings=log_warnings,
         device=device,
         progress=progress,
+    )
+    transform = eval_transform(
+        protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
     )
     return Side(report, query, gallery, model, transform, device)

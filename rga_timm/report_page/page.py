@@ -124,8 +124,9 @@ def write_page(
     ]
     shown = _Pictures(splits, sides, options, progress)
     wanted = _choose(reports, options.queries, options.seed)
+    context = _context(splits, reports, ranked)
     while True:
-        page = _render(splits, sides, ranked, wanted, shown, options)
+        page = _render(splits, sides, ranked, wanted, shown, options, context)
         size = len(page.encode("utf-8"))
         if size <= options.budget * _MB:
             break
@@ -256,8 +257,9 @@ def _render(
     wanted: dict[int, str],
     pictures: _Pictures,
     options: PageOptions,
+    context: dict[str, Any],
 ) -> str:
-    """The page with these queries."""
+    """The page with these queries, and with what does not depend on them."""
     reports = [side.report for side in sides]
     lists: list[dict[str, Any]] = [
         {
@@ -276,6 +278,10 @@ def _render(
         for name in (f"q{one['query']}", *(r["image"] for side in one["results"] for r in side))
     ]
     query = sides[0].query
+    precisions, first = (
+        [(report.per_query or {})[column] for report in reports]
+        for column in ("average_precision", "first_match_rank")
+    )
     data: dict[str, Any] = {
         "models": _labels(reports),
         "lists": lists,
@@ -285,15 +291,9 @@ def _render(
                 "path": pictures.path(f"q{i}"),
                 "pid": int(query.pids[i]),
                 "camera": int(query.camids[i]),
-                "precision": [None if ap[i] is None else round(ap[i], 4) for ap in precisions],
-                "first": [first[i] for first in ranks],
+                "precision": [None if of[i] is None else round(of[i], 4) for of in precisions],
+                "first": [of[i] for of in first],
             }
-            for precisions, ranks in [
-                [
-                    [(report.per_query or {})[name] for report in reports]
-                    for name in ("average_precision", "first_match_rank")
-                ]
-            ]
             for i in range(len(query))
         ],
         "cameras": splits.has_cameras,
@@ -303,10 +303,26 @@ def _render(
     environment = Environment(
         loader=PackageLoader("rga_timm.report_page"), autoescape=True, undefined=StrictUndefined
     )
-    name = str(reports[0].dataset["name"])
     return environment.get_template("page.html.j2").render(
-        title=f"{', '.join(_labels(reports))} on {name}",
-        reports=[
+        **context,
+        stages=max(
+            (len(maps) for image in data["images"].values() for maps in image["maps"]), default=0
+        ),
+        options=asdict(options),
+        shown=len(lists),
+        data=text,
+    )
+
+
+def _context(
+    splits: ReidSplits, reports: Sequence[Report], ranked: Sequence[Ranked]
+) -> dict[str, Any]:
+    """What the page shows whichever queries are on it: scores, plots, tables."""
+    labels = _labels(reports)
+    name = str(reports[0].dataset["name"])
+    return {
+        "title": f"{', '.join(labels)} on {name}",
+        "reports": [
             {
                 "label": label,
                 "report": report,
@@ -315,19 +331,12 @@ def _render(
                 "distances": plot_distances(of_side.edges, of_side.same, of_side.different),
                 "cameras": _camera_table(of_side) if splits.has_cameras else None,
             }
-            for label, report, of_side in zip(_labels(reports), reports, ranked, strict=True)
+            for label, report, of_side in zip(labels, reports, ranked, strict=True)
         ],
-        intervals=format_intervals(reports[:1]) if len(reports) == 1 else "",
-        # Two models may well take images of two sizes.
-        comparison=_compare(reports) if len(reports) > 1 else "",
-        cmc=plot_cmc(dict(zip(_labels(reports), (r.metrics["cmc"] for r in reports), strict=True))),
-        stages=max(
-            (len(maps) for image in data["images"].values() for maps in image["maps"]), default=0
-        ),
-        options=asdict(options),
-        shown=len(lists),
-        data=text,
-    )
+        "intervals": format_intervals(reports[:1]) if len(reports) == 1 else "",
+        "comparison": _compare(reports) if len(reports) > 1 else "",
+        "cmc": plot_cmc(dict(zip(labels, (r.metrics["cmc"] for r in reports), strict=True))),
+    }
 
 
 def _labels(reports: Sequence[Report]) -> list[str]:
