@@ -27,3 +27,16 @@ def chromium():
     driver = webdriver.Chrome(options=options, service=Service(programs[1]))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def window(chromium, request):
+    """The browser at the size of a desktop and of a phone, with nothing in its logs."""
+    width, height = request.param
+    chromium.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    for kind in ("browser", "performance"):
+        chromium.get_log(kind)
+    return chromium

@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import signal
@@ -10,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from browser_page import all_of, errors, requested, text_of
 from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
@@ -20,7 +20,6 @@ from rga_timm.data.datasets.pedestrians import draw
 
 pytestmark = pytest.mark.browser
 
-DESKTOP, PHONE = (1280, 900), (390, 844)
 REPOSITORY = Path(__file__).parents[2]
 TOP = 7
 
@@ -71,30 +70,15 @@ def demo(tmp_path_factory):
     assert list((folder / "temporary").glob("rga_timm_demo_*")) == []  # no image is left
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(chromium, demo, request):
-    width, height = request.param
-    chromium.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    for kind in ("browser", "performance"):
-        chromium.get_log(kind)  # what was before
-    chromium.get(demo[0])
-    wait(chromium, lambda: "Drop an image" in text_of(chromium, "#results"))
-    yield chromium
-    messages = [
-        json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")
-    ]
-    asked = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
+@pytest.fixture
+def page(window, demo):
+    window.get(demo[0])
+    wait(window, lambda: "Drop an image" in text_of(window, "#results"))
+    yield window
+    asked = requested(window)
     assert asked
     assert [url for url in asked if not url.startswith((demo[0], "data:", "blob:"))] == []
-    errors = [e["message"] for e in chromium.get_log("browser") if e["level"] == "SEVERE"]
-    assert errors == []
+    assert errors(window) == []
 
 
 def wait(page, condition):
@@ -102,14 +86,6 @@ def wait(page, condition):
         page, 30, ignored_exceptions=[StaleElementReferenceException, IndexError]
     )
     return waiting.until(lambda _: condition())
-
-
-def all_of(page, selector):
-    return page.find_elements(By.CSS_SELECTOR, selector)
-
-
-def text_of(page, selector):
-    return all_of(page, selector)[0].text
 
 
 def press(page, element):

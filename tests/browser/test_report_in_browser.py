@@ -1,8 +1,7 @@
-import json
-
 import pytest
 import timm
 import torch
+from browser_page import all_of, errors, requested, text_of
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -13,8 +12,6 @@ from rga_timm.evaluation import Protocol
 from rga_timm.report_page import PageOptions, evaluate_side, write_page
 
 pytestmark = pytest.mark.browser
-
-DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +39,11 @@ def written(tmp_path_factory):
     return path, sides[0].report, both
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(chromium, written, request):
-    width, height = request.param
-    chromium.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    for kind in ("browser", "performance"):
-        chromium.get_log(kind)  # what was before
-    chromium.get(written[0].as_uri())
-    yield chromium
-    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-def all_of(page, selector):
-    return page.find_elements(By.CSS_SELECTOR, selector)
-
-
-def text_of(page, selector):
-    return page.find_element(By.CSS_SELECTOR, selector).text
+@pytest.fixture
+def page(window, written):
+    window.get(written[0].as_uri())
+    yield window
+    assert errors(window) == []
 
 
 def press(page, keys):
@@ -80,12 +62,7 @@ def test_page_is_readable_without_scrolling_sideways(page, written):
 def test_nothing_is_fetched_from_outside(page):
     press(page, "2")
     all_of(page, "button.card")[0].click()
-    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
+    asked = requested(page)
     assert asked
     assert all(url.startswith(("file://", "data:")) for url in asked)
 
