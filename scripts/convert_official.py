@@ -27,6 +27,7 @@ from data_options import (
     read_partitions,
 )
 from model_options import (
+    ParseModelKwargs,
     add_loading_options,
     add_run_options,
     check_output_folder,
@@ -34,7 +35,6 @@ from model_options import (
     preprocessing,
 )
 from official_file import OfficialFile, read_official_file
-from timm.utils import ParseKwargs
 
 from rga_timm.data import ReidSplits, parse_spec
 from rga_timm.evaluation import Protocol, Report, check_testable, evaluate_dataset, format_table
@@ -59,7 +59,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--model-kwargs",
         nargs="*",
         default={},
-        action=ParseKwargs,
+        action=ParseModelKwargs,
         metavar="KEY=VALUE",
         help="further arguments of the model, such as reduction=4",
     )

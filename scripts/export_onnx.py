@@ -26,6 +26,7 @@ import numpy as np
 import timm
 import torch
 from model_options import (
+    ParseModelKwargs,
     add_model_options,
     check_model,
     checkpoint_name,
@@ -33,7 +34,6 @@ from model_options import (
     positive_int,
     preprocessing,
 )
-from timm.utils import ParseKwargs
 
 import rga_timm
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
@@ -65,7 +65,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--model-kwargs",
         nargs="*",
         default={},
-        action=ParseKwargs,
+        action=ParseModelKwargs,
         metavar="NAME=VALUE",
         help="further arguments that the model is made with, e.g. relation=s",
     )

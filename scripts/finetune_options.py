@@ -14,8 +14,7 @@ import torch
 import yaml
 from data_options import FORM, add_data_options, pair_with_folders
 from model_errors import check_described
-from model_options import MODEL_HELP, read_model_folder, resolve_model
-from timm.utils import ParseKwargs
+from model_options import MODEL_HELP, ParseModelKwargs, read_model_folder, resolve_model
 
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.data import partition_specs
@@ -97,7 +96,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--model-kwargs",
         nargs="*",
         default={},
-        action=ParseKwargs,
+        action=ParseModelKwargs,
         metavar="KEY=VALUE",
         help="further arguments of the model, such as relation=none; added to those of the recipe",
     )

@@ -14,6 +14,7 @@ import torch
 from model_errors import check_described, model_errors
 from safetensors import SafetensorError, safe_open
 from timm.data import resolve_data_config
+from timm.utils import ParseKwargs
 from torch import distributed as dist
 
 import rga_timm  # noqa: F401 - registers the models with timm
@@ -41,6 +42,26 @@ def add_model_options(
         help="weights to load instead of the model's own: .safetensors, or a .pth of tensors",
     )
     weights.add_argument("--no-pretrained", action="store_true", help="take the untrained network")
+
+
+class ParseModelKwargs(ParseKwargs):
+    """timm's KEY=VALUE as Python has it, and ``true`` and ``false`` as YAML and JSON have them.
+
+    timm takes these two for texts, and any text for true.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Read the values of the option, as argparse asks for it."""
+        super().__call__(parser, namespace, values, option_string)
+        kwargs = getattr(namespace, self.dest)
+        truth = {"true": True, "false": False}
+        kwargs.update({k: truth[v] for k, v in kwargs.items() if v in ("true", "false")})
 
 
 def add_loading_options(parser: argparse._ActionsContainer) -> None:

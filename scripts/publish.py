@@ -28,6 +28,7 @@ from data_options import FORM, dataset_help, pair_with_folders, read_partitions
 from finetune_options import PRIVATE
 from huggingface_hub.utils import validate_repo_id
 from model_options import check_output_folder
+from publish_cost import measure_cost
 from publish_evaluate import evaluate_to_publish
 
 from rga_timm.data import ReidSplits
@@ -249,6 +250,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     # The model as it will be found again
     options = {} if args.keep_classifier else {"num_classes": 0}
     model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)
+    model_args = {k: v for k, v in config.get("model_args", {}).items() if k not in options}
     check_size(model, args.precision)
     half, note = reid.get("weights_dtype") == "float16", None
     if not args.recorded:
@@ -265,6 +267,8 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
         print(format_table(reports), note, sep="\n\n")
         reid |= reports[0].to_dict()
         reid["also_tested_on"] = [report.to_dict() for report in reports[1:]]
+    if not (args.recorded and reid.get("cost")):
+        reid["cost"] = measure_cost(model, model_args, args.device)
     registered = registered_version(name)
     reid |= {
         "name": name,
@@ -287,7 +291,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
             reid=reid,
             half=half,
             extra_files=extra,
-            model_args={k: v for k, v in config.get("model_args", {}).items() if k not in options},
+            model_args=model_args,
         )
     list_in_manifest(args.weights, name)
     if registered is None:

@@ -1,5 +1,6 @@
 """The model card of a checkpoint, from its config alone."""
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -141,7 +142,36 @@ Attention ([CVPR 2020](https://arxiv.org/abs/1904.02998)), trained on {_and(_nam
   `img_size=`
 - **Output**: {reid["golden_embedding"]["width"]} numbers, to be compared by cosine distance
 - **Weights**: {size / 1e6:.1f} MB, {reid["weights_dtype"]}, version {reid["version"]}
-- **Trained on**: images of {people}"""
+- **Trained on**: images of {people}{_cost(reid)}"""
+
+
+def _cost(reid: Mapping[str, Any]) -> str:
+    """Size, arithmetic and time, for a list; nothing where they were not measured."""
+    cost = reid.get("cost")
+    if not cost:
+        return ""
+    machine = dict(cost["machine"])
+    where = f"{machine.pop('device')}, {machine.pop('threads')} threads"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.items())
+    times = [
+        f"{row['ms']:.0f} ms for {_images(row['batch_size'])}"
+        + (f" ({row['ratio']:.2f} times)" if "ratio" in row else "")
+        for row in cost["latency"]
+    ]
+    alternative = ""
+    if any("ratio" in row for row in cost["latency"]):
+        alternative = "; in brackets, against the same network without attention, in the same run"
+    text = (
+        f"**Cost**: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gflops']:.2f} GFLOPs an "
+        f"image (a multiplication and an addition being two); {_and(times)} ({where}, float32, "
+        f"{versions}{alternative})"
+    )
+    return "\n" + textwrap.fill(text, 100, initial_indent="- ", subsequent_indent="  ")
+
+
+def _images(count: int) -> str:
+    """How many, in words for one."""
+    return "one image" if count == 1 else f"{count} images"
 
 
 def _usage(reid: Mapping[str, Any]) -> str:

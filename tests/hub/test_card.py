@@ -127,3 +127,24 @@ def test_recipe_is_spoken_of_only_where_the_command_takes_one(tmp_path):
     text = (make_checkpoint(tmp_path, NAME, command=command) / "README.md").read_text()
     assert command in text
     assert "The recipe lies beside" not in text
+
+
+@pytest.mark.parametrize("ratio", [{}, {"ratio": 1.234}])
+def test_cost_is_told_with_what_it_was_measured_on(tmp_path, ratio):
+    cost = {
+        "parameters": 3_456_000,
+        "gflops": 0.789,
+        "img_size": [64, 32],
+        "latency": [
+            {"batch_size": 1, "ms": 12.3, **ratio},
+            {"batch_size": 16, "ms": 45.6, **ratio},
+        ],
+        "machine": {"device": "Some CPU", "threads": "2", "torch": "2.14"},
+    }
+    text = (make_checkpoint(tmp_path, NAME, cost=cost) / "README.md").read_text()
+    text = " ".join(text.split())
+    brackets = " (1.23 times)" if ratio else ""
+    assert "3.46 M parameters, 0.79 GFLOPs an image" in text
+    assert f"12 ms for one image{brackets} and 46 ms for 16 images{brackets} (Some CPU, 2" in text
+    assert "Some CPU, 2 threads, float32, torch 2.14" in text
+    assert ("without attention" in text) == bool(ratio)

@@ -225,6 +225,13 @@ def test_model_arguments_are_added_to_those_of_the_recipe() -> None:
     assert parse_args(["--model", "resnet18"]).model_kwargs == {}
 
 
+@pytest.mark.parametrize("value", ["false", "False"])
+def test_truth_of_model_arguments_is_written_as_in_yaml_or_python(value: str) -> None:
+    args = parse_args(["--model-kwargs", f"zero_init_attention={value}", "relation=s"])
+    assert args.model_kwargs["zero_init_attention"] is False
+    assert args.model_kwargs["relation"] == "s"
+
+
 def test_exported_config_carries_no_paths_of_the_machine(
     options: list[str], people: Path, tmp_path: Path
 ) -> None:
