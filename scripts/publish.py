@@ -104,6 +104,7 @@ def get_parser() -> argparse.ArgumentParser:
     pack.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
     pack.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
     pack.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    pack.add_argument("--channels-last", action="store_true", help="test in that memory format")
 
     push = parser.add_argument_group("uploading")
     push.add_argument("--push", action="store_true", help="upload (default: show what would be)")
@@ -262,6 +263,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
             batch_size=args.batch_size,
             num_workers=args.workers,
             device=args.device,
+            channels_last=args.channels_last,
             trained_on=trained_on,
         )
         print(format_table(reports), note, sep="\n\n")

@@ -40,49 +40,51 @@ def evaluate_to_publish(
         The reports, of each data set the plain one first; whether to store in float16; and a
         sentence on what that changes.
     """
-    plain = Protocol.of_data_config(resolve_data_config({}, model=model))
+    protocol = Protocol.of_data_config(resolve_data_config({}, model=model))
     options = {"name": name, "log_warnings": False, **options}
-    half, note = False, "Stored in float32."
-    if precision != "float32":
-        half, note = _try_half(model, test_sets, plain, precision, options)
-    protocols = [plain, replace(plain, flip=True)]
-    reports = []
-    for parts in test_sets:
-        images = min(len(part.query) + len(part.gallery) for part in parts)
-        rerank = Reranking()
-        reranked = [replace(p, rerank=rerank) for p in protocols] if images > rerank.k1 else []
-        reports += evaluate_protocols(model, parts, protocols + reranked, **options)
-    return reports, half, note
-
-
-def _try_half(
-    model: nn.Module,
-    test_sets: Sequence[Sequence[ReidSplits]],
-    protocol: Protocol,
-    precision: str,
-    options: Mapping[str, Any],
-) -> tuple[bool, str]:
-    """Round a model to float16 unless that changes a score too much; whether, and a sentence."""
+    if precision == "float32":
+        return _flat(_evaluate(model, test_sets, protocol, options)), False, "Stored in float32."
     full = copy.deepcopy(model)
     try:
         model.load_state_dict(halve(model.state_dict()))
     except ValueError as error:  # a weight beyond float16's range
         if precision == "float16":
             raise
-        return False, f"Stored in float32: {error}."
-    change = max(
-        largest_change(
-            *(evaluate_dataset(one, parts, protocol, **options).metrics for one in (full, model))
-        )
-        for parts in test_sets
-    )
+        reports = _evaluate(model, test_sets, protocol, options)
+        return _flat(reports), False, f"Stored in float32: {error}."
+    # All that will be reported first: it mostly is what is published, and is not computed twice.
+    reports = _evaluate(model, test_sets, protocol, options)
+    rounded = [plain.metrics for plain, *_ in reports]
+    before = [evaluate_dataset(full, parts, protocol, **options).metrics for parts in test_sets]
+    change = max(map(largest_change, before, rounded))
     if precision == "float16" or change <= MAX_CHANGE:
-        return (
-            True,
-            f"Stored in float16: that changes no score by more than {100 * change:.3f} points.",
-        )
+        note = f"Stored in float16: that changes no score by more than {100 * change:.3f} points."
+        return _flat(reports), True, note
     model.load_state_dict(full.state_dict())
-    return False, f"Stored in float32: in float16 a score changes by {100 * change:.3f} points."
+    note = f"Stored in float32: in float16 a score changes by {100 * change:.3f} points."
+    return _flat(_evaluate(model, test_sets, protocol, options)), False, note
+
+
+def _evaluate(
+    model: nn.Module,
+    test_sets: Sequence[Sequence[ReidSplits]],
+    protocol: Protocol,
+    options: Mapping[str, Any],
+) -> list[list[Report]]:
+    """The reports of all tests that are published, for each data set, the plain one first."""
+    protocols = [protocol, replace(protocol, flip=True)]
+    reports = []
+    for parts in test_sets:
+        images = min(len(part.query) + len(part.gallery) for part in parts)
+        rerank = Reranking()
+        reranked = [replace(p, rerank=rerank) for p in protocols] if images > rerank.k1 else []
+        reports.append(evaluate_protocols(model, parts, protocols + reranked, **options))
+    return reports
+
+
+def _flat(reports: Sequence[Sequence[Report]]) -> list[Report]:
+    """Those of all data sets in a row."""
+    return [report for of_set in reports for report in of_set]
 
 
 def largest_change(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> float:
