@@ -1,8 +1,9 @@
-"""How fast images come: the plain loader, the image cache, and the index of a large data set.
+r"""How fast images come: the plain loader, the image cache, and the index of a large data set.
 
     python scripts/benchmark_data.py loader                                  # embedded data
     python scripts/benchmark_data.py loader --dataset market1501 --data-dir DIR --workers 4
-    python scripts/benchmark_data.py loader --device cuda --amp-dtype bfloat16 --channels-last
+    python scripts/benchmark_data.py loader --device cuda --amp-dtype bfloat16 --channels-last \
+        --compile --cache-on-device
     python scripts/benchmark_data.py index
 
 loader: training images a second from the plain loader and from the cache (finetune.py --cache),
@@ -73,6 +74,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--batches", type=int, default=20, help="that a loader gives in a turn (default: 20)")
     add("--steps", type=int, default=2, help="that the model trains in a turn (default: 2)")
     add("--channels-last", action="store_true")
+    add("--compile", action="store_true", help="the model, by torch.compile")
     add("--amp-dtype", choices=("bfloat16", "float16"))
     add("--threads", type=int, help="CPU threads (default: torch's choice)")
 
@@ -145,7 +147,7 @@ def measure_loaders(args: argparse.Namespace) -> list[dict[str, Any]]:
         on_device = argparse.Namespace(**{**vars(args), "device": device})
         step = make_step(
             on_device,
-            model.to(device),
+            torch.compile(model.to(device)) if args.compile else model.to(device),
             create_images(on_device, img_size, batch_size),
             "training",
         )

@@ -17,8 +17,10 @@ import page_part
 import timm
 import torch
 from benchmark import count_flops
+from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 import rga_timm  # noqa: F401 - registers the models
+from rga_timm.models._weights import HUB_ORGANISATION
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- models: made by scripts/model_table.py -->", "<!-- models: end -->"
@@ -48,12 +50,12 @@ def family_and_name(name: str) -> tuple[str, float, str]:
 def row(name: str) -> list[str]:
     """The cells of one model."""
     model = timm.create_model(name, device="meta").eval()
-    cfg = model.pretrained_cfg
-    image = torch.empty(1, *cfg["input_size"], device="meta")
-    if hub := cfg.get("hf_hub_id"):
+    image = torch.empty(1, *model.pretrained_cfg["input_size"], device="meta")
+    cfg = imagenet_cfg(name)
+    if hub := cfg.hf_hub_id:
         source = f"[{hub}](https://huggingface.co/{hub})"
     else:
-        source = f"[{Path(cfg['url']).name}]({cfg['url']})"
+        source = f"[{Path(cfg.url).name}]({cfg.url})"
     return [
         f"`{name}`",
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}",
@@ -62,6 +64,13 @@ def row(name: str) -> list[str]:
         str(model.head_hidden_size),
         source,
     ]
+
+
+def imagenet_cfg(name: str) -> PretrainedCfg:
+    """Where the ImageNet weights of a model's backbone are, beside its checkpoints of ours."""
+    cfgs = get_arch_pretrained_cfgs(name).values()
+    ours = f"{HUB_ORGANISATION}/"
+    return next(c for c in cfgs if c.has_weights and not (c.hf_hub_id or "").startswith(ours))
 
 
 if __name__ == "__main__":

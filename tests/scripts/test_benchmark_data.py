@@ -48,6 +48,15 @@ def test_measures_the_plain_loader_the_cache_and_the_model(
     assert printed.count("| cpu |") == 6
 
 
+def test_model_is_compiled_if_asked_for(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    benchmark_data.main([*options_for(people), "--workers", "0"])
+    assert compiled == []
+    benchmark_data.main([*options_for(people), "--workers", "0", "--compile"])
+    assert [type(model).__name__ for model in compiled] == ["RGAResNet"]
+
+
 def test_both_sources_give_the_same_batches_epoch_after_epoch(people: Path) -> None:
     args = argparse.Namespace(num_identities=2, num_instances=2, device="cpu")
     train = create_dataset("market1501", people).train
