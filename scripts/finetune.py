@@ -358,6 +358,7 @@ def finish(
         stale.unlink()
     print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))
     command = ["python", "scripts/evaluate.py", f"local-dir:{folder}", *data.test_options]
+    command += ["--feature", args.feature] if args.feature != "embedding" else []
     print(f"\nThe best model is in {folder}. Use it:\n    {shlex.join(command)}")
     draw_curves(run)
     if args.page and (page := write_page_of_best(args, run, model, data, start, protocol)):

@@ -247,5 +247,7 @@ def create_batches(
             num_workers=args.workers,
             seed=args.seed,
         )
-    protocol = Protocol(img_size=img_size, **preparation, amp_dtype=args.amp_dtype)
+    protocol = Protocol(
+        img_size=img_size, **preparation, feature=args.feature, amp_dtype=args.amp_dtype
+    )
     return batches, sampler, protocol

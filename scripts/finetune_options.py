@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -18,6 +18,7 @@ from model_options import MODEL_HELP, ParseModelKwargs, read_model_folder, resol
 
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.data import partition_specs
+from rga_timm.evaluation.embedding.embed import Feature
 
 # Options that are paths of the machine that a run ran on: of no use to others, not theirs to see.
 PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path")
@@ -180,6 +181,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--compile", action=argparse.BooleanOptionalAction, default=False, help="by torch.compile")
     add("--eval-every", type=int, default=10, metavar="EPOCHS")
+    add(
+        "--feature",
+        default="embedding",
+        choices=get_args(Feature),
+        help="to test by: after (embedding) or before (pooled) the BN neck",
+    )
     add(
         "--eval-initial",
         action=argparse.BooleanOptionalAction,

@@ -151,10 +151,10 @@ def _cost(reid: Mapping[str, Any]) -> str:
     if not cost:
         return ""
     machine = dict(cost["machine"])
-    where = f"{machine.pop('device')}, {machine.pop('threads')} threads"
+    where = f"{machine.pop('device')}, {_count(int(machine.pop('threads')), 'thread')}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.items())
     times = [
-        f"{row['ms']:.0f} ms for {_images(row['batch_size'])}"
+        f"{row['ms']:.0f} ms for {_count(row['batch_size'], 'image')}"
         + (f" ({row['ratio']:.2f} times)" if "ratio" in row else "")
         for row in cost["latency"]
     ]
@@ -169,9 +169,9 @@ def _cost(reid: Mapping[str, Any]) -> str:
     return "\n" + textwrap.fill(text, 100, initial_indent="- ", subsequent_indent="  ")
 
 
-def _images(count: int) -> str:
-    """How many, in words for one."""
-    return "one image" if count == 1 else f"{count} images"
+def _count(number: int, thing: str) -> str:
+    """How many, in singular or plural."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _usage(reid: Mapping[str, Any]) -> str:
@@ -244,8 +244,8 @@ def _training(reid: Mapping[str, Any]) -> str:
             f"\n\nConverted from `{converted['file']}` of {converted['code']}, SHA-256 "
             f"`{converted['sha256']}`."
         )
-    for note in (reid.get("note"), reid.get("precision_note")):
-        if note:
+    for kind in ("note", "feature_note", "precision_note"):
+        if note := reid.get(kind):
             text += f"\n\n{note}"
     text += f"\n\nBy rga_timm {reid['code_version']}:\n\n```bash\n{reid['command']}\n```"
     if "recipe.yaml" in reid["command"]:

@@ -1,8 +1,15 @@
 """Layers of the paper, which know nothing of models or data."""
 
-from .bn_neck import bn_neck
+from .bn_neck import bn_neck, pass_through
 from .relation_attention import RelationAttention
 from .resample import resample_grid_weight
 from .rga import RELATIONS, RGA
 
-__all__ = ["RELATIONS", "RGA", "RelationAttention", "bn_neck", "resample_grid_weight"]
+__all__ = [
+    "RELATIONS",
+    "RGA",
+    "RelationAttention",
+    "bn_neck",
+    "pass_through",
+    "resample_grid_weight",
+]

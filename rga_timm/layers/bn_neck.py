@@ -22,3 +22,21 @@ def bn_neck(
     neck = nn.BatchNorm1d(num_features, device=device, dtype=dtype)
     neck.register_parameter("bias", None)
     return neck
+
+
+def pass_through(neck: nn.BatchNorm1d) -> None:
+    """Make a neck give what it gets, in evaluation mode: (B, C), the same to float's precision.
+
+    For retrieval by the pooled feature. The neck divides by each channel's deviation, which hurts
+    where some channels hardly ever change: their noise then counts as much as the others' signal. A
+    classifier that was trained on what the neck gave does not fit any more.
+
+    Args:
+        neck: Of :func:`bn_neck`; in training mode it goes on normalising by the batch.
+    """
+    with torch.no_grad():
+        assert neck.running_mean is not None
+        assert neck.running_var is not None
+        neck.running_mean.zero_()
+        neck.running_var.fill_(1 - neck.eps)
+        neck.weight.fill_(1)

@@ -102,7 +102,11 @@ def test_card_of_a_converted_checkpoint_says_from_what(tmp_path):
 
 
 def test_notes_on_training_and_precision_are_in_it(tmp_path):
-    notes = {"note": "In two stages.", "precision_note": "Stored in float16: it changes nothing."}
+    notes = {
+        "note": "In two stages.",
+        "feature_note": "Pooled.",
+        "precision_note": "Stored in float16: it changes nothing.",
+    }
     text = (make_checkpoint(tmp_path, NAME, **notes) / "README.md").read_text()
     assert all(note in text for note in notes.values())
 
@@ -145,6 +149,6 @@ def test_cost_is_told_with_what_it_was_measured_on(tmp_path, ratio):
     text = " ".join(text.split())
     brackets = " (1.23 times)" if ratio else ""
     assert "3.46 M parameters, 0.79 GFLOPs an image" in text
-    assert f"12 ms for one image{brackets} and 46 ms for 16 images{brackets} (Some CPU, 2" in text
+    assert f"12 ms for 1 image{brackets} and 46 ms for 16 images{brackets} (Some CPU, 2" in text
     assert "Some CPU, 2 threads, float32, torch 2.14" in text
     assert ("without attention" in text) == bool(ratio)

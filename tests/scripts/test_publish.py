@@ -6,10 +6,12 @@ from pathlib import Path
 import finetune
 import publish
 import publish_evaluate
+import publish_pack
 import pytest
 import timm
 import torch
 import yaml
+from publish_runs import NAME, fails, pack, train_briefly
 from safetensors.torch import load_file
 
 from rga_timm.data import create_dataset
@@ -24,22 +26,10 @@ from rga_timm.hub import (
     sha256_of,
 )
 
-NAME = "test_rga_resnet.market1501"
-
 
 @pytest.fixture(scope="module")
 def run(people, tmp_path_factory):
-    """A short training run."""
-    output = tmp_path_factory.mktemp("runs") / "run"
-    finetune.main(
-        [
-            "--dataset", "market1501", "--data-dir", str(people), "--model", "test_rga_resnet",
-            "--no-pretrained", "--num-identities", "2", "--num-instances", "2", "--epochs", "2",
-            "--eval-every", "1", "--workers", "0", "--device", "cpu", "--img-size", "64", "32",
-            "--no-page", "--output", str(output),
-        ]
-    )  # fmt: skip
-    return output
+    return train_briefly(people, tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture
@@ -50,17 +40,6 @@ def no_upload(monkeypatch):
         raise AssertionError("something was uploaded")
 
     monkeypatch.setattr(publish, "push_checkpoint", push)
-
-
-def pack(run, weights, *options):
-    return publish.main([str(run), "--weights", str(weights), "--workers", "0", *options])
-
-
-def fails(capsys, *arguments):
-    with pytest.raises(SystemExit) as caught:
-        publish.main([str(argument) for argument in arguments])
-    assert caught.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_upload")
@@ -138,7 +117,7 @@ def test_packed_folder_is_taken_as_it_is(run, tmp_path, capsys):
 def test_packed_folder_is_described_anew_without_testing_again(run, tmp_path, monkeypatch):
     folder = pack(run, tmp_path, "--precision", "float16")
     weights = (folder / "model.safetensors").read_bytes()
-    monkeypatch.setattr(publish, "evaluate_to_publish", None)
+    monkeypatch.setattr(publish_pack, "evaluate_to_publish", None)
     pack(folder, tmp_path, "--recorded", "--version", "2", "--note", "Anew.")
     assert (folder / "model.safetensors").read_bytes() == weights
     assert {"recipe.yaml", "summary.csv"} <= {path.name for path in folder.iterdir()}
@@ -255,7 +234,7 @@ def test_packing_that_was_interrupted_is_ended_by_the_next_call(run, tmp_path, m
 
     folder = pack(run, tmp_path, "--precision", "float32")
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "list_in_manifest", interrupt)
+        patch.setattr(publish_pack, "list_in_manifest", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pack(run, tmp_path, "--precision", "float16")
     with pytest.raises(ValueError, match="listed with other sha256"):
@@ -338,8 +317,8 @@ class TestBadInput:
             assert f"is packed, and taken as it is: {option[0]} is for packing" in text
 
     def test_weights_that_are_too_large(self, run, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr(publish, "evaluate_to_publish", None)
-        monkeypatch.setattr(publish, "MAX_BYTES", 100_000)
+        monkeypatch.setattr(publish_pack, "evaluate_to_publish", None)
+        monkeypatch.setattr(publish_pack, "MAX_BYTES", 100_000)
         text = fails(capsys, run, "--precision", "float32", "--weights", tmp_path)
         assert "the weights take 0 MiB, and a checkpoint 0 at the most" in text
         assert list(tmp_path.iterdir()) == []
@@ -352,7 +331,7 @@ class TestBadInput:
     def test_what_cannot_be_packed_is_told_before_anything_is_evaluated(
         self, run, tmp_path, capsys, monkeypatch
     ):
-        monkeypatch.setattr(publish, "evaluate_to_publish", None)
+        monkeypatch.setattr(publish_pack, "evaluate_to_publish", None)
         weights = tmp_path / "weights"
         for options, reason in (
             (["--extra", run / "last.pth.tar"], "last.pth.tar: not a kind of file"),
