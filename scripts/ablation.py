@@ -2,7 +2,7 @@ r"""Does relation attention help? One recipe, with each of several relations, an
 
     python scripts/ablation.py --output output/ablation                           # embedded data
     python scripts/ablation.py --output output/ablation --seeds 0 1 --relations none sc \
-        --dataset market1501 --data-dir DIR --model rga_tf_efficientnet_lite0 --epochs 20
+        --dataset market1501 --data-dir DIR --model rga_resnet50 --pretrained-tag tv_in1k
 
 All other options are finetune.py's, and the same for all runs; the tests are at their ends, so that
 no run is chosen by its score. The runs lie in OUTPUT/RELATION-seedSEED. What is finished is not
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import finetune_options
 import timm
 import yaml
 from benchmark import count_flops
+from finetune_start import read_start
 from model_options import ParseModelKwargs
 from torch import empty
 
@@ -37,7 +40,7 @@ HEADER = (
 
 # Of a run's options those that may differ from one to the next, or from one machine to another.
 _NOT_COMPARED = (
-    "output", "seed", "data_dir", "eval_data_dir", "pretrained_path", "workers",
+    "output", "seed", "data_dir", "eval_data_dir", "workers",
     "cache", "cache_on_device", "eval_batch_size",
 )  # fmt: skip
 
@@ -74,57 +77,76 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train what is not trained yet, print the table, and return what is in it."""
     parser = get_parser()
     args, recipe = parser.parse_known_args(argv)
+    check(args, recipe, parser)
+    asked = [(relation, seed) for seed in args.seeds for relation in args.relations]
+    for relation, seed in asked:
+        folder = args.output / f"{relation}-seed{seed}"
+        if is_finished(folder):
+            print(f"{folder} is finished.")
+            continue
+        command = [*command_of(args, recipe, relation, seed), "--output", str(folder)]
+        if any(folder.glob("*.pth.tar")):
+            command += ["--resume", str(folder)]
+        finetune.main(command)
+        write_table(args.output)
+    rows = write_table(args.output)
+    print(f"\n{(args.output / 'ablation.md').read_text(encoding='utf-8')}")
+    return rows
+
+
+def check(args: argparse.Namespace, recipe: list[str], parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail, or compare what does not compare."""
     for option in ("--seed", "--resume", "--eval-every", "--eval-initial"):
         if any(word.partition("=")[0] == option for word in recipe):
             parser.error(f"{option} is not for an ablation, whose runs are all alike")
     if "relation" in args.model_kwargs:
         parser.error("--model-kwargs relation=… is what --relations is for")
-    asked = [(relation, seed) for seed in args.seeds for relation in args.relations]
-    commands = {one: command_of(args, recipe, *one) for one in asked}
-    for one, command in commands.items():  # all of them, before any work
-        check_run(folder_of(args.output, *one), command, parser)
-    for one, command in commands.items():
-        folder = folder_of(args.output, *one)
-        if is_finished(folder):
-            print(f"{folder} is finished.")
-            continue
-        begun = (folder / "args.yaml").is_file()
-        finetune.main(["--resume", str(folder)] if begun else command)
-        write_table(args.output)
-    rows = write_table(args.output)
-    print(f"\n{(args.output / 'ablation.md').read_text()}")
-    return rows
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("an ablation trains in one process: not under torchrun")
+    for relation in args.relations:
+        options = parse(args, command_of(args, recipe, relation, args.seeds[0]))
+        try:
+            if relation == args.relations[0]:
+                check_start(options, parser)
+            timm.create_model(options.model, device="meta", **options.model_kwargs)
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
+            parser.error(f"--model {options.model} with relation={relation}: {error}")
+    # All that is in the table is compared, whether it was asked for now or before.
+    for (relation, seed), folder in runs_in(args.output).items():
+        check_run(folder, parse(args, command_of(args, recipe, relation, seed)), parser)
 
 
-def folder_of(output: Path, relation: str, seed: int) -> Path:
-    """Of one run."""
-    return output / f"{relation}-seed{seed}"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
-    return (folder / "model" / "config.json").is_file()
+def check_start(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if the weights to start from were trained with attention already."""
+    if read_start(options).trained_on:
+        parser.error(
+            f"--model {options.model} is a checkpoint of people, trained with a relation already: "
+            "start from ImageNet weights (--pretrained-tag, --pretrained-path), or from none "
+            "(--no-pretrained)"
+        )
 
 
 def command_of(args: argparse.Namespace, recipe: list[str], relation: str, seed: int) -> list[str]:
-    """The options of finetune.py for one run."""
+    """The options of finetune.py for one run, but for its folder."""
     kwargs = {**args.model_kwargs, "relation": relation}
     command = [*recipe, "--model-kwargs", *(f"{key}={value}" for key, value in kwargs.items())]
     command += ["--seed", str(seed), "--no-eval-initial", "--no-page"]
-    # A folder that holds no run, as parse_args refuses one that does.
-    epochs = finetune_options.parse_args([*command, "--output", str(args.output)]).epochs
-    output = str(folder_of(args.output, relation, seed))
-    return [*command, "--eval-every", str(epochs), "--output", output]
+    return [*command, "--eval-every", str(parse(args, command).epochs)]
 
 
-def check_run(folder: Path, command: list[str], parser: argparse.ArgumentParser) -> None:
+def parse(args: argparse.Namespace, command: list[str]) -> argparse.Namespace:
+    """What finetune.py makes of a command."""
+    # In a folder that holds no run: one that does is refused.
+    return finetune_options.parse_args([*command, "--output", str(args.output)])
+
+
+def check_run(folder: Path, options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message if a folder holds a run with another recipe."""
-    file = folder / "args.yaml"
-    if not file.is_file():
-        return
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    options = finetune_options.parse_args([*command, "--output", str(folder.parent)]).options
-    asked = yaml.safe_load(yaml.safe_dump(options))
+    asked = yaml.safe_load(yaml.safe_dump(options.options))
+    found = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
+    for either in (asked, found):  # the file, wherever it lies
+        if path := either.get("pretrained_path"):
+            either["pretrained_path"] = Path(path).name
     differing = [
         f"{name}: {found.get(name)}, not {value}"
         for name, value in asked.items()
@@ -137,13 +159,29 @@ def check_run(folder: Path, command: list[str], parser: argparse.ArgumentParser)
         )
 
 
+def runs_in(output: Path) -> dict[tuple[str, int], Path]:
+    """The folders of the runs that are finished or were begun, by relation and seed."""
+    found = {}
+    for file in sorted(output.glob("*/args.yaml")):
+        relation, separator, seed = file.parent.name.partition("-seed")
+        if separator and relation in RELATIONS and re.fullmatch("0|[1-9][0-9]*", seed):
+            found[relation, int(seed)] = file.parent
+    return found
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (folder / "model" / "config.json").is_file()
+
+
 def write_table(output: Path) -> list[dict[str, Any]]:
     """Write ``ablation.md``: what the finished runs of a folder have come to; and return it."""
-    rows = [
-        read_row(relation, folders)
-        for relation in RELATIONS
-        if (folders := finished_runs(output, relation))
-    ]
+    runs = {one: folder for one, folder in runs_in(output).items() if is_finished(folder)}
+    rows = []
+    for relation in RELATIONS:
+        folders = {seed: runs[kind, seed] for kind, seed in sorted(runs) if kind == relation}
+        if folders:
+            rows.append(read_row(relation, folders))
     # RELATIONS begins with "none".
     base = rows[0]["scores"]["mAP"] if rows and rows[0]["relation"] == "none" else {}
     table = [HEADER]
@@ -163,18 +201,12 @@ def write_table(output: Path) -> list[dict[str, Any]]:
         )
     note = (
         "Scores in percent: the mean over the seeds, in brackets each. The last column compares "
-        "runs of the same seed. GFLOPs of an image; a multiplication and an addition are two."
+        "runs of the same seed. Parameters and GFLOPs (of an image, a multiplication and an "
+        "addition being two) without classifier."
     )
     text = f"{markdown_table(table, text=1)}\n\n{note}\n"
     (output / "ablation.md").write_text(text, encoding="utf-8")
     return rows
-
-
-def finished_runs(output: Path, relation: str) -> dict[int, Path]:
-    """The folders of a relation's finished runs, by seed."""
-    start = f"{relation}-seed"
-    seeds = (p.name.removeprefix(start) for p in output.glob(f"{start}*") if is_finished(p))
-    return {seed: folder_of(output, relation, seed) for seed in sorted(map(int, seeds))}
 
 
 def read_row(relation: str, folders: dict[int, Path]) -> dict[str, Any]:
@@ -185,7 +217,7 @@ def read_row(relation: str, folders: dict[int, Path]) -> dict[str, Any]:
         metrics = {**config["reid"]["metrics"], "rank-1": config["reid"]["metrics"]["cmc"][0]}
         for name in SCORES:
             scores[name][seed] = metrics[name]
-    source = f"local-dir:{folder / 'model'}"
+    source = f"local-dir:{next(iter(folders.values())) / 'model'}"  # all are of one size
     model = timm.create_model(source, num_classes=0, device="meta")
     image = empty(1, *model.pretrained_cfg["input_size"], device="meta")
     return {

@@ -142,8 +142,17 @@ def check_port(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
         parser.error(f"--port {args.port}: {error}")
 
 
-def default_model() -> str:
-    """The first checkpoint of real people that lies on this machine, else that of drawn ones."""
+def default_model(*, drawn: bool) -> str:
+    """A checkpoint for the gallery.
+
+    Args:
+        drawn: Whether it is of drawn people.
+
+    Returns:
+        For real people the first checkpoint of such that lies on this machine, if one does.
+    """
+    if drawn:
+        return DRAWN
     for checkpoint in rga_timm.list_checkpoints():
         if set(checkpoint.trained_on) != {"pedestrians"} and Path(checkpoint.source).is_dir():
             return checkpoint.name
@@ -264,7 +273,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        args.model = args.model or default_model()
+        drawn = not args.gallery and args.dataset == "pedestrians"
+        args.model = args.model or default_model(drawn=drawn)
         check_model(args, parser)
         check_run(args, parser)
         check_port(args, parser)

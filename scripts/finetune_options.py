@@ -31,6 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Fine-tune a re-identification model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # of a wrong word nothing is guessed
     )
     add = parser.add_argument
     add("--config", metavar="YAML", help="options from a file; the command line overrides them")

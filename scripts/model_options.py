@@ -58,6 +58,8 @@ class ParseModelKwargs(ParseKwargs):
         option_string: str | None = None,
     ) -> None:
         """Read the values of the option, as argparse asks for it."""
+        if wrong := [value for value in values if not value.partition("=")[1]]:
+            parser.error(f"{option_string} {wrong[0]}: KEY=VALUE is meant")
         super().__call__(parser, namespace, values, option_string)
         kwargs = getattr(namespace, self.dest)
         truth = {"true": True, "false": False}

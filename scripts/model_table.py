@@ -29,7 +29,9 @@ HEADER = ("model", "parameters (M)", "GFLOPs", "image size", "embedding", "Image
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the table or compare it; the exit status."""
-    return page_part.update(argv, doc=__doc__, page=README, marks=(START, END), part=format_table)
+    return page_part.update(
+        argv, doc=__doc__, pages=[README], marks=(START, END), part=format_table
+    )
 
 
 def format_table() -> str:

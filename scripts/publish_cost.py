@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import benchmark
 import timm
+import torch
 from torch import nn
 
 BATCH_SIZES = (1, 16)
@@ -19,7 +21,7 @@ def measure_cost(
     """Measure a model, in turns with the same network without attention where it has some.
 
     Args:
-        model: A timm model, without classifier.
+        model: A timm model; its classifier is left out, and it stays as it is.
         model_args: What it was made with, for the one without attention.
         device: To measure on.
         rounds: Of each; their median counts, and that of their ratios.
@@ -32,7 +34,10 @@ def measure_cost(
     args = benchmark.get_parser().parse_args(["--device", device, "--rounds", str(rounds)])
     cfg = timm.data.resolve_data_config({}, model=model)
     size = cfg["input_size"][1:]
-    forms = {"model": model.to(device)}
+    # Testing may have left the model in another memory format than the network beside it.
+    model = copy.deepcopy(model).to(device, memory_format=torch.contiguous_format)
+    model.reset_classifier(0)
+    forms = {"model": model}
     if getattr(model, "relation", "none") != "none":
         options = {**model_args, "img_size": size, "num_classes": 0, "relation": "none"}
         plain = timm.create_model(model.pretrained_cfg["architecture"], **options)

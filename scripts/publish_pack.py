@@ -25,7 +25,6 @@ from rga_timm.hub import MAX_BYTES, code_version, list_in_manifest, pack_checkpo
 from rga_timm.hub.licences import licence_of
 from rga_timm.hub.push import EXTRA_SUFFIXES
 from rga_timm.layers import pass_through
-from rga_timm.models._rga import RGAMixin
 
 
 def model_folder(source: Path) -> Path:
@@ -97,6 +96,8 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     licence = args.license or reid.get("license") or licence_of(one["name"] for one in trained_on)
     command = args.command or reid.get("command") or training_command(reid)
 
+    if args.recorded and args.feature:
+        raise ValueError("--feature does not go with --recorded: that changes no score")
     pooled = (args.feature or reid.get("protocol", {}).get("feature")) == "pooled"
     if pooled and (args.recorded or args.keep_classifier):
         option = "recorded" if args.recorded else "keep-classifier"
@@ -110,14 +111,14 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)
     model_args = {k: v for k, v in config.get("model_args", {}).items() if k not in options}
     check_size(model, args.precision)
-    if pooled:
-        if not isinstance(model, RGAMixin):
-            raise ValueError(f"a {config['architecture']} has no neck: leave --feature out")
+    if pooled and hasattr(model, "forward_neck"):  # without a neck there is one feature only
         pass_through(model.neck)
         reid["feature_note"] = (
             "The embedding is the pooled feature: the BN neck of these weights passes on what it "
-            "gets, as the feature before it retrieves better."
+            "gets."
         )
+        if "options" in reid:
+            reid["options"]["feature"] = "pooled"
     half, note = reid.get("weights_dtype") == "float16", None
     if not args.recorded:
         reports, half, note = evaluate_to_publish(
@@ -196,6 +197,7 @@ def extra_files(run: Path, reid: dict[str, Any], scratch: Path) -> list[Path]:
         options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         options = {key: value for key, value in options.items() if key not in PRIVATE}
         options["model"] = reid["options"]["model"]  # without a path, if it was a folder
+        options["feature"] = reid["options"].get("feature", "embedding")
         found = [*run.glob("summary.csv"), *run.glob("*.png")]
     else:
         found = [path for path in run.iterdir() if path.suffix in EXTRA_SUFFIXES]

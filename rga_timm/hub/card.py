@@ -166,7 +166,9 @@ def _cost(reid: Mapping[str, Any]) -> str:
         f"image (a multiplication and an addition being two); {_and(times)} ({where}, float32, "
         f"{versions}{alternative})"
     )
-    return "\n" + textwrap.fill(text, 100, initial_indent="- ", subsequent_indent="  ")
+    return "\n" + textwrap.fill(
+        text, 100, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+    )
 
 
 def _count(number: int, thing: str) -> str:

@@ -63,23 +63,36 @@ def test_what_is_finished_is_not_trained_again_and_what_was_interrupted_goes_on(
     train = finetune.main
     monkeypatch.setattr(finetune, "main", lambda argv: begun.append(argv) or train(argv))
     run(output, recipe, *arguments)
-    assert begun == [["--resume", str(output / "sc-seed0")]]
+    assert [argv[-2:] for argv in begun] == [["--resume", str(output / "sc-seed0")]]
     again = weights(output / "sc-seed0")
     assert all((again[name] == value).all() for name, value in expected.items())
 
 
-def test_table_is_of_all_finished_runs(output, recipe):
+def test_run_that_never_came_to_a_checkpoint_takes_what_is_asked_for_now(
+    output, recipe, people, capsys
+):
+    with pytest.raises(SystemExit):
+        run(output, [*recipe, "--data-dir", "nowhere"], "--relations", "none")
+    assert (output / "none-seed0" / "args.yaml").is_file()
+    assert len(run(output, [*recipe, "--data-dir", str(people)], "--relations", "none")) == 1
+
+
+def test_table_is_of_all_finished_runs_and_of_no_other_folder(output, recipe):
     run(output, recipe, "--relations", "none")
+    for name in ("none-seed0-old", "none-seed00", "old-none-seed0"):
+        shutil.copytree(output / "none-seed0", output / name)
     rows = run(output, recipe, "--relations", "c")
-    assert [row["relation"] for row in rows] == ["none", "c"]
+    assert [(row["relation"], len(row["scores"]["mAP"])) for row in rows] == [("none", 1), ("c", 1)]
 
 
 def test_runs_of_another_recipe_are_refused_before_any_work(output, recipe, monkeypatch, capsys):
     run(output, recipe, "--relations", "s")
     monkeypatch.setattr(finetune, "main", None)
-    with pytest.raises(SystemExit):
-        run(output, [*recipe, "--lr", "0.5"], "--relations", "none", "s")
-    assert "s-seed0 is a run with other options (lr: 0.0008, not 0.5)" in capsys.readouterr().err
+    for relations in (["none", "s"], ["none"]):  # asked for again, or in the table all the same
+        with pytest.raises(SystemExit):
+            run(output, [*recipe, "--lr", "0.5"], "--relations", *relations)
+        said = capsys.readouterr().err
+        assert "s-seed0 is a run with other options (lr: 0.0008, not 0.5)" in said
     with pytest.raises(SystemExit):
         run(output, recipe, "--relations", "s", "--model-kwargs", "reduction=4")
     assert "other options (model_kwargs: {'relation': 's'}, not" in capsys.readouterr().err
@@ -92,6 +105,9 @@ def test_runs_of_another_recipe_are_refused_before_any_work(output, recipe, monk
         (["--eval-every=2"], "--eval-every is not for an ablation"),
         (["--model-kwargs", "relation=s"], "is what --relations is for"),
         (["--model", "no_such_model"], "no_such_model"),
+        (["--model", "test_resnet"], "test_resnet with relation=none: "),
+        (["--model", "test_rga_resnet.pedestrians", "--pretrained"], "is a checkpoint of people"),
+        (["--relation", "s"], "unrecognized arguments: --relation s"),
         (["--no-such-option"], "unrecognized arguments: --no-such-option"),
     ],
 )
@@ -100,3 +116,10 @@ def test_wrong_options_end_it_before_any_work(output, recipe, option, message, m
     with pytest.raises(SystemExit):
         run(output, [*recipe, *option])
     assert message in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(output, recipe, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        run(output, recipe)
+    assert "not under torchrun" in capsys.readouterr().err

@@ -269,7 +269,8 @@ def test_default_model_is_one_of_real_people_where_one_lies_here(monkeypatch, tm
         ([], NAME),
     ):
         monkeypatch.setattr(rga_timm, "list_checkpoints", lambda table=table: table)
-        assert demo.default_model() == expected
+        assert demo.default_model(drawn=False) == expected
+        assert demo.default_model(drawn=True) == NAME
 
 
 def test_page_is_local_and_silent_unless_asked_otherwise():

@@ -225,6 +225,12 @@ def test_model_arguments_are_added_to_those_of_the_recipe() -> None:
     assert parse_args(["--model", "resnet18"]).model_kwargs == {}
 
 
+def test_model_argument_without_a_value_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_args(["--model-kwargs", "relation=s", "reduction"])
+    assert "--model-kwargs reduction: KEY=VALUE is meant" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", ["false", "False"])
 def test_truth_of_model_arguments_is_written_as_in_yaml_or_python(value: str) -> None:
     args = parse_args(["--model-kwargs", f"zero_init_attention={value}", "relation=s"])

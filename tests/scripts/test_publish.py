@@ -15,7 +15,7 @@ from publish_runs import NAME, fails, pack, train_briefly
 from safetensors.torch import load_file
 
 from rga_timm.data import create_dataset
-from rga_timm.evaluation import Report, evaluate_dataset
+from rga_timm.evaluation import Report, evaluate_dataset, hash_weights
 from rga_timm.hub import (
     check_checkpoint,
     check_manifest,
@@ -165,7 +165,32 @@ def test_float16_is_left_where_it_changes_a_score(run, people, tmp_path, monkeyp
     state = load_file(folder / "model.safetensors")
     trained = load_file(run / "model" / "model.safetensors")
     assert all(torch.equal(value, trained[name]) for name, value in state.items())
-    assert read_reid(f"local-dir:{folder}")["precision_note"].startswith("Stored in float32:")
+    reid = read_reid(f"local-dir:{folder}")
+    assert reid["precision_note"].startswith("Stored in float32:")
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    for report in (reid, *reid["also_tested_on"]):
+        assert report["weights"] == hash_weights(model)
+
+
+@pytest.mark.usefixtures("no_upload")
+@pytest.mark.parametrize(("precision", "tests"), [("float32", 4), ("float16", 5), ("auto", 5)])
+def test_no_model_is_tested_twice_in_one_way(run, people, tmp_path, monkeypatch, precision, tests):
+    embedded = []
+    one, several = publish_evaluate.evaluate_dataset, publish_evaluate.evaluate_protocols
+
+    def evaluate_dataset(model, parts, protocol, **options):
+        embedded.append((hash_weights(model), protocol.summary()))
+        return one(model, parts, protocol, **options)
+
+    def evaluate_protocols(model, parts, protocols, **options):
+        embedded.extend((hash_weights(model), protocol.summary()) for protocol in protocols)
+        return several(model, parts, protocols, **options)
+
+    monkeypatch.setattr(publish_evaluate, "evaluate_dataset", evaluate_dataset)
+    monkeypatch.setattr(publish_evaluate, "evaluate_protocols", evaluate_protocols)
+    monkeypatch.setattr(publish_evaluate, "MAX_CHANGE", 1.0)
+    pack(run, tmp_path, "--precision", precision)
+    assert len(embedded) == len(set(embedded)) == tests
 
 
 @pytest.mark.usefixtures("no_upload")

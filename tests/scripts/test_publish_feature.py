@@ -2,6 +2,7 @@ import finetune
 import pytest
 import timm
 import torch
+import yaml
 from publish_runs import fails, pack, train_briefly
 
 from rga_timm.data import create_dataset
@@ -29,6 +30,7 @@ def test_pooled_feature_becomes_the_embedding(run, people, tmp_path):
     expected = evaluate_dataset(trained, splits, protocol, name="x", num_workers=0).metrics
     assert reid["metrics"]["mAP"] == pytest.approx(expected["mAP"])
     assert reid["protocol"]["feature"] == "embedding"
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["feature"] == "pooled"
     assert "the BN neck of these weights passes on" in " ".join(
         (folder / "README.md").read_text().split()
     )
@@ -48,6 +50,8 @@ def test_run_that_was_tested_by_the_pooled_feature_is_published_so(run, people, 
     assert "feature_note" in read_reid(f"local-dir:{pack(other, tmp_path / 'weights')}")
     folder = pack(other, tmp_path / "weights", "--feature", "embedding")
     assert "feature_note" not in read_reid(f"local-dir:{folder}")
+    text = fails(capsys, run, "--weights", tmp_path, "--recorded", "--feature", "embedding")
+    assert "--feature does not go with --recorded" in text
     for option in ("--recorded", "--keep-classifier"):
         text = fails(capsys, other, "--weights", tmp_path / "weights", option)
         assert f"{option} does not go with the pooled feature" in text
