@@ -1,8 +1,8 @@
-"""The table of checkpoints in MODEL_CARD.md, from the manifest of weights/.
+"""The table of checkpoints in MODEL_CARD.md and README.md, from the manifest of weights/.
 
-python scripts/checkpoint_table.py                             # write it into MODEL_CARD.md
-python scripts/checkpoint_table.py --check                     # exit 1 if it has another
-python scripts/checkpoint_table.py --file README.md            # the same for README.md
+python scripts/checkpoint_table.py                             # write it into both
+python scripts/checkpoint_table.py --check                     # exit 1 if one has another
+python scripts/checkpoint_table.py --file PAGE                 # the same for another page
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.hub import read_manifest
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "MODEL_CARD.md"
+PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md")
 START, END = (
     "<!-- checkpoints: made by scripts/checkpoint_table.py -->",
     "<!-- checkpoints: end -->",
@@ -30,7 +30,7 @@ HEADER = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the table or compare it; the exit status."""
-    return page_part.update(argv, doc=__doc__, page=PAGE, marks=(START, END), part=format_part)
+    return page_part.update(argv, doc=__doc__, pages=PAGES, marks=(START, END), part=format_part)
 
 
 def format_part() -> str:

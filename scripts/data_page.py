@@ -22,7 +22,7 @@ START, END = "<!-- data sets: made by scripts/data_page.py -->", "<!-- data sets
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the part or compare it; the exit status."""
-    return page_part.update(argv, doc=__doc__, page=PAGE, marks=(START, END), part=format_part)
+    return page_part.update(argv, doc=__doc__, pages=[PAGE], marks=(START, END), part=format_part)
 
 
 def format_part() -> str:

@@ -40,6 +40,10 @@ _LITE_RELEASES = (
 )
 
 
+# How these releases normalise images.
+_LITE_NORMALISATION = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+
+
 class RGABlocksMixin(RGAMixin):
     """For the networks of timm's EfficientNet builder, whose stages are groups of blocks."""
 
@@ -85,11 +89,11 @@ class RGAEfficientNet(RGABlocksMixin, EfficientNet):
                 release.bn_eps,
                 release.pad_type,
             )
-        if (
-            self.pretrained_cfg["mean"]
-            == get_pretrained_cfg(self.pretrained_cfg["architecture"]).mean
-        ):
-            self.pretrained_cfg.update(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        cfg = self.pretrained_cfg
+        name = ".".join(filter(None, (cfg["architecture"], cfg.get("tag"))))
+        registered = get_pretrained_cfg(name, allow_unregistered=True)
+        if registered and cfg["mean"] == registered.mean:
+            self.pretrained_cfg.update(**_LITE_NORMALISATION)
             _logger.info("Images are normalised with mean 127/255, std 128/255 for these weights.")
         return dict(zip(own, theirs.values(), strict=True))
 
