@@ -26,7 +26,7 @@ import timm
 import yaml
 from benchmark import count_flops
 from finetune_start import read_start
-from model_options import ParseModelKwargs
+from model_options import add_model_kwargs
 from torch import empty
 
 from rga_timm.evaluation.reports.markdown import markdown_table
@@ -62,14 +62,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="(default: none s c sc)",
     )
     add("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
-    add(
-        "--model-kwargs",
-        nargs="*",
-        default={},
-        action=ParseModelKwargs,
-        metavar="KEY=VALUE",
-        help="as of finetune.py, but for relation",
-    )
+    add_model_kwargs(parser, "as of finetune.py, but for relation")
     return parser
 
 

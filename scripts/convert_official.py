@@ -27,8 +27,8 @@ from data_options import (
     read_partitions,
 )
 from model_options import (
-    ParseModelKwargs,
     add_loading_options,
+    add_model_kwargs,
     add_run_options,
     check_output_folder,
     check_run,
@@ -55,14 +55,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
     add("--force", action="store_true", help="replace the model in a folder that holds something")
     add("--model", metavar="NAME", help="an RGA ResNet (default: what the weights are of)")
-    add(
-        "--model-kwargs",
-        nargs="*",
-        default={},
-        action=ParseModelKwargs,
-        metavar="KEY=VALUE",
-        help="further arguments of the model, such as reduction=4",
-    )
+    add_model_kwargs(parser, "further arguments of the model, such as reduction=4")
     add("--drop-classifier", action="store_true", help="leave the classifier of identities out")
     add(
         "--trained-on",

@@ -26,7 +26,7 @@ import numpy as np
 import timm
 import torch
 from model_options import (
-    ParseModelKwargs,
+    add_model_kwargs,
     add_model_options,
     check_model,
     checkpoint_name,
@@ -61,14 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar=("H", "W"),
         help="input size in pixels (default: the model's)",
     )
-    add(
-        "--model-kwargs",
-        nargs="*",
-        default={},
-        action=ParseModelKwargs,
-        metavar="NAME=VALUE",
-        help="further arguments that the model is made with, e.g. relation=s",
-    )
+    add_model_kwargs(parser, "further arguments that the model is made with, e.g. relation=s")
     add(
         "--feature",
         default="embedding",

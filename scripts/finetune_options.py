@@ -14,7 +14,7 @@ import torch
 import yaml
 from data_options import FORM, add_data_options, pair_with_folders
 from model_errors import check_described
-from model_options import MODEL_HELP, ParseModelKwargs, read_model_folder, resolve_model
+from model_options import MODEL_HELP, add_model_kwargs, read_model_folder, resolve_model
 
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.data import partition_specs
@@ -88,19 +88,16 @@ def get_parser() -> argparse.ArgumentParser:
         help="hold them in the memory of each device",
     )
 
-    add = parser.add_argument_group("model").add_argument
+    model = parser.add_argument_group("model")
+    add = model.add_argument
     add(
         "--model",
         default="rga_resnet50",
         help=f"{MODEL_HELP}; of a folder or repository its weights are what is started from",
     )
-    add(
-        "--model-kwargs",
-        nargs="*",
-        default={},
-        action=ParseModelKwargs,
-        metavar="KEY=VALUE",
-        help="further arguments of the model, such as relation=none; added to those of the recipe",
+    add_model_kwargs(
+        model,
+        "further arguments of the model, such as relation=none; added to those of the recipe",
     )
     add(
         "--pretrained",

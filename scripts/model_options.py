@@ -66,6 +66,18 @@ class ParseModelKwargs(ParseKwargs):
         kwargs.update({k: truth[v] for k, v in kwargs.items() if v in ("true", "false")})
 
 
+def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
+    """Arguments of the model, ``--model-kwargs``."""
+    parser.add_argument(
+        "--model-kwargs",
+        nargs="*",
+        default={},
+        action=ParseModelKwargs,
+        metavar="KEY=VALUE",
+        help=text,
+    )
+
+
 def add_loading_options(parser: argparse._ActionsContainer) -> None:
     """How images are read."""
     parser.add_argument(
