@@ -31,7 +31,7 @@ from model_options import (
     add_model_kwargs,
     add_run_options,
     check_output_folder,
-    check_run,
+    prepare_run,
     preprocessing,
 )
 from official_file import OfficialFile, read_official_file
@@ -83,7 +83,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         )
     if args.data_dir and not args.dataset:
         parser.error("--data-dir is for --dataset")
-    check_run(args, parser)
+    prepare_run(args, parser)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

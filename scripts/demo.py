@@ -42,12 +42,12 @@ from model_options import (
     add_model_options,
     add_run_options,
     check_model,
-    check_run,
     checkpoint_name,
     create_model,
     embed_options,
     feature_width,
     positive_int,
+    prepare_run,
     preprocessing,
     public_name,
 )
@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         drawn = not args.gallery and args.dataset == "pedestrians"
         args.model = args.model or default_model(drawn=drawn)
         check_model(args, parser)
-        check_run(args, parser)
+        prepare_run(args, parser)
         check_port(args, parser)
         gallery, queries, has_cameras = read_gallery(args)
         model = create_model(args)

@@ -33,13 +33,13 @@ from model_options import (
     add_run_options,
     check_model,
     check_output_folder,
-    check_run,
     checkpoint_name,
     create_model,
     embed_options,
     feature_width,
     join_processes,
     positive_int,
+    prepare_run,
     preprocessing,
 )
 from torch import distributed as dist
@@ -91,7 +91,7 @@ def get_parser() -> argparse.ArgumentParser:
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
     check_model(args, parser)
-    check_run(args, parser)
+    prepare_run(args, parser)
     if args.images and (args.data_dir or args.splits):
         parser.error("--data-dir and --splits go with --dataset, not with --images")
     check_output_folder(args.output, parser)

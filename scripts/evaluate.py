@@ -36,11 +36,11 @@ from model_options import (
     add_run_options,
     check_model,
     check_output_file,
-    check_run,
     checkpoint_name,
     create_model,
     feature_width,
     join_processes,
+    prepare_run,
     preprocessing,
 )
 from torch import distributed as dist
@@ -155,7 +155,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--fpr takes rates from 0 to 1")
     if args.expand and args.metric != "cosine":
         parser.error("--expand goes with --metric cosine")
-    check_run(args, parser)
+    prepare_run(args, parser)
 
 
 def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 import yaml
+from cpu_memory import keep_freed_memory
 from finetune_curves import draw_curves
 from finetune_data import Data, check_same_data, create_batches, read_data
 from finetune_options import PRIVATE, parse_args
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Train as the command line says; the run's folder is returned for other programs."""
     args = parse_args(argv)
     device = utils.init_distributed_device(args)
+    keep_freed_memory(device)
     is_main = utils.is_primary(args)
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
     logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)  # lists its files

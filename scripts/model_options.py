@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import timm
 import torch
+from cpu_memory import keep_freed_memory
 from model_errors import check_described, model_errors
 from safetensors import SafetensorError, safe_open
 from timm.data import resolve_data_config
@@ -146,14 +147,15 @@ def positive_int(text: str) -> int:
     return value
 
 
-def check_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message unless there is such a device."""
+def prepare_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message unless there is such a device; make it ready."""
     if args.workers < 0:
         parser.error("--workers must not be negative")
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
         parser.error(f"--device {args.device}: {error}")
+    keep_freed_memory(args.device)
 
 
 def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import timm
 import torch
 import yaml
+from cpu_memory import keep_freed_memory
 from data_options import pair_with_folders, read_partitions
 from finetune_options import PRIVATE
 from huggingface_hub.utils import validate_repo_id
@@ -106,6 +107,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
             "the recorded scores and the classifier know nothing of"
         )
 
+    keep_freed_memory(args.device)
     # The model as it will be found again
     options = {} if args.keep_classifier else {"num_classes": 0}
     model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)

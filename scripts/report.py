@@ -28,11 +28,11 @@ from model_options import (
     add_run_options,
     check_model,
     check_output_file,
-    check_run,
     checkpoint_name,
     create_model,
     positive_float,
     positive_int,
+    prepare_run,
     preprocessing,
     public_name,
 )
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     runs = [args, other] if args.against else [args]
     for run in runs:
         check_model(run, parser)
-    check_run(args, parser)
+    prepare_run(args, parser)
     check_output_file(args.output, parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -29,9 +29,9 @@ from model_options import (
     add_model_options,
     add_run_options,
     check_model,
-    check_run,
     create_model,
     positive_int,
+    prepare_run,
 )
 
 from rga_timm.data import ReidImage, ReidReader, create_eval_loader, eval_transform, find_bad_images
@@ -179,7 +179,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             parser.error(f"there is no folder {file.parent} to write {file.name} to")
     if args.contact_sheet and args.contact_sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         parser.error(f"--contact-sheet must end in .png or .jpg, not {args.contact_sheet.name}")
-    check_run(args, parser)
+    prepare_run(args, parser)
 
 
 def main(argv: Sequence[str] | None = None) -> Any:
