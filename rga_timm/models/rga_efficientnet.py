@@ -15,7 +15,7 @@ from timm.layers import Conv2dSame
 from timm.models import generate_default_cfgs, get_pretrained_cfg, register_model
 from timm.models.efficientnet import EfficientNet
 
-from ._create import create_rga, imagenet_cfg, test_cfg
+from ._create import checkpoint_cfg, create_rga, imagenet_cfg, test_cfg
 from ._rga import RGAMixin, StateDict, remove_stride
 
 __all__ = ["RGAEfficientNet"]
@@ -106,6 +106,12 @@ def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGA
 default_cfgs = generate_default_cfgs(
     {
         "rga_efficientnet_lite0.ra_in1k": imagenet_cfg("efficientnet_lite0.ra_in1k"),
+        "rga_tf_efficientnet_lite0.market1501": checkpoint_cfg(
+            "rga_tf_efficientnet_lite0.market1501",
+            1,
+            "tf_efficientnet_lite0.in1k",
+            **_LITE_NORMALISATION,
+        ),
         "rga_tf_efficientnet_lite0.in1k": imagenet_cfg("tf_efficientnet_lite0.in1k"),
         "rga_efficientnet_b0.ra_in1k": imagenet_cfg("efficientnet_b0.ra_in1k"),
         "test_rga_efficientnet.untrained": test_cfg("test_efficientnet.r160_in1k"),
