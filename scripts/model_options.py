@@ -127,7 +127,7 @@ def add_run_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--channels-last",
         action="store_true",
-        help="often faster: on GPUs, and on CPUs in small batches (--batch-size 16)",
+        help="memory format; often faster",
     )
 
 
