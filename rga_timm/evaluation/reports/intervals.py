@@ -180,6 +180,7 @@ def _resampled_means(sums: np.ndarray, resamples: int, rng: np.random.Generator)
         # How often each person is drawn: multinomial, without NumPy's loop over binomials.
         drawn += np.arange(rows)[:, None] * people
         counts = np.bincount(drawn.ravel(), minlength=rows * people).reshape(rows, people)
-        totals = counts @ sums
+        # Not by BLAS, which adds in another order for a single draw than for several.
+        totals = np.einsum("rp,ps->rs", counts, sums)
         means.append(totals[:, :-1] / totals[:, -1:])
     return np.concatenate(means)
