@@ -108,6 +108,7 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
         )
 
     keep_freed_memory(args.device)
+
     # The model as it will be found again
     options = {} if args.keep_classifier else {"num_classes": 0}
     model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)
