@@ -14,7 +14,7 @@ import timm
 
 import rga_timm  # noqa: F401 - registers the models
 from rga_timm.hub import MAX_BYTES, check_checkpoint, check_manifest, check_tag, read_manifest
-from rga_timm.models._weights import HUB_ORGANISATION
+from rga_timm.weights import HUB_ORGANISATION
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "weights"

@@ -6,6 +6,9 @@ that one of them can evaluate something on its own.
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
+
 import numpy as np
 import torch
 from torch import distributed as dist
@@ -62,3 +65,22 @@ def gather_rows(rows: np.ndarray, distributed: bool) -> np.ndarray:
             dist.broadcast(part, src=source)
         parts.append(part.cpu().numpy())
     return np.concatenate(parts)
+
+
+def init_distributed(device: str) -> tuple[str, int, int]:
+    """Join the processes that torchrun started.
+
+    Args:
+        device: The device asked for.
+
+    Returns:
+        This process's own device (a GPU of its own for `cuda`), its rank, and how many processes
+        there are. A single process joins nothing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device, 0, 1
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    # Exchanged data lies on the CPU, and one process may wait long for another.
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    return device, dist.get_rank(), dist.get_world_size()

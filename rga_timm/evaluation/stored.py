@@ -95,12 +95,12 @@ def check_testable_stamp(folder: str | Path) -> dict[str, Any]:
     if not stamp.get("dataset"):
         raise ValueError(
             f"{folder} holds embeddings of a plain folder of images, of which it is not known whom "
-            "they show: embed a data set (embed.py --dataset) to evaluate"
+            "they show: embed a data set (rga-timm embed --dataset) to evaluate"
         )
     if lacking := [split for split in ("query", "gallery") if split not in stamp["splits"]]:
         raise ValueError(
             f"{folder} holds embeddings of {', '.join(stamp['splits'])}, but not of "
-            f"{' and '.join(lacking)}: embed both (embed.py --splits query gallery) to evaluate"
+            f"{' and '.join(lacking)}: embed both (--splits query gallery) to evaluate"
         )
     return stamp
 

@@ -1,20 +1,20 @@
 """Checkpoints in the Hugging Face Hub's layout: packed, described, checked, listed, published."""
 
-from rga_timm.hub.card import format_card
 from rga_timm.hub.code_version import code_version
-from rga_timm.hub.folder import (
+from rga_timm.hub.listing import CheckpointTable, ListedCheckpoint, list_checkpoints
+from rga_timm.hub.manifest import check_manifest, list_in_manifest
+from rga_timm.hub.pretrained import read_reid, save_pretrained, takes_img_size
+from rga_timm.hub.publish.card import format_card
+from rga_timm.hub.publish.folder import (
     MAX_BYTES,
     check_checkpoint,
     check_tag,
     copy_for_repository,
     pack_checkpoint,
 )
-from rga_timm.hub.golden import golden_embedding, golden_image
-from rga_timm.hub.listing import CheckpointTable, ListedCheckpoint, list_checkpoints
-from rga_timm.hub.manifest import check_manifest, list_in_manifest
-from rga_timm.hub.pretrained import read_reid, save_pretrained, takes_img_size
-from rga_timm.hub.push import push_checkpoint
-from rga_timm.models._weights import WeightsNotFoundError, read_manifest, sha256_of, weights_folder
+from rga_timm.hub.publish.golden import golden_embedding, golden_image
+from rga_timm.hub.publish.push import push_checkpoint
+from rga_timm.weights import WeightsNotFoundError, read_manifest, sha256_of, weights_folder
 
 __all__ = [
     "MAX_BYTES",

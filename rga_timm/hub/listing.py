@@ -4,7 +4,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from rga_timm.evaluation.reports.markdown import markdown_table
-from rga_timm.models._weights import WEIGHTS_FILE, hub_id, read_manifest, weights_folder
+from rga_timm.weights import WEIGHTS_FILE, hub_id, read_manifest, weights_folder
 
 _HEADER = (
     "checkpoint",

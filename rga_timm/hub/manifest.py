@@ -6,8 +6,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from rga_timm.hub.folder import check_checkpoint
-from rga_timm.models._weights import (
+from rga_timm.hub.publish.folder import check_checkpoint
+from rga_timm.weights import (
     CONFIG_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,

@@ -15,9 +15,12 @@ from timm.models._hub import (
     save_for_hf,
 )
 
-from rga_timm.models._weights import config_of_tag
+from rga_timm.weights import config_of_tag
 
 # What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
+# Options of a run that are paths of the machine it ran on: never passed on to others.
+PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path")
+
 _MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
 
 

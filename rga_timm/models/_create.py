@@ -7,9 +7,10 @@ from urllib.error import HTTPError
 from timm.models import build_model_with_cfg, get_pretrained_cfg, model_entrypoint
 from timm.models._builder import resolve_pretrained_cfg
 
+from rga_timm.weights import WeightsNotFoundError, both_ways, find_weights, hub_id
+
 from ._checkpoint import checkpoint_filter_fn
 from ._rga import RGAMixin, Size, check_num_classes, check_reduction, check_relation, to_size
-from ._weights import WeightsNotFoundError, both_ways, find_weights, hub_id
 
 
 def create_rga(

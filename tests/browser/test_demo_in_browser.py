@@ -33,7 +33,7 @@ def start(folder, *options):
     temporary.mkdir()
     log = open(folder / "log", "w+")  # noqa: SIM115 - the process writes it
     process = subprocess.Popen(
-        [sys.executable, "scripts/demo.py", "--port", str(port), "--workers", "0", *options],
+        [sys.executable, "-m", "rga_timm", "demo", "--port", str(port), "--workers", "0", *options],
         cwd=REPOSITORY,
         env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY)},
         stdout=log,

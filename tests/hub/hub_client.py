@@ -14,8 +14,6 @@ from tempfile import TemporaryDirectory
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["torch._dynamo", "torchvision", "scipy.stats", "sklearn"])
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
 
 class Client:
     """A Python program that uses the Hub, while it runs.
@@ -79,15 +77,12 @@ def run_client(
     return Client(code, endpoint, home, arguments, **env).result()
 
 
-def run_script(
+def run_verb(
     name: str, endpoint: str, home: Path, arguments: Sequence[str], **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of `scripts/` as from the command line, as a :class:`Client`."""
-    code = (
-        f"import runpy, sys\nsys.path.insert(0, {str(SCRIPTS)!r})\n"
-        f"runpy.run_path({str(SCRIPTS / name)!r}, run_name='__main__')"
-    )
-    return run_client(code, endpoint, home, [name, *arguments], **env)
+    """Run a verb as from the command line, as a :class:`Client`."""
+    code = "from rga_timm.cli import main; main()"
+    return run_client(code, endpoint, home, ["rga-timm", name, *arguments], **env)
 
 
 def _run(code: str, arguments: list[str], env: dict[str, str], folder: str) -> None:

@@ -78,7 +78,7 @@ def test_card_of_drawn_people_says_so(tmp_path):
 def test_card_follows_from_the_config_alone(folder, monkeypatch):
     config = json.loads((folder / "config.json").read_text())
     size = (folder / "model.safetensors").stat().st_size
-    monkeypatch.setattr("rga_timm.models._weights.HUB_ORGANISATION", "another")
+    monkeypatch.setattr("rga_timm.weights.HUB_ORGANISATION", "another")
     assert format_card(config, size) == (folder / "README.md").read_text()
 
 

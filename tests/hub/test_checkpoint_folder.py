@@ -8,7 +8,7 @@ from checkpoints import make_checkpoint, make_model, make_records
 from safetensors.torch import load_file, save_file
 
 from rga_timm.hub import check_checkpoint, check_tag, pack_checkpoint
-from rga_timm.hub.folder import halve
+from rga_timm.hub.publish.folder import halve
 
 NAME = "test_rga_resnet.market1501"
 
@@ -172,7 +172,7 @@ def test_weights_that_are_not_finite_are_named(folder):
 
 
 def test_weights_that_are_too_large_are_refused(folder, monkeypatch):
-    monkeypatch.setattr("rga_timm.hub.folder.MAX_BYTES", 1000)
+    monkeypatch.setattr("rga_timm.hub.publish.folder.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="bytes, more than 1,000"):
         check_checkpoint(folder)
 

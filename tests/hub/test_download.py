@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from hub_client import SCRIPTS, Client, run_client, run_script
+from hub_client import Client, run_client, run_verb
 from hub_server import HubServer
 from hub_upload_server import HubUploadServer
 
@@ -248,14 +248,14 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("repo", MESSAGES)
-@pytest.mark.parametrize("script", ["evaluate.py", "finetune.py"])
+@pytest.mark.parametrize("script", ["evaluate", "finetune"])
 def test_scripts_say_in_one_line_what_is_wrong(repositories, people, tmp_path, script, repo):
     name = f"hf-hub:scripts/{repo}"
-    model = [name] if script == "evaluate.py" else ["--model", name, "--pretrained"]
+    model = [name] if script == "evaluate" else ["--model", name, "--pretrained"]
     data = ["--dataset", "market1501", "--data-dir", str(people), "--workers", "0"]
     output = ["--output", str(tmp_path / "output")]
     arguments = [*model, *data, *output]
-    done = run_script(script, repositories.url, tmp_path / "home", arguments)
+    done = run_verb(script, repositories.url, tmp_path / "home", arguments)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert "HTTP Request" not in done.stderr
@@ -264,13 +264,12 @@ def test_scripts_say_in_one_line_what_is_wrong(repositories, people, tmp_path, s
 
 def test_scripts_tell_apart_why_a_repository_cannot_be_had(folder, tmp_path):
     # By the server with the Hub's own error codes.
-    code = f"""
+    code = """
 import sys
-sys.path.insert(0, {str(SCRIPTS)!r})
-from model_errors import check_described
+from rga_timm.hub.model_source import check_described
 for repo in sys.argv[1:]:
     try:
-        check_described(f"hf-hub:why/{{repo}}")
+        check_described(f"hf-hub:why/{repo}")
     except OSError as error:
         print(error)
 """
@@ -306,11 +305,11 @@ for repo in sys.argv[1:]:
 def test_a_model_of_the_hub_is_evaluated_and_fine_tuned(repositories, people, tmp_path):
     data = ["--dataset", "market1501", "--data-dir", str(people), "--workers", "0"]
     hub = (repositories.url, tmp_path / "home")
-    done = run_script("evaluate.py", *hub, ["hf-hub:scripts/good", *data])
+    done = run_verb("evaluate", *hub, ["hf-hub:scripts/good", *data])
     assert done.returncode == 0, done.stderr
     assert "| hf-hub:scripts/good | market1501 | 80x48, embedding, cosine |" in done.stdout
     run = ["--model", "hf-hub:scripts/good", "--pretrained", "--output", str(tmp_path / "run")]
     short = ["--epochs", "1", "--num-identities", "2", "--num-instances", "2"]
-    done = run_script("finetune.py", *hub, [*run, *data, *short])
+    done = run_verb("finetune", *hub, [*run, *data, *short])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

@@ -8,7 +8,7 @@ from checkpoints import make_model
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from rga_timm.hub.golden import check_golden, golden_embedding, golden_image
+from rga_timm.hub.publish.golden import check_golden, golden_embedding, golden_image
 
 
 def test_golden_image_is_the_formula_everywhere():

@@ -1,7 +1,7 @@
 import pytest
 
 from rga_timm.data import list_datasets
-from rga_timm.hub.licences import RESEARCH_ONLY, licence_of
+from rga_timm.hub.publish.licences import RESEARCH_ONLY, licence_of
 
 
 def test_drawn_people_are_free_and_real_ones_for_research():

@@ -7,7 +7,7 @@ from checkpoints import make_checkpoint
 
 import rga_timm
 from rga_timm.hub import list_in_manifest
-from rga_timm.models._weights import HUB_ORGANISATION
+from rga_timm.weights import HUB_ORGANISATION
 
 TAG = "test_rga_resnet.pedestrians"
 

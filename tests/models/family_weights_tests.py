@@ -14,7 +14,7 @@ from torch import nn
 
 import rga_timm  # noqa: F401 - registers the models
 from rga_timm.hub import save_pretrained
-from rga_timm.models._weights import HUB_ORGANISATION
+from rga_timm.weights import HUB_ORGANISATION
 
 
 class WeightsTests(FamilyBase):

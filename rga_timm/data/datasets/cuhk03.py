@@ -67,7 +67,7 @@ def _layouts(boxes: str) -> dict[str, Layout]:
     return {
         "raw": RAW,
         "extracted": Layout("torchreid's extracted", (f"images_{boxes}",)),
-        "own list": Layout("scripts/extract_cuhk03.py's", (f"images_{boxes}", TEST_SETS)),
+        "own list": Layout("rga-timm extract-cuhk03's", (f"images_{boxes}", TEST_SETS)),
         "torchreid's list": Layout(
             "torchreid's extracted", (f"images_{boxes}", f"splits_classic_{boxes}.json")
         ),
@@ -99,7 +99,7 @@ def cuhk03(
 ) -> ReidSplits:
     """CUHK03, with people counted through the pairs of cameras, 1 to 1,467, and views as cameras.
 
-    The archive's HDF5 file is read as it is; `scripts/extract_cuhk03.py` makes files of it. Both
+    The archive's HDF5 file is read as it is; `rga-timm extract-cuhk03` makes files of it. Both
     give the same images under the same names, so their fingerprints are the same.
 
     The first pair of cameras alone has protocol=classic and split=0: its ``val`` is what is tested
@@ -217,7 +217,7 @@ def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set
         if num_images.get(boxes) != len(images.paths):
             raise FileNotFoundError(
                 f"{images.root / f'images_{boxes}'} holds {len(images.paths)} images, but "
-                f"{num_images.get(boxes)} were extracted. Run scripts/extract_cuhk03.py again"
+                f"{num_images.get(boxes)} were extracted. Run rga-timm extract-cuhk03 again"
             )
     if split >= len(test_sets):
         raise ValueError(f"{path} has {len(test_sets)} test sets: there is no split={split}")

@@ -18,7 +18,7 @@ from ..matlab import load_mat
 VIEW_IMAGES = 5  # of a person at most, from each of the two cameras of a pair
 PAIR_SIZES = (843, 440, 77, 58, 49)  # how many people each pair of cameras saw; 1,467 in all
 
-# The file that scripts/extract_cuhk03.py writes beside the images.
+# The file that rga-timm extract-cuhk03 writes beside the images.
 TEST_SETS = "cuhk03_test_sets.json"
 
 # 1_001_1_01.png: pair of cameras, person, view, number of the image; all from 1.
@@ -162,9 +162,7 @@ def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
         test_sets = [{_person(name) for name in people} for people in content["test_sets"]]
         return test_sets, {boxes: int(n) for boxes, n in content["num_images"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not what scripts/extract_cuhk03.py writes: {error!r}"
-        ) from error
+        raise ValueError(f"{path} is not what rga-timm extract-cuhk03 writes: {error!r}") from error
 
 
 def read_torchreid_split(path: Path, split: int) -> tuple[list[Cell], list[Cell]]:

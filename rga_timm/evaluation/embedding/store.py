@@ -100,7 +100,7 @@ def read_stamp(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         what = "holds no embeddings" if path.parent.is_dir() else "does not exist"
         raise FileNotFoundError(
-            f"{path.parent} {what}: there is no {path}. scripts/embed.py writes such folders"
+            f"{path.parent} {what}: there is no {path}. rga-timm embed writes such folders"
         )
     try:
         stamp = json.loads(path.read_text(encoding="utf-8"))
@@ -236,7 +236,7 @@ def iter_embeddings(folder: str | Path) -> Iterator[StoredEmbeddings]:
         listed = [*wrong.values()][:5] + ["..."] * (len(wrong) > 5)
         raise ValueError(
             f"{folder} is not complete, {len(wrong)} of its {shard_count(stamp)} shards are "
-            f"missing or unusable: {'; '.join(listed)}. Run embed.py again with --resume"
+            f"missing or unusable: {'; '.join(listed)}. Run rga-timm embed again with --resume"
         )
     for index in range(shard_count(stamp)):
         path = Path(folder) / shard_name(stamp, index)
@@ -244,7 +244,7 @@ def iter_embeddings(folder: str | Path) -> Iterator[StoredEmbeddings]:
             embeddings = shards.read_shard(path, *_expected(stamp, index))
         except ShardError as error:
             raise ValueError(
-                f"{folder}: {error}. Delete it, and run embed.py again with --resume"
+                f"{folder}: {error}. Delete it, and run rga-timm embed again with --resume"
             ) from error
         yield embeddings
 

@@ -156,7 +156,7 @@ def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
         )
     if a.per_query is None or b.per_query is None:
         raise ValueError(
-            "that takes the results of each query, which scripts/evaluate.py --output writes "
+            "that takes the results of each query, which rga-timm evaluate --output writes "
             "unless it is told --no-per-query"
         )
     order = _same_order(_query_keys(a.per_query), _query_keys(b.per_query))

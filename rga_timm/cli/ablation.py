@@ -1,0 +1,228 @@
+r"""Does relation attention help? One recipe, with each of several relations, and several seeds.
+
+    rga-timm ablation --output output/ablation                           # embedded data
+    rga-timm ablation --output output/ablation --seeds 0 1 --relations none sc \
+        --dataset market1501 --data-dir DIR --model rga_resnet50 --pretrained-tag tv_in1k
+
+All other options are those of finetune, the same for all runs. Runs are tested at their ends, so
+that none is chosen by its score. The runs lie in OUTPUT/RELATION-seedSEED. What is finished is not
+trained again and what was interrupted goes on, so that further relations or seeds can be asked for
+later: the table, printed and written to OUTPUT/ablation.md, is of all finished runs there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import yaml
+from torch import empty
+
+from rga_timm.cli import finetune
+from rga_timm.cli.options import add_model_kwargs
+from rga_timm.evaluation.cost import count_flops
+from rga_timm.evaluation.reports.markdown import markdown_table
+from rga_timm.layers.rga import RELATIONS
+from rga_timm.training.start import read_start
+
+SCORES = ("mAP", "mAP_trapezoid", "mINP", "rank-1")
+HEADER = (
+    "relation", "parameters (M)", "GFLOPs", "runs",
+    "mAP", "mAP (trapezoid)", "mINP", "rank-1", "mAP, against none",
+)  # fmt: skip
+
+# Of a run's options those that may differ from one to the next, or from one machine to another.
+_NOT_COMPARED = (
+    "output", "seed", "data_dir", "eval_data_dir", "workers",
+    "cache", "cache_on_device", "eval_batch_size",
+)  # fmt: skip
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options that are not rga-timm finetune's."""
+    parser = argparse.ArgumentParser(
+        prog="rga-timm ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --model is rga-timm finetune's
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="the folder of all runs")
+    add(
+        "--relations",
+        nargs="+",
+        default=["none", "s", "c", "sc"],
+        choices=RELATIONS,
+        help="(default: none s c sc)",
+    )
+    add("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    add_model_kwargs(parser, "as of rga-timm finetune, but for relation")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Train what is not trained yet, print the table, and return what is in it."""
+    parser = get_parser()
+    args, recipe = parser.parse_known_args(argv)
+    check(args, recipe, parser)
+    asked = [(relation, seed) for seed in args.seeds for relation in args.relations]
+    for relation, seed in asked:
+        folder = args.output / f"{relation}-seed{seed}"
+        if is_finished(folder):
+            print(f"{folder} is finished.")
+            continue
+        command = [*command_of(args, recipe, relation, seed), "--output", str(folder)]
+        if any(folder.glob("*.pth.tar")):
+            command += ["--resume", str(folder)]
+        finetune.main(command)
+        write_table(args.output)
+    rows = write_table(args.output)
+    print(f"\n{(args.output / 'ablation.md').read_text(encoding='utf-8')}")
+    return rows
+
+
+def check(args: argparse.Namespace, recipe: list[str], parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail, or compare what does not compare."""
+    for option in ("--seed", "--resume", "--eval-every", "--eval-initial"):
+        if any(word.partition("=")[0] == option for word in recipe):
+            parser.error(f"{option} is not for an ablation, whose runs are all alike")
+    if "relation" in args.model_kwargs:
+        parser.error("--model-kwargs relation=… is what --relations is for")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("an ablation trains in one process: not under torchrun")
+    for relation in args.relations:
+        options = parse(args, command_of(args, recipe, relation, args.seeds[0]))
+        try:
+            if relation == args.relations[0]:
+                check_start(options, parser)
+            timm.create_model(options.model, device="meta", **options.model_kwargs)
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
+            parser.error(f"--model {options.model} with relation={relation}: {error}")
+    # All that is in the table is compared, whether it was asked for now or before.
+    for (relation, seed), folder in runs_in(args.output).items():
+        check_run(folder, parse(args, command_of(args, recipe, relation, seed)), parser)
+
+
+def check_start(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if the weights to start from were trained with attention already."""
+    if read_start(options).trained_on:
+        parser.error(
+            f"--model {options.model} is a checkpoint of people, trained with a relation already: "
+            "start from ImageNet weights (--pretrained-tag, --pretrained-path), or from none "
+            "(--no-pretrained)"
+        )
+
+
+def command_of(args: argparse.Namespace, recipe: list[str], relation: str, seed: int) -> list[str]:
+    """The options of rga-timm finetune for one run, but for its folder."""
+    kwargs = {**args.model_kwargs, "relation": relation}
+    command = [*recipe, "--model-kwargs", *(f"{key}={value}" for key, value in kwargs.items())]
+    command += ["--seed", str(seed), "--no-eval-initial", "--no-page"]
+    return [*command, "--eval-every", str(parse(args, command).epochs)]
+
+
+def parse(args: argparse.Namespace, command: list[str]) -> argparse.Namespace:
+    """What rga-timm finetune makes of a command."""
+    # In a folder that holds no run: one that does is refused.
+    return finetune.parse_args([*command, "--output", str(args.output)])
+
+
+def check_run(folder: Path, options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if a folder holds a run with another recipe."""
+    asked = yaml.safe_load(yaml.safe_dump(options.options))
+    found = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
+    for either in (asked, found):  # the file, wherever it lies
+        if path := either.get("pretrained_path"):
+            either["pretrained_path"] = Path(path).name
+    differing = [
+        f"{name}: {found.get(name)}, not {value}"
+        for name, value in asked.items()
+        if name not in _NOT_COMPARED and found.get(name) != value
+    ]
+    if differing:
+        parser.error(
+            f"{folder} is a run with other options ({'; '.join(differing)}): choose another "
+            "--output, or remove it"
+        )
+
+
+def runs_in(output: Path) -> dict[tuple[str, int], Path]:
+    """The folders of the runs that are finished or were begun, by relation and seed."""
+    found = {}
+    for file in sorted(output.glob("*/args.yaml")):
+        relation, separator, seed = file.parent.name.partition("-seed")
+        if separator and relation in RELATIONS and re.fullmatch("0|[1-9][0-9]*", seed):
+            found[relation, int(seed)] = file.parent
+    return found
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (folder / "model" / "config.json").is_file()
+
+
+def write_table(output: Path) -> list[dict[str, Any]]:
+    """Write ``ablation.md``: what the finished runs of a folder have come to; and return it."""
+    runs = {one: folder for one, folder in runs_in(output).items() if is_finished(folder)}
+    rows = []
+    for relation in RELATIONS:
+        folders = {seed: runs[kind, seed] for kind, seed in sorted(runs) if kind == relation}
+        if folders:
+            rows.append(read_row(relation, folders))
+    # RELATIONS begins with "none".
+    base = rows[0]["scores"]["mAP"] if rows and rows[0]["relation"] == "none" else {}
+    table = [HEADER]
+    for row in rows:
+        mean_ap = row["scores"]["mAP"]
+        gains = {s: mean_ap[s] - base[s] for s in mean_ap if s in base}
+        row["gain"] = gains if row["relation"] != "none" else {}
+        table.append(
+            (
+                row["relation"],
+                f"{row['parameters'] / 1e6:.2f}",
+                f"{row['gflops']:.3f}",
+                str(len(mean_ap)),
+                *(format_scores(row["scores"][name]) for name in SCORES),
+                format_scores(row["gain"], "+") if row["gain"] else "",
+            )
+        )
+    note = (
+        "Scores in percent: the mean over the seeds, in brackets each. The last column compares "
+        "runs of the same seed. Parameters and GFLOPs (of an image, a multiplication and an "
+        "addition being two) without classifier."
+    )
+    text = f"{markdown_table(table, text=1)}\n\n{note}\n"
+    (output / "ablation.md").write_text(text, encoding="utf-8")
+    return rows
+
+
+def read_row(relation: str, folders: dict[int, Path]) -> dict[str, Any]:
+    """The scores of a relation's runs by seed, and what its network costs."""
+    scores: dict[str, dict[int, float]] = {name: {} for name in SCORES}
+    for seed, folder in folders.items():
+        config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+        metrics = {**config["reid"]["metrics"], "rank-1": config["reid"]["metrics"]["cmc"][0]}
+        for name in SCORES:
+            scores[name][seed] = metrics[name]
+    source = f"local-dir:{next(iter(folders.values())) / 'model'}"  # all are of one size
+    model = timm.create_model(source, num_classes=0, device="meta")
+    image = empty(1, *model.pretrained_cfg["input_size"], device="meta")
+    return {
+        "relation": relation,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflops": count_flops(model, image) / 1e9,
+        "scores": scores,
+    }
+
+
+def format_scores(scores: dict[int, float], sign: str = "") -> str:
+    """The mean, and each."""
+    mean = sum(scores.values()) / len(scores)
+    each = ", ".join(f"{100 * score:{sign}.1f}" for score in scores.values())
+    return f"{100 * mean:{sign}.1f}" + (f" ({each})" if len(scores) > 1 else "")

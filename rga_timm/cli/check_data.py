@@ -1,0 +1,206 @@
+"""Look at a data set before it is trained on: what it is, and what is wrong with it.
+
+    rga-timm check-data DIR
+    rga-timm check-data DIR --dataset market1501 --contact-sheet FILE.png --json FILE
+
+Without --dataset it finds out which one lies there, or says what is missing. Then it decodes every
+image and compares the lists with what was published. Nothing on disk is changed. Ends with 1 if
+there are errors, with 0 if there are warnings at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rga_timm.data import ReidSplits, create_dataset, parse_spec
+from rga_timm.data.checks import (
+    Finding,
+    ImageFacts,
+    check_counts,
+    check_images,
+    check_people,
+    contact_sheet,
+    find_strays,
+    format_counts,
+    identify,
+    inspect_images,
+    stack_sheets,
+    verdict,
+)
+
+INTERRUPTED = 130  # what shells give after Ctrl-C
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="rga-timm check-data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the data set lies")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="which one it is (default: find out)",
+    )
+    parser.add_argument(
+        "--hash",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="look for identical images, by a hash of their pixels (default: yes)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        help="processes that decode; 0: none but this one (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found here")
+
+    sheet = parser.add_argument_group("contact sheet")
+    sheet.add_argument(
+        "--contact-sheet",
+        type=Path,
+        metavar="PNG",
+        help="write thumbnails here: rows are people, columns are cameras",
+    )
+    sheet.add_argument(
+        "--sheet-splits",
+        nargs="+",
+        choices=("train", "query", "gallery"),
+        help="of these splits (default: train, or query where there is none)",
+    )
+    sheet.add_argument("--sheet-ids", type=int, default=12, help="people (default: %(default)s)")
+    sheet.add_argument("--seed", type=int, default=0, help="which people (default: %(default)s)")
+    return parser
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail after minutes of work."""
+    for file in filter(None, (args.json, args.contact_sheet)):
+        if not file.parent.is_dir():
+            parser.error(f"there is no folder {file.parent} to write {file.name} to")
+    if args.workers < 0 or args.seed < 0:
+        parser.error("--workers and --seed must not be negative")
+    if args.sheet_ids < 1:
+        parser.error("--sheet-ids must be at least 1")
+    if args.dataset:
+        try:
+            parse_spec(args.dataset)
+        except ValueError as error:
+            parser.error(str(error))
+
+
+def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
+    """The data set, or why there is none; prints what it is."""
+    if not args.dataset:
+        found = identify(args.folder)
+        if found.splits is not None and found.info is not None:
+            exact = not check_counts(found.splits) and found.splits.published
+            is_it = "is" if exact else "is in the layout of"
+            print(f"{found.splits.root} {is_it} {found.info.title} ({found.info.name})")
+            print(f"layout: {found.layout}")
+            if found.why:
+                print(f"note: {found.why}")
+        return found.splits, list(found.findings)
+    try:
+        splits = create_dataset(args.dataset, args.folder)
+    except (ValueError, OSError, ImportError) as error:
+        unread = Finding("cannot_read", "error", f"{args.dataset} cannot be read: {error}")
+        found = identify(args.folder)
+        if found.info is None:
+            return None, [unread, *found.findings]
+        text = f"{args.folder} can be read as {found.info.name}"
+        return None, [unread, Finding("other", "note", text, f"--dataset {found.info.name}?")]
+    print(f"{splits.root} is read as {splits.name}")
+    return splits, []
+
+
+def write_sheet(args: argparse.Namespace, splits: ReidSplits) -> None:
+    """The contact sheet of the splits asked for."""
+    names = args.sheet_splits or ["train" if len(splits.train) else "query"]
+    sheets = [
+        contact_sheet(
+            splits.readers[name],
+            f"{splits.name}, {name}",
+            ids=args.sheet_ids,
+            seed=args.seed,
+            has_cameras=splits.has_cameras,
+        )
+        for name in names
+        if len(splits.readers[name])
+    ]
+    if not sheets:
+        print(f"no contact sheet: {', '.join(names)} has no images")
+        return
+    stack_sheets(sheets).save(args.contact_sheet, format="PNG")
+    print(f"contact sheet: {args.contact_sheet}")
+
+
+def write_json(
+    args: argparse.Namespace, splits: ReidSplits | None, findings: list[Finding], decoded: int
+) -> None:
+    """Everything in plain types."""
+    report = {
+        "folder": str(args.folder),
+        "dataset": None,
+        "verdict": verdict(findings),
+        "images_decoded": decoded,
+        "findings": [finding.as_dict() for finding in findings],
+    }
+    if splits is not None:
+        published = splits.published or {}
+        report["dataset"] = {
+            "root": str(splits.root),
+            **splits.describe(),
+            "published": {split: counts._asdict() for split, counts in published.items()},
+        }
+    args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check as the command line says; the exit code is returned."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    check(args, parser)
+    # What is logged at other times, that counts are not the published ones, is among the findings.
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+
+    splits, findings = read(args)
+    facts: dict[str, list[ImageFacts]] = {}
+    interrupted = False
+    if splits is not None:
+        print(f"\n{format_counts(splits)}\n", flush=True)
+        findings += check_counts(splits) + check_people(splits)
+        try:
+            findings += find_strays(splits.root)
+            for split, reader in splits.readers.items():
+                facts[split] = []
+                for fact in inspect_images(
+                    reader, workers=args.workers, hashes=args.hash, name=split
+                ):
+                    facts[split].append(fact)  # one by one: what is done counts after Ctrl-C
+        except KeyboardInterrupt:
+            interrupted = True
+        findings += check_images(splits, facts)
+
+    decoded = sum(map(len, facts.values()))
+    if interrupted:
+        text = f"stopped after {decoded} images: what follows is about these"
+        findings.insert(0, Finding("interrupted", "warning", text, "Run it again to the end."))
+    for finding in findings:
+        print("\n".join(finding.lines()))
+    if args.contact_sheet and splits is not None and not interrupted:
+        write_sheet(args, splits)
+    if args.json:
+        write_json(args, splits, findings, decoded)
+    print(f"verdict: {verdict(findings)}, {decoded} images decoded")
+    if interrupted:
+        return INTERRUPTED
+    return 1 if verdict(findings) == "errors" else 0

@@ -1,0 +1,328 @@
+"""A page to try a model on: give it a person's image, see who looks alike in a gallery.
+
+    rga-timm demo                                    # drawn people, http://127.0.0.1:7860
+    rga-timm demo --model output/RUN --gallery FOLDER
+    rga-timm demo --model MODEL --dataset market1501 --data-dir DIR
+
+The gallery is embedded once, at the start. The page then ranks it by cosine similarity with the
+query, shows where the model looked, and counts what lies above a threshold. Needs the extra `demo`.
+It is also an app file for a Hugging Face Space, without arguments: there the package is installed
+by the Space's requirements.txt, and the other files of this folder lie beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+import rga_timm
+from rga_timm.cli.demo_offline import OfflinePage
+from rga_timm.cli.demo_search import (
+    NO_STAGE,
+    Searcher,
+    UnreadableImageError,
+    describe,
+    message_page,
+    read_query,
+    results_page,
+)
+from rga_timm.cli.options import (
+    add_feature_options,
+    add_loading_options,
+    add_model_options,
+    add_run_options,
+    check_model,
+    checkpoint_name,
+    create_model,
+    embed_options,
+    feature_width,
+    positive_int,
+    prepare_run,
+    preprocessing,
+)
+from rga_timm.data import ReidReader, read_images
+from rga_timm.data.specs import FORM, dataset_help, read_partitions
+from rga_timm.hub.model_source import public_name
+from rga_timm.report_page.pictures import read_picture
+
+# Before it is imported: Gradio reports no use, and keeps no history of runs in the browser.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
+
+try:
+    import gradio as gr
+    from starlette.middleware import Middleware
+except ImportError as error:
+    raise ImportError(
+        f"rga-timm demo needs the extra: pip install 'rga-timm[demo]' ({error})"
+    ) from error
+
+_logger = logging.getLogger("demo")
+
+DRAWN = "test_rga_resnet.pedestrians"
+CLEAN_UP = (300, 3000)  # seconds: how often what is how old is deleted; an hour at the latest
+FIRST = "Drop an image of a person into the field, or choose an example."
+NOTICE = (
+    "A research tool. The nearest image is a **guess**, not a proof of who somebody is: a ranking "
+    "always has a first, also where the person is not in the gallery. Images are not kept: what "
+    "you give is deleted after an hour at the latest, and when the demo ends."
+)
+CSS = """
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
+.card { margin: 0; padding: 6px; border: 1px solid var(--border-color-primary); border-radius: 6px;
+  background: var(--background-fill-secondary); min-width: 0; }
+.card.query { border: 2px solid var(--color-accent); }
+.card img { display: block; width: 100%; height: 168px; object-fit: contain; margin: 0; }
+.card figcaption { display: block; font-size: 13px; line-height: 1.4; margin-top: 4px; }
+.card .line { display: flex; justify-content: space-between; }
+.card .known, .card .name { display: block; overflow-wrap: anywhere; }
+.card .name { color: var(--body-text-color-subdued); white-space: nowrap; overflow: hidden;
+  text-overflow: ellipsis; font-size: 12px; }
+#results > div { padding: 0; }
+#examples .gallery { gap: 6px; }
+#examples .gallery-item, #examples .gallery-item div { width: 46px; height: 92px; }
+#examples img { width: 100%; height: 100%; object-fit: cover; }
+.message.error { border-left: 4px solid #dc2626; padding-left: 10px; }
+"""
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="rga-timm demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(parser, "--model")
+    gallery = parser.add_argument_group("gallery")
+    source = gallery.add_mutually_exclusive_group()
+    source.add_argument("--gallery", type=Path, metavar="FOLDER", help="all images below a folder")
+    source.add_argument(
+        "--dataset",
+        default="pedestrians",
+        metavar=FORM,
+        help=f"its gallery, with its queries as examples: {dataset_help()} (default: pedestrians)",
+    )
+    gallery.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
+    page = parser.add_argument_group("page")
+    page.add_argument(
+        "--top", type=positive_int, default=24, help="nearest that are shown (default: 24)"
+    )
+    page.add_argument(
+        "--examples", type=positive_int, default=12, help="queries to choose from (default: 12)"
+    )
+    page.add_argument(
+        "--host", help="address to listen on (default: GRADIO_SERVER_NAME, 127.0.0.1)"
+    )
+    page.add_argument(
+        "--port", type=positive_int, help="(default: GRADIO_SERVER_PORT, or a free one from 7860)"
+    )
+    page.add_argument(
+        "--share", action="store_true", help="let everybody in, by a public link of Gradio's"
+    )
+    add_loading_options(parser.add_argument_group("images"))
+    add_feature_options(parser.add_argument_group("features"))
+    add_run_options(parser.add_argument_group("run"))
+    return parser
+
+
+def check_port(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if the port that was asked for cannot be listened on."""
+    if args.port is None:
+        return
+    try:
+        socket.create_server((args.host or "127.0.0.1", args.port)).close()
+    except (OSError, OverflowError) as error:
+        parser.error(f"--port {args.port}: {error}")
+
+
+def default_model(*, drawn: bool) -> str:
+    """A checkpoint for the gallery.
+
+    Args:
+        drawn: Whether it is of drawn people.
+
+    Returns:
+        For real people the first checkpoint of such that lies on this machine, if one does.
+    """
+    if drawn:
+        return DRAWN
+    for checkpoint in rga_timm.list_checkpoints():
+        if set(checkpoint.trained_on) != {"pedestrians"} and Path(checkpoint.source).is_dir():
+            return checkpoint.name
+    return DRAWN
+
+
+def read_gallery(args: argparse.Namespace) -> tuple[ReidReader, ReidReader | None, bool]:
+    """The gallery, its queries if it has any, and whether camera ids mean cameras.
+
+    Raises:
+        ValueError, OSError, ImportError: There is no such folder or data set.
+    """
+    if args.gallery:
+        return read_images(args.gallery), None, False
+    splits, *others = read_partitions(args.dataset, args.data_dir)
+    if others:
+        raise ValueError(f"{args.dataset} is several data sets: choose one of them")
+    if not len(splits.gallery):
+        raise ValueError(f"{args.dataset} has no gallery")
+    return splits.gallery, splits.query, splits.has_cameras
+
+
+def write_examples(reader: ReidReader, count: int, folder: Path) -> list[tuple[str, int]]:
+    """Images from all over a list, as files of their own, and which of the list they are."""
+    rows = np.unique(np.linspace(0, len(reader) - 1, min(count, len(reader))).round().astype(int))
+    examples = []
+    for row in rows.tolist():
+        path = folder / f"{row}_{Path(reader.images[row].path).stem}.png"
+        try:
+            read_picture(reader, row).save(path)
+        except RuntimeError as error:
+            _logger.warning("left out: %s", error)
+            continue
+        examples.append((str(path), row))
+    return examples
+
+
+def build(
+    searcher: Searcher, about: str, examples: list[tuple[str, str]], top: int, style: dict[str, Any]
+) -> gr.Blocks:
+    """The page.
+
+    Args:
+        searcher: The gallery.
+        about: Model and gallery, in a line of Markdown.
+        examples: Files, each with what is known of it.
+        top: How many images are shown at the most.
+        style: Theme and CSS, where this version of Gradio takes them here.
+    """
+
+    def show(query: tuple[str, str] | None, stage: str, threshold: float) -> str:
+        if query is None:
+            return message_page(FIRST)
+        path, known = query
+        try:
+            image = read_query(path)
+        except UnreadableImageError as error:
+            return message_page(str(error), is_error=True)
+        return results_page(searcher, image, stage, threshold, top, known)
+
+    with gr.Blocks(
+        title="Person re-identification", analytics_enabled=False, delete_cache=CLEAN_UP, **style
+    ) as demo:
+        query = gr.State(None)  # file, and what is known of it
+        gr.Markdown(f"# Who looks alike?\n{about}\n\n{NOTICE}")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                file = gr.File(
+                    label="Query image", file_types=["image"], height=140, elem_id="query"
+                )
+                chosen = gr.Dataset(
+                    components=[gr.Image(render=False)],
+                    samples=[[path] for path, _ in examples],
+                    samples_per_page=len(examples),
+                    type="index",
+                    label="Examples",
+                    elem_id="examples",
+                )
+                stage = gr.Radio(
+                    [NO_STAGE, *searcher.stages],
+                    value=NO_STAGE,
+                    label="Attention of stage",
+                    info=None if searcher.stages else "This model has no spatial attention.",
+                    interactive=bool(searcher.stages),
+                    elem_id="stage",
+                )
+                threshold = gr.Slider(
+                    *(-1, 1, -1),
+                    step=0.01,
+                    label="Least similarity",
+                    info="Cosine: 1 is the same image, -1 shows all.",
+                    elem_id="threshold",
+                )
+            with gr.Column(scale=3, min_width=300):
+                results = gr.HTML(message_page(FIRST), elem_id="results")
+        file.upload(lambda path: (path, ""), file, query)
+        file.clear(lambda: None, None, query)
+        chosen.click(lambda index: (examples[index], None), chosen, [query, file])
+        gr.on(
+            [query.change, stage.change, threshold.change],
+            show,
+            [query, stage, threshold],
+            results,
+            trigger_mode="always_last",  # of a slider's many values
+        )
+    return demo
+
+
+def end(*_: object) -> None:
+    """Leave as by Ctrl-C, so that the temporary folder is deleted; once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Embed the gallery, and serve the page until the program is ended."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        drawn = not args.gallery and args.dataset == "pedestrians"
+        args.model = args.model or default_model(drawn=drawn)
+        check_model(args, parser)
+        prepare_run(args, parser)
+        check_port(args, parser)
+        gallery, queries, has_cameras = read_gallery(args)
+        model = create_model(args)
+        config = preprocessing(args, model)
+        feature_width(args, model, config)  # what the model cannot take is said before any work
+        searcher = Searcher(
+            model,
+            config,
+            gallery,
+            has_cameras=has_cameras,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            options=embed_options(args),
+        )
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+    where = args.gallery.name if args.gallery else args.dataset
+    weights = checkpoint_name(args)
+    about = (
+        f"Model `{public_name(args.model)}`{f' ({weights})' if weights else ''}; "
+        f"gallery `{where}`, {len(searcher.gallery)} images."
+    )
+    source = queries if queries else searcher.gallery
+    signal.signal(signal.SIGTERM, end)
+    with TemporaryDirectory(prefix="rga_timm_demo_") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        examples = [
+            (path, describe(source, row, has_cameras))
+            for path, row in write_examples(source, args.examples, Path(folder))
+        ]
+        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none fetched
+        style = {"theme": gr.themes.Default(**fonts), "css": CSS}
+        # Gradio 6 takes them at the launch, Gradio 5 before.
+        at_launch = "theme" in inspect.signature(gr.Blocks.launch).parameters
+        demo = build(searcher, about, examples, args.top, {} if at_launch else style)
+        demo.launch(
+            server_name=args.host,
+            server_port=args.port,
+            share=args.share,
+            max_file_size="20mb",
+            app_kwargs={"middleware": [Middleware(OfflinePage)]},
+            show_error=True,
+            **(style if at_launch else {}),
+        )

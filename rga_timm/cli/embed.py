@@ -1,0 +1,308 @@
+"""Embed images, and store the embeddings.
+
+    rga-timm embed local-dir:output/RUN/model --images FOLDER --output EMBEDDINGS
+    rga-timm embed MODEL --dataset market1501 --data-dir DIR --output EMBEDDINGS
+    torchrun --nproc-per-node 4 -m rga_timm embed MODEL --images FOLDER --output EMBEDDINGS
+    rga-timm embed ... --output EMBEDDINGS --resume        # go on after an interruption
+
+Any timm model will do. Images are resized and normalised as the model's own configuration says.
+EMBEDDINGS gets a stamp, embeddings.json, which says what made them, and shards, part-00000.parquet
+and so on, with path, split, pid, camid, tracklet and embedding of each image; images of tracklets
+one by one. rga_timm.evaluation.read_embeddings reads them; evaluate --embeddings scores those of
+a data set. Several processes deal the shards out among them; what is in a shard does not
+depend on which of them makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from rga_timm.cli.embed_data import ImageList, add_image_options, read_image_list
+from rga_timm.cli.options import (
+    add_feature_options,
+    add_loading_options,
+    add_model_options,
+    add_run_options,
+    check_model,
+    check_output_folder,
+    checkpoint_name,
+    create_model,
+    embed_options,
+    feature_width,
+    positive_int,
+    prepare_run,
+    preprocessing,
+)
+from rga_timm.data import ReidDataset, eval_transform
+from rga_timm.evaluation import embed, hash_weights, read_stamp
+from rga_timm.evaluation.distributed import init_distributed
+from rga_timm.evaluation.embedding.shards import FORMATS
+from rga_timm.evaluation.embedding.store import (
+    STAMP,
+    differences,
+    holds_embeddings,
+    missing_shards,
+    shard_count,
+    shard_images,
+    write_shard,
+    write_stamp,
+)
+from rga_timm.evaluation.reports.report import software_versions
+
+_logger = logging.getLogger("embed")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="rga-timm embed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(parser)
+    data = parser.add_argument_group("data")
+    add_image_options(data)
+    add_loading_options(data)
+    add_feature_options(parser.add_argument_group("features"))
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", type=Path, required=True, metavar="EMBEDDINGS", help="a folder")
+    output.add_argument("--format", default="parquet", choices=FORMATS, help="(default: parquet)")
+    output.add_argument(
+        "--shard-size", type=positive_int, default=4096, metavar="N", help="images (default: 4096)"
+    )
+    output.add_argument(
+        "--resume", action="store_true", help="keep the shards that are there, and make the others"
+    )
+    add_run_options(parser.add_argument_group("run"))
+    return parser
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail after minutes of work."""
+    check_model(args, parser)
+    prepare_run(args, parser)
+    if args.images and (args.data_dir or args.splits):
+        parser.error("--data-dir and --splits go with --dataset, not with --images")
+    check_output_folder(args.output, parser)
+    held = holds_embeddings(args.output)
+    if held and not args.resume:
+        parser.error(
+            f"{args.output} already holds embeddings ({held}): --resume to go on with them, or "
+            "another folder"
+        )
+    if held and not (args.output / STAMP).is_file():
+        parser.error(f"{args.output} holds {held} but no {STAMP}: take another folder")
+    if args.format == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            parser.error(
+                "pyarrow not installed: pip install 'rga-timm[data]', or --format safetensors"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Embed as the command line says; the folder is returned for other programs."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return embed_images(args, parser)
+    except KeyboardInterrupt:
+        say_what_is_there(args.output, "Interrupted")
+        sys.exit(130)
+
+
+def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
+    """From the options to the folder."""
+    args.device, rank, world_size = init_distributed(args.device)
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
+    check(args, parser)
+    if world_size > 1 and torch.device(args.device).type == "cuda":
+        torch.cuda.set_device(args.device)  # or pinned memory is the first GPU's for all
+
+    # Images, model, and what is to be done. Each process finds out by itself: nothing is written.
+    try:
+        images = read_image_list(args)
+        model = create_model(args)
+        config = preprocessing(args, model)
+        stamp = describe(args, model, config, images)
+        missing = plan(args, stamp)
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+    own = missing[rank::world_size]
+    rows = [row for shard in own for row in shard_images(stamp, shard)]
+    if bad := gather(images.find_bad(rows, args.workers, progress=rank == 0)):
+        listed = "\n    ".join([*bad[:20], *["..."] * (len(bad) > 20)])
+        parser.error(
+            f"{len(bad)} images cannot be read; --skip-bad-images leaves them out:\n    {listed}"
+        )
+
+    # Embeddings, shard by shard
+    try:
+        if rank == 0 and not holds_embeddings(args.output):
+            write_stamp(args.output, stamp)
+        wait_for_all()
+        stamp = read_stamp(args.output)
+        write_shards(args, model, config, stamp, images, own, progress=rank == 0)
+        wait_for_all()
+    except Exception:
+        say_what_is_there(args.output, "Ended by an error")
+        raise
+    _logger.info(
+        "%s: %d embeddings of width %d in %d shards",
+        *(args.output, stamp["count"], stamp["width"], shard_count(stamp)),
+    )
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return args.output
+
+
+def say_what_is_there(folder: Path, how: str) -> None:
+    """Log, after an early end, how far it came."""
+    if dist.is_initialized() and dist.get_rank():
+        return
+    try:
+        stamp = read_stamp(folder)
+    except (ValueError, OSError):
+        _logger.warning("%s: no embeddings were written.", how)
+        return
+    left, of = len(missing_shards(folder, stamp)), shard_count(stamp)
+    _logger.warning(
+        "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
+        *(how, folder, of - left, of),
+    )
+
+
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather(lines: list[str]) -> list[str]:
+    """The lines of all processes."""
+    if not dist.is_initialized():
+        return lines
+    of_all: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_all, lines)
+    return [*chain(*of_all)]
+
+
+def describe(
+    args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any], images: ImageList
+) -> dict[str, Any]:
+    """The stamp.
+
+    Raises:
+        ValueError: The model cannot take images of these sizes.
+    """
+    return {
+        "model": args.model,
+        "checkpoint": checkpoint_name(args),
+        "weights_sha256": hash_weights(model),
+        "img_size": list(config["input_size"][1:]),
+        "interpolation": config["interpolation"],
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+        "feature": args.feature,
+        "flip": args.flip,
+        "scales": args.scales,
+        "amp_dtype": args.amp_dtype,
+        "width": feature_width(args, model, config),
+        "shard_format": args.format,
+        "shard_size": args.shard_size,
+        **images.about,
+        "software": software_versions(),
+        # These move the last bits of the features, at the most.
+        "run": {
+            "batch_size": args.batch_size,
+            "device": str(args.device),
+            "channels_last": args.channels_last,
+        },
+    }
+
+
+def plan(args: argparse.Namespace, stamp: dict[str, Any]) -> list[int]:
+    """The shards that are to be made.
+
+    Raises:
+        ValueError: The folder holds other embeddings.
+    """
+    if not holds_embeddings(args.output):
+        return [*range(shard_count(stamp))]
+    stored = read_stamp(args.output)
+    if found := differences(stored, stamp):
+        raise ValueError(
+            f"{args.output} cannot be resumed, it holds embeddings of something else: "
+            f"{'; '.join(found)}"
+        )
+    missing = missing_shards(args.output, stored)
+    for name in ("software", "run") if missing else ():
+        # The last bits of the features may be others, so it is no reason to end.
+        there, now = stored.get(name) or {}, stamp[name]
+        if other := [f"{key} ({there.get(key)} there, {now[key]} now)" for key in now
+                     if there.get(key) != now[key]]:  # fmt: skip
+            _logger.warning("Goes on with another %s", ", ".join(other))
+    for reason in missing.values():
+        if not reason.endswith("is missing"):
+            _logger.warning("Made again: %s", reason)
+    return [*missing]
+
+
+def write_shards(
+    args: argparse.Namespace,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    stamp: dict[str, Any],
+    images: ImageList,
+    shards: list[int],
+    progress: bool,
+) -> None:
+    """Embed the images of some shards, and write each as soon as it is whole."""
+    transform = eval_transform(
+        config["input_size"][1:], config["mean"], config["std"], config["interpolation"]
+    )
+    # A batch lies in one shard: so the shard is the same whoever makes it, and after what.
+    batches = {shard: in_batches(shard_images(stamp, shard), args.batch_size) for shard in shards}
+    loader = DataLoader(
+        ReidDataset(images.reader, transform),
+        batch_sampler=[*chain(*batches.values())],
+        num_workers=args.workers if shards else 0,
+        pin_memory=torch.device(args.device).type == "cuda",
+        generator=torch.Generator(),
+    )
+    total = sum(len(shard_images(stamp, shard)) for shard in shards)
+    with tqdm(total=total, desc="embed", unit=" images", disable=not progress) as bar:
+        read = counted(loader, bar)  # goes on reading while a shard is written
+        for shard, parts in batches.items():
+            found = embed(model, islice(read, len(parts)), progress=False, **embed_options(args))
+            rows = shard_images(stamp, shard)
+            embeddings = images.with_features(rows, found.features.numpy())
+            write_shard(args.output, stamp, shard, embeddings)
+
+
+def in_batches(rows: range, batch_size: int) -> list[range]:
+    """Consecutive parts of rows, the last as small as it comes."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def counted(loader: Iterable[Any], bar: tqdm) -> Iterator[Any]:
+    """The batches, each of which moves the bar."""
+    for images, targets in loader:
+        bar.update(len(images))
+        yield images, targets

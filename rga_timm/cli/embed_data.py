@@ -1,0 +1,157 @@
+"""The images that rga-timm embed embeds: a list, of a data set or of a folder."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rga_timm.data import ReidReader, find_bad_images, read_images
+from rga_timm.data.reader import NO_TRACKLET
+from rga_timm.data.specs import FORM, dataset_help, leave_out_bad_images, read_partitions
+from rga_timm.data.splits import fingerprint_line
+from rga_timm.evaluation import StoredEmbeddings
+
+_logger = logging.getLogger("embed")
+
+SPLITS = ("query", "gallery", "train")
+DEFAULT_SPLITS = ("query", "gallery")
+
+
+def add_image_options(parser: argparse._ActionsContainer) -> None:
+    """Which images."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, metavar="FOLDER", help="all images below a folder")
+    source.add_argument(
+        "--dataset", metavar=FORM, help=dataset_help().replace("one or more", "one")
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        help="of the data set (default: query gallery, which rga-timm evaluate needs)",
+    )
+    parser.add_argument(
+        "--skip-bad-images",
+        action="store_true",
+        help="leave out images that cannot be decoded (default: end before any work)",
+    )
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images in the order in which they are stored.
+
+    Attributes:
+        reader: Of all of them; it knows nothing of tracklets, whose images are stored one by one.
+        splits: The split of each image; empty texts for those of a folder.
+        tracklets: (n,) int64 number of each image's tracklet.
+        about: What the stamp says of them.
+    """
+
+    reader: ReidReader
+    splits: list[str]
+    tracklets: np.ndarray
+    about: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    @classmethod
+    def of(cls, readers: dict[str, ReidReader], about: dict[str, Any]) -> ImageList:
+        """The images of several splits of one data set, one split after the other."""
+        first, *_ = readers.values()
+        images = [*chain(*(reader.images for reader in readers.values()))]
+        splits = [split for split, reader in readers.items() for _ in reader.images]
+        lines = (fingerprint_line(*pair) for pair in zip(splits, images, strict=True))
+        about = {
+            **about,
+            "root": first.root.resolve().as_posix(),
+            # Otherwise the paths are names in an archive or a table.
+            "paths_are_files": first.opener is None,
+            "splits": [*readers],
+            "count": len(images),
+            "fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest(),
+        }
+        return cls(
+            ReidReader(
+                first.root,
+                (image._replace(tracklet=NO_TRACKLET) for image in images),
+                opener=first.opener,
+            ),
+            splits,
+            np.array([image.tracklet for image in images], dtype=np.int64),
+            about,
+        )
+
+    def with_features(self, rows: range, features: np.ndarray) -> StoredEmbeddings:
+        """The features of some of the images, with what is known of these."""
+        part = slice(rows.start, rows.stop)
+        return StoredEmbeddings(
+            features,
+            paths=[image.path for image in self.reader.images[part]],
+            splits=self.splits[part],
+            pids=self.reader.pids[part],
+            camids=self.reader.camids[part],
+            tracklets=self.tracklets[part],
+        )
+
+    def find_bad(self, rows: list[int], workers: int, progress: bool) -> list[str]:
+        """Which of some images cannot be decoded; a line each."""
+        images = [self.reader.images[row] for row in rows]
+        some = ReidReader(self.reader.root, images, opener=self.reader.opener)
+        bad = find_bad_images(some, workers, progress, name="check")
+        return [f"{some.filename(i, absolute=True)}: {reason}" for i, reason in bad.items()]
+
+
+def read_image_list(args: argparse.Namespace) -> ImageList:
+    """The images that were asked for.
+
+    Raises:
+        ValueError: There are none, of a split; several partitions; a path that cannot be stored.
+        OSError: There is no such folder, or no such data set in it.
+        ImportError: The data set needs a package that is not there.
+    """
+    images = _of_folder(args) if args.images else _of_dataset(args)
+    for image in images.reader.images:
+        try:
+            image.path.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"rename {image.path!r}: its name is not valid UTF-8") from error
+    return images
+
+
+def _of_folder(args: argparse.Namespace) -> ImageList:
+    reader = read_images(args.images)
+    if args.skip_bad_images:
+        bad = find_bad_images(reader, args.workers)
+        for index, reason in bad.items():
+            _logger.warning("left out: %s: %s", reader.images[index].path, reason)
+        if len(bad) == len(reader):
+            raise ValueError(f"none of the {len(reader)} images in {args.images} can be read")
+        reader = reader.without(bad)
+    return ImageList.of({"": reader}, {"dataset": None})
+
+
+def _of_dataset(args: argparse.Namespace) -> ImageList:
+    dataset, *others = read_partitions(args.dataset, args.data_dir)
+    if others:
+        raise ValueError(f"{args.dataset} is several data sets: embed one at a time")
+    if args.skip_bad_images:
+        dataset, _ = leave_out_bad_images(dataset, args.workers)
+    readers = {split: dataset.readers[split] for split in args.splits or DEFAULT_SPLITS}
+    if empty := [split for split, reader in readers.items() if not len(reader)]:
+        raise ValueError(f"{dataset.name} has no images in {', '.join(empty)}: name other --splits")
+    about = {
+        "dataset": dataset.describe(),
+        "cameras": dataset.has_cameras,
+        "single_gallery_shot": dataset.single_gallery_shot,
+    }
+    return ImageList.of(readers, about)

@@ -1,0 +1,307 @@
+"""Evaluate a model on a re-identification data set.
+
+    rga-timm evaluate local-dir:output/RUN/model --dataset market1501 --data-dir DIR
+    rga-timm evaluate resnet50 --img-size 256 128 --feature pooled --flip --rerank
+    rga-timm evaluate MODEL --dataset msmt17 viper:split=all --data-dir DIR DIR
+    rga-timm evaluate --embeddings FOLDER                 # that rga-timm embed has written
+    rga-timm evaluate --compare a.json b.json
+    torchrun --nproc-per-node 4 -m rga_timm evaluate MODEL --dataset msmt17 --data-dir DIR
+
+Any timm model will do. Images are resized and normalised as the model's own configuration says.
+Several data sets make one table, and split=all is the mean over a data set's partitions. Prints the
+scores in percent; --output keeps them, with everything that they depend on, as JSON. --compare puts
+such files side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import distributed as dist
+
+from rga_timm.cli.compare import add_compare_options, compare
+from rga_timm.cli.options import (
+    add_data_options,
+    add_feature_options,
+    add_loading_options,
+    add_model_options,
+    add_run_options,
+    check_model,
+    check_output_file,
+    checkpoint_name,
+    create_model,
+    feature_width,
+    prepare_run,
+    preprocessing,
+)
+from rga_timm.data import ReidReader, ReidSplits
+from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
+from rga_timm.evaluation import (
+    METRICS,
+    Protocol,
+    QueryExpansion,
+    Report,
+    Reranking,
+    check_testable,
+    evaluate_dataset,
+    evaluate_embeddings,
+    format_card,
+    format_intervals,
+    format_table,
+    format_verification,
+    protocol_of,
+    save_reports,
+)
+from rga_timm.evaluation.distributed import init_distributed
+from rga_timm.evaluation.stored import check_testable_stamp
+from rga_timm.hub import read_reid
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="rga-timm evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(parser, optional=True)
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="evaluate stored embeddings of a data set in the place of MODEL; of several folders "
+        "the results stand side by side",
+    )
+
+    data = parser.add_argument_group("data")
+    add_data_options(data)
+    add_loading_options(data)
+
+    test = parser.add_argument_group("test")
+    add_feature_options(test)
+    test.add_argument(
+        "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
+    )
+    test.add_argument(
+        "--multi-query",
+        action="store_true",
+        help="make one query of all query images of a person under a camera, by their mean feature",
+    )
+    test.add_argument("--expand", action="store_true", help="query expansion")
+    test.add_argument(
+        "--expand-k", type=int, default=10, metavar="K", help="by so many neighbours (default: 10)"
+    )
+    test.add_argument(
+        "--expand-alpha",
+        type=float,
+        default=3.0,
+        metavar="X",
+        help="that weigh as this power of their cosine; 0 averages plainly (default: 3)",
+    )
+    test.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    test.add_argument("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
+    test.add_argument("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
+    test.add_argument(
+        "--lambda-value",
+        type=float,
+        default=0.3,
+        metavar="X",
+        help="weight of the original distance in the re-ranking (default: 0.3)",
+    )
+    test.add_argument(
+        "--fpr",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="X",
+        help="verify pairs of images too: true positive rate and threshold at these false positive "
+        "rates",
+    )
+
+    run = parser.add_argument_group("run")
+    add_run_options(run)
+    run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
+    run.add_argument(
+        "--no-per-query",
+        action="store_true",
+        help="keep the results of each query out of it: the file is small, and two of them can be "
+        "compared without confidence intervals only",
+    )
+    run.add_argument("--card", action="store_true", help="print all that the scores depend on")
+    add_compare_options(parser)
+    return parser
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message for what would otherwise fail after minutes of work."""
+    if args.embeddings:
+        check_embeddings(args, parser)
+    elif args.model is None:
+        parser.error("name a MODEL to evaluate, stored --embeddings, or reports to --compare")
+    else:
+        check_model(args, parser)
+    if args.output:
+        check_output_file(args.output, parser)
+    if not all(0 <= fpr <= 1 for fpr in args.fpr):
+        parser.error("--fpr takes rates from 0 to 1")
+    if args.expand and args.metric != "cosine":
+        parser.error("--expand goes with --metric cosine")
+    prepare_run(args, parser)
+
+
+def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with a message if an option is given that stored embeddings have decided on."""
+    decided = (
+        "model", "checkpoint", "no_pretrained", "dataset", "data_dir", "skip_bad_images",
+        "img_size", "feature", "flip", "scales", "amp_dtype",
+    )  # fmt: skip
+    if given := [name for name in decided if getattr(args, name) != parser.get_default(name)]:
+        names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]
+        parser.error(f"--embeddings does not go with {', '.join(names)}: their stamp says it all")
+    folders = [folder.resolve() for folder in args.embeddings]
+    if twice := [f for i, f in enumerate(folders) if f in folders[:i]]:
+        parser.error(f"--embeddings names {twice[0]} twice")
+
+
+def main(argv: Sequence[str] | None = None) -> list[Report]:
+    """Evaluate as the command line says; the reports are returned for other programs."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.compare:
+        return compare(args, parser)
+    args.device, args.rank, args.world_size = init_distributed(args.device)
+    check(args, parser)
+    is_main = args.rank == 0
+    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
+    reports = (evaluate_stored if args.embeddings else evaluate_model)(args, parser)
+    if dist.is_initialized():
+        dist.barrier()  # older torch hangs where one process leaves while others still talk
+        dist.destroy_process_group()
+    if is_main:
+        finish(args, reports)
+    return reports
+
+
+def test_options(args: argparse.Namespace) -> dict[str, Any]:
+    """How features are compared, as arguments of the protocol.
+
+    Raises:
+        ValueError: A parameter out of range.
+    """
+    return {
+        "metric": args.metric,
+        "multi_query": args.multi_query,
+        "expansion": QueryExpansion(args.expand_k, args.expand_alpha) if args.expand else None,
+        "rerank": Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None,
+    }
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """How the work is done, and what of it is reported."""
+    return {
+        "per_query": bool(args.output) and not args.no_per_query,
+        "verify_at": args.fpr,
+        "device": args.device,
+        "distributed": args.world_size > 1,
+        "progress": args.rank == 0,
+    }
+
+
+def evaluate_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
+    """The reports of a model on each data set."""
+    try:
+        # Data
+        test = test_options(args)
+        test_sets = [
+            read_test_set(args, spec, folder, test)
+            for spec, folder in pair_with_folders(args.dataset, args.data_dir)
+        ]
+
+        # Model, and the preprocessing that it was trained with
+        model = create_model(args)
+        config = preprocessing(args, model)
+        feature_width(args, model, config)  # or the scales do not fit it
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+    protocol = Protocol.of_data_config(
+        config,
+        feature=args.feature,
+        flip=args.flip,
+        scales=tuple(args.scales),
+        amp_dtype=args.amp_dtype,
+        **test,
+    )
+
+    # Scores
+    return [
+        evaluate_dataset(
+            model,
+            partitions,
+            protocol,
+            name=args.model,
+            checkpoint=checkpoint_name(args),
+            batch_size=args.batch_size,
+            num_workers=args.workers,
+            channels_last=args.channels_last,
+            trained_on=read_reid(args.model).get("trained_on", ()),
+            **run_options(args),
+        )
+        for partitions in test_sets
+    ]
+
+
+def evaluate_stored(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
+    """The reports of stored embeddings."""
+    try:
+        test = test_options(args)
+        stamps = {folder: check_testable_stamp(folder) for folder in args.embeddings}
+        return [
+            evaluate_embeddings(folder, protocol_of(stamp, **test), **run_options(args))
+            for folder, stamp in stamps.items()
+        ]
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+
+def finish(args: argparse.Namespace, reports: list[Report]) -> None:
+    """Show the reports, and keep them."""
+    print(format_table(reports))
+    for text in (format_intervals(reports), format_verification(reports)):
+        if text:
+            print(text)
+    if args.card:
+        print("", *map(format_card, reports), sep="\n\n")
+    if args.output:
+        save_reports(reports, args.output)
+
+
+def read_test_set(
+    args: argparse.Namespace, spec: str, folder: str | Path | None, test: dict[str, Any]
+) -> list[ReidSplits]:
+    """A data set that can be tested on, as asked for; its partitions, or it alone."""
+    partitions = read_partitions(spec, folder)
+    if args.skip_bad_images:
+        partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
+    check_testable(partitions)
+    for part in partitions:
+        queries = count_ranked(part.query, test["multi_query"])
+        gallery = count_ranked(part.gallery)
+        if test["rerank"]:
+            test["rerank"].check_fits(queries + gallery)
+        if test["expansion"]:
+            test["expansion"].check_fits(gallery)
+    return partitions
+
+
+def count_ranked(reader: ReidReader, multi_query: bool = False) -> int:
+    """How many features come of a split: an image, a tracklet, or a person under a camera each."""
+    if multi_query:
+        return len({*zip(reader.pids.tolist(), reader.camids.tolist(), strict=True)})
+    return len(np.unique(reader.tracklets)) if reader.has_tracklets else len(reader)

@@ -1,0 +1,130 @@
+"""Make image files of CUHK03's own file, cuhk-03.mat.
+
+    rga-timm extract-cuhk03 data/cuhk03
+    rga-timm extract-cuhk03 data/cuhk03 --output /ssd/cuhk03
+
+Not needed: --dataset cuhk03 reads cuhk-03.mat as it is. Files are easier to look at, and other
+programs read them. They are in torchreid's layout: images_detected/1_001_1_01.png (pair of cameras,
+person, view, number) and images_labeled/. PNG loses nothing. The test sets of the classic protocol
+go to cuhk03_test_sets.json beside them, and the lists of the new protocol are copied, if they are
+beside cuhk-03.mat or in the folder above: then the folder holds all that --dataset cuhk03 needs.
+
+Interrupted, it goes on where it was when it is started again. Needs h5py: rga-timm[data].
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from rga_timm.data.datasets.cuhk03 import MAT, RAW
+from rga_timm.data.datasets.cuhk03_mat import list_cells, list_test_sets, read_pixels
+from rga_timm.data.datasets.cuhk03_protocol import (
+    TEST_SETS,
+    find_new_protocol,
+    new_protocol_file,
+    write_test_sets,
+)
+from rga_timm.data.layout import find_layout
+
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # a PNG file without it is cut off
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="rga-timm extract-cuhk03",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="CUHK03_DIR", help="with cuhk-03.mat in it or below")
+    add("--output", type=Path, metavar="DIR", help="where to write to (default: CUHK03_DIR)")
+    return parser
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG file is there, to its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return file.read() == PNG_END
+    except OSError:  # not there, or shorter than that
+        return False
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` write a file, which gets its name only once it is whole."""
+    unfinished = path.with_name(f".{path.name}.unfinished")  # hidden: readers do not see it
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def extract(mat: Path, output: Path) -> None:
+    """Write all images, then the lists."""
+    num_images = {}
+    for boxes in ("detected", "labeled"):
+        folder = output / f"images_{boxes}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cells = list_cells(mat, boxes)
+        num_images[boxes] = len(cells)
+        for cell in tqdm(cells, desc=folder.name, unit="image"):
+            if not is_whole(folder / cell.name):
+                image = Image.fromarray(read_pixels(mat, boxes, cell))
+                write_whole(folder / cell.name, lambda path, image=image: image.save(path, "PNG"))
+    test_sets = list_test_sets(mat)
+    # Last: who finds it knows that the images are all there.
+    write_whole(output / TEST_SETS, lambda path: write_test_sets(path, test_sets, num_images))
+
+
+def copy_new_protocol(mat: Path, output: Path) -> list[str]:
+    """Copy the lists of the new protocol. Returns the names of those that are not to be found."""
+    missing = []
+    for boxes in ("detected", "labeled"):
+        copy = output / new_protocol_file(boxes)
+        try:
+            content = find_new_protocol(mat.parent, boxes).read_bytes()
+        except FileNotFoundError:
+            missing += [copy.name] * (not copy.exists())
+            continue
+        if not copy.exists() or copy.read_bytes() != content:
+            write_whole(copy, lambda path, content=content: path.write_bytes(content))
+    return missing
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(argv)
+    output = args.output or args.folder
+    again = "Run the same command again to go on from here."
+    try:
+        root, _ = find_layout("cuhk03", args.folder, [RAW])
+        extract(root / MAT, output)
+        missing = copy_new_protocol(root / MAT, output)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. {again}", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(
+                f"no space left to write to in {output}. Make some, or choose --output. {again}"
+            )
+        sys.exit(str(error))
+    except (ImportError, ValueError) as error:
+        sys.exit(str(error))
+    print(f"extracted to {output}")
+    if missing:
+        print(
+            f"{' and '.join(missing)} not found. The new protocol needs them: get them from "
+            "https://github.com/zhunzhong07/person-re-ranking (evaluation/data/CUHK03)"
+        )

@@ -1,0 +1,212 @@
+"""What a user names as MODEL: a timm name, a folder, a repository; and what goes wrong with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+from timm.models import parse_model_name
+from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
+MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWNER/NAME"
+
+# The HTTP library of huggingface_hub writes a line for each request.
+for _library in ("httpx", "httpx2"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
+
+
+@contextmanager
+def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[None]:
+    """Turn the errors of all the libraries that take part into two kinds.
+
+    Args:
+        model: As :func:`timm.create_model` takes it.
+        checkpoint: The file of its weights, if they are not its own.
+
+    Raises:
+        ValueError: The files are damaged or another model's, or do not describe a model; or it
+            cannot be made with these arguments.
+        OSError: A file cannot be read, or a repository cannot be reached.
+    """
+    try:
+        yield
+    except GatedRepoError as error:
+        raise OSError(
+            f"{model}: its owner lets users in one by one. Ask on the repository's page, and log "
+            "in by `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise OSError(
+            f"{model}: there is no {error.response.url}. The repository does not exist, or is "
+            "private: then log in by `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise OSError(f"{model}: no such revision of the repository, {_line(error)}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:  # before its base, the next
+        raise OSError(
+            f"{model}: the files are not in the cache, and the Hub does not answer, "
+            f"{_line(error.__cause__ or error)}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise OSError(f"{model}: the repository lacks a file, {_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise OSError(f"{model} cannot be fetched: {_line(error)}") from error
+    except (SafetensorError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{model}: {checkpoint or 'its file of weights'} is damaged or unsafe, {_line(error)}"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
+    except ValueError as error:  # of this package, which does not know the file
+        if not checkpoint or str(checkpoint) in str(error):
+            raise
+        raise ValueError(
+            f"{model} cannot be made with the weights of {checkpoint}: {error}"
+        ) from error
+    except (AssertionError, RuntimeError, TypeError) as error:  # of weights, sizes, arguments
+        where = f" with the weights of {checkpoint}" if checkpoint else ""
+        raise ValueError(f"{model} cannot be made{where}: {error}") from error
+
+
+def check_described(model: str) -> None:
+    """See that a folder or repository holds the description of a model that timm can make.
+
+    Args:
+        model: As :func:`timm.create_model` takes it; plain names of timm pass.
+
+    Raises:
+        ValueError: It does not.
+        OSError: It cannot be read or reached.
+    """
+    source, name = parse_model_name(model)
+    if source is None:
+        return
+    read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
+    with model_errors(model):
+        try:
+            architecture = read(name)[1]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{model}: its config.json does not describe a timm model ({error!r})"
+            ) from error
+        if not timm.is_model(architecture):
+            raise ValueError(
+                f"{model}: its architecture, {architecture}, is unknown to timm {timm.__version__} "
+                "and to rga_timm: a newer version may know it"
+            )
+
+
+def _line(error: BaseException) -> str:
+    """An error's message, on one line."""
+    return " ".join(str(error).split())
+
+
+def resolve_model(name: str) -> str:
+    """A model's name as timm takes it; a folder becomes `local-dir:FOLDER`.
+
+    A run's folder means the model in it. A model that timm knows goes before a folder of its name.
+
+    Raises:
+        ValueError: A folder that is not there or holds no model, or an unknown source.
+    """
+    is_path = "/" in name or os.sep in name
+    folder = Path(name)
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return name
+    if folder.is_dir() and (is_path or not timm.is_model(name)):
+        if not (folder / "config.json").is_file():
+            if not (folder / "model" / "config.json").is_file():
+                is_run = (folder / "args.yaml").is_file()
+                why = "the run has not ended" if is_run else f"{folder / 'config.json'} is missing"
+                raise ValueError(f"there is no model in {folder}: {why}")
+            folder /= "model"
+        return f"local-dir:{folder}"
+    if is_path:
+        raise ValueError(
+            f"there is no folder {name}; a repository of the Hugging Face Hub is hf-hub:{name}"
+        )
+    if ":" in name:
+        raise ValueError(f"{name!r} is no model: {MODEL_HELP}")
+    return name
+
+
+def read_model_folder(folder: str | Path) -> dict[str, Any]:
+    """The `config.json` of a model's folder, once it is clear that timm can read it.
+
+    Raises:
+        ValueError: What is wrong with the folder.
+    """
+    file = Path(folder, "config.json")
+    if not file.is_file():
+        raise ValueError(f"there is no model in {folder}: {file} is missing")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(architecture, str):
+        raise ValueError(f"{file} names no architecture: it is not the config of a timm model")
+    if not timm.is_model(architecture):
+        raise ValueError(f"{file} is of {architecture!r}, a model that timm does not know")
+    for part in ("pretrained_cfg", "model_args", "reid"):
+        if not isinstance(config.get(part) or {}, dict):
+            raise ValueError(f"{file}: {part} is not a mapping")
+
+    weights = Path(folder, "model.safetensors")
+    if weights.is_file():
+        try:
+            with safe_open(weights, framework="pt") as tensors:
+                tensors.keys()
+        except SafetensorError as error:
+            raise ValueError(f"{weights} cannot be read: {error}") from error
+    elif not any(Path(folder).glob("*.safetensors")) and not any(Path(folder).glob("*.bin")):
+        raise ValueError(f"there are no weights in {folder}: {weights} is missing")
+    return config
+
+
+def classifier_width(model: str, checkpoint: Path) -> int:
+    """The number of classes that a checkpoint was trained on; 0 if it has no classifier.
+
+    Raises:
+        ValueError: The file holds no weights.
+    """
+    try:
+        weights = timm.models.load_state_dict(str(checkpoint), weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the readers of pickles, archives and safetensors raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} holds no weights that can be read: {reason}") from error
+    cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
+    names = (
+        cfg.classifier if cfg and isinstance(cfg.classifier, tuple) else (cfg and cfg.classifier,)
+    )
+    for name in (*names, "cls"):  # cls: the paper's own code
+        if f"{name}.weight" in weights:
+            return len(weights[f"{name}.weight"])
+    return 0
+
+
+def public_name(model: str) -> str:
+    """A model's name for a page that is passed on: of a folder its own name, without the path."""
+    if not model.startswith("local-dir:"):
+        return model
+    folder = Path(model.removeprefix("local-dir:")).resolve()
+    return folder.parent.name if folder.name == "model" else folder.name

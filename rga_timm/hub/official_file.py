@@ -1,0 +1,181 @@
+"""Reads a checkpoint of the paper's own code, and says what is wrong with a file that is none."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rga_timm.hub import sha256_of
+from rga_timm.models._official import official_shapes
+
+# Blocks of the four stages. The paper's code has ResNet-50 alone; others have extended it.
+_BY_BLOCKS = {(3, 4, 23, 3): "rga_resnet101", (3, 8, 36, 3): "rga_resnet152"}
+_BY_RELATION = {"s": "rgas_resnet50", "c": "rgac_resnet50"}
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A checkpoint of the paper's code.
+
+    Attributes:
+        path: The file.
+        sha256: Of its bytes.
+        weights: By the names of the paper's code.
+        epoch: As it is written in the file, if it is.
+    """
+
+    path: Path
+    sha256: str
+    weights: Mapping[str, Tensor]
+    epoch: int | None
+
+    @property
+    def relation(self) -> str:
+        """``'sc'``, ``'s'``, ``'c'``, or ``'none'`` without attention."""
+        used = {kind for _, kind, _ in self._attention()}
+        return "".join(kind[0] for kind in ("spatial", "channel") if kind in used) or "none"
+
+    @property
+    def model(self) -> str:
+        """The name of the model that it is of."""
+        blocks = [0, 0, 0, 0]
+        for key in self.weights:
+            if match := re.match(r"backbone\.layer([1-4])\.(\d+)\.", key):
+                stage, block = map(int, match.groups())
+                blocks[stage - 1] = max(blocks[stage - 1], block + 1)
+        return _BY_BLOCKS.get((*blocks,), _BY_RELATION.get(self.relation, "rga_resnet50"))
+
+    @property
+    def num_identities(self) -> int:
+        """That it was trained on; 0 without classifier."""
+        return len(self.weights["cls.weight"]) if "cls.weight" in self.weights else 0
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """How many positions the maps of each stage have, as the attention's shapes tell."""
+        found = {}
+        for stage, kind, key in self._attention():
+            inputs = self.weights[key].shape[1:2]
+            if inputs and key.endswith(f"gg_{kind}.0.weight") and kind == "spatial":
+                found[stage] = inputs[0] // 2
+            if inputs and key.endswith(f"theta_{kind}.0.weight") and kind == "channel":
+                found[stage] = inputs[0]
+        return found
+
+    def _attention(self) -> Iterable[tuple[int, str, str]]:
+        for key in self.weights:
+            if match := re.match(r"backbone\.rga_att([1-4])\.\w+_(spatial|channel)\.", key):
+                yield int(match[1]), match[2], key
+
+    def differences(self, state: Mapping[str, Tensor]) -> list[str]:
+        """A line for each way in which it is not of the model with this state dict."""
+        expected = official_shapes(dict(state))
+        optional = ("num_batches_tracked", "feat_bn.bias")
+        missing = [k for k in expected if k not in self.weights and not k.endswith(optional)]
+        unexpected = [key for key in self.weights if key not in expected]
+        misshapen = [
+            f"{key} {tuple(value.shape)}, not {expected[key]}"
+            for key, value in self.weights.items()
+            if key in expected and tuple(value.shape) != expected[key]
+        ]
+        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+        return [f"{kind}: {_some(items)}" for kind, items in kinds.items() if items]
+
+
+def read_official_file(path: Path) -> OfficialFile:
+    """Read a checkpoint of the paper's code.
+
+    Nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ValueError: What the file is in its place.
+        OSError: It cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    weights = next(
+        (content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict)),
+        content,
+    )
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        entries = f", only {_some(list(map(str, weights)))}" if weights else ""
+        raise ValueError(f"{path} holds no weights{entries}")
+    if others := [str(key) for key, value in weights.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{path} is not a state dict, it holds more than tensors: {_some(others)}")
+    weights = {str(key).removeprefix("module."): value for key, value in weights.items()}
+    _check_names(path, weights)
+    broken = [
+        key
+        for key, value in weights.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ValueError(f"{path} has weights that are not finite: {_some(broken)}")
+    epoch = content.get("epoch")
+    return OfficialFile(path, sha256_of(path), weights, epoch if type(epoch) is int else None)
+
+
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(
+                f"{path} is cut short: it begins as a file of torch.save and has no end"
+            )
+        with zipfile.ZipFile(path) as archive:
+            names = [Path(name).name for name in archive.namelist()]
+        if "constants.pkl" in names:
+            raise ValueError(
+                f"{path} is a TorchScript archive, a program: convert the checkpoint it was made of"
+            )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the readers of archives and pickles raise
+        reason = str(error)
+        if wanted := re.search(r"GLOBAL (\S+)", reason):
+            raise ValueError(
+                f"{path} holds more than tensors and plain values ({wanted[1]}), which is not "
+                "read: unpickling it could run any code. If you trust it, save its state dict alone"
+            ) from error
+        first = reason.partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path} is no checkpoint of torch.save, or is damaged: {first}"
+        ) from error
+
+
+def _check_names(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not of the paper's code, with what they are."""
+    if any(key.startswith("backbone.") for key in weights):
+        return
+    if any(".rga." in key or key.startswith("neck.") for key in weights):
+        raise ValueError(
+            f"{path} is a checkpoint of this project already: it loads as it is, by "
+            "pretrained_cfg_overlay=dict(file=...) or --checkpoint"
+        )
+    if {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= weights.keys():
+        raise ValueError(
+            f"{path} is a plain ResNet, as torchvision's: a backbone only, without attention and "
+            "neck. A model can be trained from it: rga-timm finetune --pretrained-path"
+        )
+    raise ValueError(
+        f"{path} is not of the paper's code, whose weights are backbone.…, feat_bn.… and "
+        f"cls.weight: it has {_some(list(weights))}"
+    )
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
+    return f"{len(items)} ({', '.join(items[:8])}{more})"

@@ -1,0 +1,1 @@
+"""Checkpoints to publish: packed, described, checked, uploaded."""

@@ -1,0 +1,277 @@
+"""How fast, and in how much memory: ranking and re-ranking, beside the usual ways.
+
+    python scripts/benchmarks/evaluation.py                        # Market-1501's size
+    python scripts/benchmarks/evaluation.py ranking --rounds 5
+    python scripts/benchmarks/evaluation.py --embeddings FOLDER    # real features, of embed.py
+    python scripts/benchmarks/evaluation.py --large --rounds 1     # MSMT17's size, ours alone
+
+ranking: `evaluate` beside argsort-based evaluation, which holds all distances and sorts them whole:
+numpy's argsort, and a loop over the sorted rows that numba compiles. rerank: `evaluate` with
+k-reciprocal re-ranking beside the paper's algorithm as it is usually written, with dense matrices
+over all images, in numpy (benchmark_baselines.py has both, with nothing slower than it has to be).
+--published FILE is measured too: the authors' re_ranking_ranklist.py, or whatever else defines a
+function re_ranking(q_g_dist, q_q_dist, g_g_dist).
+
+The forms take turns, each in a process of its own, which first does a small problem; the median
+round counts, and for the ratios the median of the rounds' own ratios. Memory is what the process
+takes at its peak above what it had with the features loaded. The scores of all forms are compared
+too, and must agree.
+
+Without --embeddings features are drawn: identities are Gaussian clusters, wide enough to overlap.
+Needs numba, of the extra `benchmark`. Prints a Markdown table; --output keeps everything as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from rga_timm.cli.options import positive_int
+from rga_timm.evaluation.cost import processor_name
+from rga_timm.evaluation.stored import read_splits
+
+NAMES = [f"{who}_{what}" for who in ("query", "gallery") for what in ("features", "pids", "camids")]
+FORMS = {
+    "ranking": {"argsort, compiled loop": "argsort", "rga_timm": "ours"},
+    "rerank": {"dense numpy": "dense", "rga_timm": "ours_rerank"},
+}
+MARKET1501 = (3368, 15913, 1501)  # queries, gallery images, identities
+MSMT17 = (11659, 82161, 3060)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "tasks",
+        nargs="*",
+        default=list(FORMS),
+        metavar="TASK",
+        help=f"{' or '.join(FORMS)} (default: both)",
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--embeddings", type=Path, metavar="FOLDER", help="of a data set, instead of drawn ones"
+    )
+    source.add_argument(
+        "--sizes",
+        type=positive_int,
+        nargs=3,
+        default=MARKET1501,
+        metavar=("Q", "G", "IDS"),
+        help="queries, gallery images, identities (default: Market-1501's)",
+    )
+    source.add_argument(
+        "--large", action="store_true", help="MSMT17's size, without the other forms"
+    )
+    parser.add_argument(
+        "--width", type=positive_int, default=512, help="numbers a feature (default: 512)"
+    )
+    parser.add_argument("--noise", type=float, default=2.1, help="of the drawn (default: 2.1)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="(default: 3)")
+    parser.add_argument(
+        "--published", type=Path, metavar="FILE", help="measure this script's re-ranking too"
+    )
+    parser.add_argument("--threads", type=positive_int, help="(default: all)")
+    parser.add_argument("--output", type=Path, metavar="JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Measure, print the table, and return its rows."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.published and not args.published.is_file():
+        parser.error(f"there is no file {args.published}")
+    if unknown := set(args.tasks) - set(FORMS):
+        parser.error(f"a TASK is {' or '.join(FORMS)}, not {', '.join(unknown)}")
+    sizes = MSMT17 if args.large else args.sizes
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = load(args.embeddings) if args.embeddings else draw(*sizes, args.width, args.noise)
+        for name, values in data.items():
+            np.save(Path(folder) / f"{name}.npy", values)
+        del data
+        for task in args.tasks:
+            forms = dict(FORMS[task])
+            if task == "rerank" and args.published:
+                forms = {f"{args.published.name}": f"published:{args.published}", **forms}
+            if args.large:
+                forms = {"rga_timm": forms["rga_timm"]}
+            rows += compare(task, forms, folder, args)
+    print(format_table(rows))
+    if args.output:
+        report = {"machine": describe_machine(args), "options": vars(args), "rows": rows}
+        args.output.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    return rows
+
+
+def draw(Q: int, G: int, identities: int, width: int, noise: float) -> dict[str, np.ndarray]:
+    """Features of people as clusters; half of the people are looked for, under six cameras."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((identities, width), dtype=np.float32)
+    data = {}
+    for who, n, people in (("query", Q, max(1, identities // 2)), ("gallery", G, identities)):
+        pids = rng.integers(0, people, n)
+        features = rng.standard_normal((n, width), dtype=np.float32)
+        features *= noise
+        features += centres[pids]
+        data |= {f"{who}_features": features, f"{who}_pids": pids}
+        data[f"{who}_camids"] = rng.integers(0, 6, n)
+    return data
+
+
+def load(folder: Path) -> dict[str, np.ndarray]:
+    """Stored embeddings of a data set."""
+    data = {}
+    for who, found in zip(
+        ("query", "gallery"), read_splits(folder, "query", "gallery"), strict=True
+    ):
+        data |= {f"{who}_features": found.features.numpy(), f"{who}_pids": found.pids}
+        data[f"{who}_camids"] = found.camids
+    return data
+
+
+def compare(
+    task: str, forms: dict[str, str], folder: str, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Let the forms take turns; a row each, with its ratios to the last."""
+    context = multiprocessing.get_context("spawn")
+    rounds: dict[str, list[dict[str, Any]]] = {form: [] for form in forms}
+    for _ in range(args.rounds):
+        for form, function in forms.items():
+            ours, theirs = context.Pipe()
+            process = context.Process(target=measure, args=(function, folder, args.threads, theirs))
+            process.start()
+            theirs.close()
+            try:
+                rounds[form].append(ours.recv())
+            except EOFError:
+                raise SystemExit(f"{form} died: out of memory?") from None
+            process.join()
+    own = rounds[list(forms)[-1]]
+    rows = []
+    for form, measured in rounds.items():
+        row: dict[str, Any] = {"task": task, "form": form, "shape": measured[0]["shape"]}
+        for what in ("seconds", "bytes"):
+            row[what] = median(m[what] for m in measured)
+            row[f"{what}_ratio"] = median(
+                m[what] / o[what] for m, o in zip(measured, own, strict=True)
+            )
+        row |= {what: measured[0][what] for what in ("mAP", "rank1")}
+        if abs(row["mAP"] - own[0]["mAP"]) > 1e-4:
+            raise SystemExit(f"the forms disagree: mAP {row['mAP']} and {own[0]['mAP']}")
+        rows.append(row)
+    return rows
+
+
+def measure(function: str, folder: str, threads: int | None, to: Connection) -> None:
+    """In a process of its own: warm up, run, and send time, memory and scores."""
+    if threads:
+        torch.set_num_threads(threads)
+    run: Callable[..., tuple[float, float]] = (ours if function.startswith("ours") else baseline)(
+        function
+    )
+    small = draw(60, 300, 20, 8, 0.3)
+    run(*(small[name] for name in NAMES))
+    data = [np.load(Path(folder) / f"{name}.npy") for name in NAMES]
+    before = reset_peak()
+    start = time.perf_counter()
+    mean_ap, rank1 = run(*data)
+    seconds = time.perf_counter() - start
+    to.send(
+        {
+            "seconds": seconds,
+            "bytes": peak_memory() - before,
+            "mAP": mean_ap,
+            "rank1": rank1,
+            "shape": [len(data[0]), len(data[3]), data[0].shape[1]],
+        }
+    )
+
+
+def ours(function: str) -> Callable[..., tuple[float, float]]:
+    """`evaluate`."""
+    from rga_timm.evaluation import evaluate
+
+    def run(*data: np.ndarray) -> tuple[float, float]:
+        result = evaluate(*data, rerank={} if function == "ours_rerank" else None)
+        return result.mAP, float(result.cmc[0])
+
+    return run
+
+
+def baseline(function: str) -> Callable[..., tuple[float, float]]:
+    """The usual way."""
+    import evaluation_baselines
+
+    kind, _, file = function.partition(":")
+    run = getattr(evaluation_baselines, f"evaluate_{kind}")
+    return partial(run, file) if file else run
+
+
+def reset_peak() -> int:
+    """Forget the largest memory so far; returns the present one, bytes."""
+    with suppress(OSError):  # not Linux: what there was at most until now
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process, bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def format_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: in brackets how many times as much as ours."""
+    lines = [
+        "| task | queries x gallery x width | form | seconds | memory (MB) | mAP | rank-1 |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        shape = " x ".join(f"{n:,}" for n in row["shape"])
+        lines.append(
+            f"| {row['task']} | {shape} | {row['form']} "
+            f"| {row['seconds']:.2f} ({row['seconds_ratio']:.1f}) "
+            f"| {row['bytes'] / 1e6:,.0f} ({row['bytes_ratio']:.1f}) "
+            f"| {100 * row['mAP']:.2f} | {100 * row['rank1']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def describe_machine(args: argparse.Namespace) -> dict[str, str]:
+    """What the figures were measured on."""
+    packages = ("numpy", "scipy", "torch", "numba", "rga-timm")
+    return {
+        "device": processor_name(),
+        "threads": str(args.threads or torch.get_num_threads()),
+        **{package: version(package) for package in packages},
+    }
+
+
+if __name__ == "__main__":
+    main()

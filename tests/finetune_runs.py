@@ -1,0 +1,48 @@
+"""What a fine-tuning run left."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+
+def summary(run: Path) -> list[dict[str, str]]:
+    with (run / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / f"{name}.pth.tar", weights_only=True)
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    for part in ("state_dict", "state_dict_ema"):
+        first, second = checkpoint(a).get(part, {}), checkpoint(b).get(part, {})
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            torch.testing.assert_close(second[key], value, rtol=0, atol=0)
+    for key, value in weights(a).items():
+        torch.testing.assert_close(weights(b)[key], value, rtol=0, atol=0)
+    assert summary(a) == summary(b)
+
+
+def train_in_two_processes(options: list[str], run: Path) -> Path:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program = ["--nproc-per-node=2", "-m", "rga_timm", "finetune"]
+    subprocess.run(
+        [*torchrun, *program, *options, "--output", str(run)],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    return run
