@@ -201,7 +201,8 @@ def test_bad_options_end_it_before_any_work(
 
 
 def test_it_runs_as_a_program_with_processes_and_ends_with_its_code(root: Path) -> None:
-    command = [
+    arguments = ["check-data", str(root), "--dataset", "pedestrians"]
+    command = [sys.executable, "-m", "rga_timm", *arguments]
         sys.executable,
         "-m",
         "rga_timm",

@@ -1,0 +1,36 @@
+"""How queries and gallery are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rga_timm.evaluation.ranking.distance import METRICS
+from rga_timm.evaluation.ranking.expansion import QueryExpansion
+from rga_timm.evaluation.ranking.rerank import Reranking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """How queries and gallery are compared.
+
+    Attributes:
+        metric: `cosine` or `euclidean`.
+        expansion: Parameters of query expansion; None for none. For the cosine only.
+        rerank: Parameters of k-reciprocal re-ranking; None for none.
+        single_gallery_shot: Whether the CMC is of galleries with one image of each person.
+
+    Raises:
+        ValueError: An unknown metric, or query expansion with another than the cosine.
+    """
+
+    metric: str = "cosine"
+    expansion: QueryExpansion | None = None
+    rerank: Reranking | None = None
+    single_gallery_shot: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what does not go together."""
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
+        if self.expansion and self.metric != "cosine":
+            raise ValueError(f"queries are expanded by the cosine; the metric is {self.metric}")

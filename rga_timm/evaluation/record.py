@@ -1,0 +1,25 @@
+"""What is tested: a model's name and where its weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What a report says of the model that was tested.
+
+    Attributes:
+        name: As `timm.create_model` takes it, or as the user calls it.
+        checkpoint: Where the weights are from; None for the model's own.
+        weights: SHA-256 of the weights, of `hash_weights`; None for not yet computed.
+        trained_on: The data sets that the model was trained on, as `describe_training` describes
+            them; for the warning that people who are tested on were trained on.
+    """
+
+    name: str
+    checkpoint: str | None = None
+    weights: str | None = None
+    trained_on: Sequence[Mapping[str, Any]] = ()
