@@ -203,14 +203,6 @@ def test_bad_options_end_it_before_any_work(
 def test_it_runs_as_a_program_with_processes_and_ends_with_its_code(root: Path) -> None:
     arguments = ["check-data", str(root), "--dataset", "pedestrians"]
     command = [sys.executable, "-m", "rga_timm", *arguments]
-        sys.executable,
-        "-m",
-        "rga_timm",
-        "check-data",
-        str(root),
-        "--dataset",
-        "pedestrians",
-    ]
     assert subprocess.run([*command, "--workers", "2"], capture_output=True).returncode == 0
     next((root / "query").glob("*.jpg")).write_bytes(b"")
     done = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True)
