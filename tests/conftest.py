@@ -20,6 +20,17 @@ from rga_timm.data.datasets.pedestrians import draw
 settings.register_profile("rga_timm", deadline=None, derandomize=True, database=None)
 settings.load_profile("rga_timm")
 
+# The tiers of the tests: `pytest -m "not script and not hub and not compile"` is the quick one.
+TIERS = {"cli": "script", "training": "script", "benchmarks": "script", "hub": "hub"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder; `compile` stands at the tests themselves."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in TIERS:
+            item.add_marker(TIERS[folder])
+
 
 @pytest.fixture
 def no_model_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,7 @@ def test_plain_timm_model_frozen_trains_its_classifier_alone():
     assert trained == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.compile
 def test_compiled_step_equals_eager():
     torch._dynamo.reset()
     task, compiled = (make_task(relation="none").double().train() for _ in range(2))

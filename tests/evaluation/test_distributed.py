@@ -13,6 +13,7 @@ from rga_timm.evaluation import evaluate
 from rga_timm.evaluation.distributed import gather_rows, share
 
 
+@pytest.mark.script
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_get_what_one_gets(tmp_path: Path, world_size: int) -> None:
     multiprocessing.spawn(several_processes.run, args=(world_size, tmp_path), nprocs=world_size)

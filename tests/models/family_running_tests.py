@@ -82,6 +82,7 @@ class RunningTests(FamilyBase):
 
     # Ways to run a model.
 
+    @pytest.mark.compile
     def test_torchscript_equals_eager(self):
         model = self.make(num_classes=7)
         x = self.images()
@@ -90,6 +91,7 @@ class RunningTests(FamilyBase):
         with pytest.raises(Exception, match="img_size"):
             scripted(self.images(size=(self.size[0] * 2, self.size[1])))
 
+    @pytest.mark.compile
     def test_torchscript_trains(self):
         model = self.make(num_classes=7).double().train()
         scripted = torch.jit.script(self.make(num_classes=7).double().train())
@@ -100,18 +102,21 @@ class RunningTests(FamilyBase):
             # TorchScript rounds the constants of some activations to float32.
             assert_same_gradient(name, q.grad, p.grad, rounding=1e-6)
 
+    @pytest.mark.compile
     def test_export_equals_eager(self):
         model = self.make(num_classes=7)
         x = self.images()
         program = torch.export.export(model, (x,))
         torch.testing.assert_close(program.module()(x), model(x))
 
+    @pytest.mark.compile
     def test_compiled_in_one_graph_equals_eager(self):
         torch._dynamo.reset()
         model = self.make(num_classes=7)
         compiled = torch.compile(self.make(num_classes=7), fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(self.images()), model(self.images()))
 
+    @pytest.mark.compile
     def test_compiled_training_step_equals_eager(self):
         # aot_eager traces forward and backward, as inductor does before it generates code.
         torch._dynamo.reset()

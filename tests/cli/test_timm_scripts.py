@@ -1,4 +1,4 @@
-"""``python -m rga_timm SCRIPT`` against what ``python SCRIPT`` does."""
+"""``rga-timm SCRIPT.py`` against what ``python SCRIPT.py`` does."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import timm
 
 import rga_timm
-from rga_timm.__main__ import main
+from rga_timm.cli import main
 
 TELL = """
 import json, os, sys
@@ -114,30 +114,20 @@ def test_worker_processes_that_do_not_fork_find_the_classes_of_the_script(tmp_pa
     assert done.stdout.splitlines() == ["spawn [0, 1]", "forkserver [0, 1]"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "no script given"),
-        (("missing.py", "--model", "x"), "no such script: missing.py"),
-        (("--model", "x"), "the script comes first"),
-    ],
-)
-def test_wrong_usage_is_explained(
-    arguments: tuple[str, ...], message: str, in_process, capsys: pytest.CaptureFixture
-) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        in_process(*arguments)
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert "usage: python -m rga_timm SCRIPT" in error
+def test_script_that_is_not_there_is_named(in_process) -> None:
+    with pytest.raises(SystemExit, match=r"there is no script missing\.py"):
+        in_process("missing.py", "--model", "x")
 
 
-def test_help_is_usage(in_process, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        in_process("-h")
-    assert exit_.value.code == 0
-    assert "usage: python -m rga_timm SCRIPT" in capsys.readouterr().out
+def test_scripts_that_start_others_pass_the_models_on(tmp_path: Path) -> None:
+    # As timm's bulk_runner.py does with `--module yes rga_timm SCRIPT.py`.
+    (tmp_path / "inner.py").write_text("import timm; print(timm.list_models('rga_resnet50'))")
+    (tmp_path / "outer.py").write_text(
+        "import subprocess, sys\n"
+        "subprocess.run([sys.executable, '-u', '-m', *sys.argv[1:]], check=True)\n"
+    )
+    done = run("-m", "rga_timm", "outer.py", "rga_timm", "inner.py", cwd=tmp_path)
+    assert done.stdout.strip() == "['rga_resnet50']", done.stderr
 
 
 @pytest.mark.parametrize(("version", "warned"), [("0.0.1", True), (timm.__version__, False)])
