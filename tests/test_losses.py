@@ -173,7 +173,6 @@ def global_batch():
 
 
 def train_rank(rank: int, folder: str) -> None:
-@pytest.mark.script
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
@@ -186,6 +185,9 @@ def train_rank(rank: int, folder: str) -> None:
     result |= {"cross_entropy": parts.cross_entropy, "triplet": parts.triplet}
     torch.save(result, os.path.join(folder, f"{rank}.pt"))
     dist.destroy_process_group()
+
+
+@pytest.mark.script
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     mp.spawn(train_rank, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

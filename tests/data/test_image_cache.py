@@ -231,12 +231,14 @@ def error_of(call) -> str:
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory) -> tuple[Path, list[dict]]:
-@pytest.mark.script
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "shared").mkdir()
     write_reader(folder / "images")
     mp.spawn(run_rank, args=(folder,), nprocs=2)
     return folder, [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.script
 def test_ranks_on_a_machine_share_one_cache_that_one_of_them_reads(two_ranks):
     folder, ranks = two_ranks
     plain = ReidReader(folder / "images", [ReidImage(f"{i}.png", i, 0) for i in range(4)])
