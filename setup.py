@@ -1,5 +1,6 @@
-"""What pyproject.toml cannot say: the manifest of weights/ is part of the installed package."""
+"""What pyproject.toml cannot say: the manifest of weights/ is installed; links of the page."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -18,4 +19,19 @@ class BuildWithManifest(build_py):
             shutil.copyfile(manifest, Path(self.build_lib) / "rga_timm" / manifest.name)
 
 
-setup(cmdclass={"build_py": BuildWithManifest})
+def package_page() -> str:
+    """Make the README's links absolute: a package index shows it without the files beside it."""
+    folder = Path(__file__).parent
+    settings = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    repository = re.search(r'^Repository = "(.+)"$', settings, re.M)[1]
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    # Pictures are shown from their bytes, all else as the pages of the repository.
+    text = re.sub(r"(!\[[^]]*\]\()(?!https?://)", rf"\1{repository}/raw/main/", text)
+    return re.sub(r"(\]\()(?!https?://|#)", rf"\1{repository}/blob/main/", text)
+
+
+setup(
+    cmdclass={"build_py": BuildWithManifest},
+    long_description=package_page(),
+    long_description_content_type="text/markdown",
+)
