@@ -166,6 +166,7 @@ def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
     options.prepare_run(args, parser)
     index = SearchIndex(args.index)
     where = where_clause(args, index)
+    index.table.count_rows(where)  # a wrong condition is an error before any work
     if args.embeddings:
         files, features = read_queries(args, index.metadata)
     else:

@@ -40,7 +40,7 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
     stages = []
 
     def visit(name: str, rga: RGA, x: Tensor) -> None:
-        spatial, channel = weights_of(rga, x)
+        spatial, channel = _weights(rga, x)
         stages.append(
             StageAttention(
                 name,
@@ -53,21 +53,15 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
     return stages
 
 
-def weights_of(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The weights by which a module multiplies x, (B, C, H, W): of positions and of channels.
-
-    Returns:
-        (B, 1, H, W) and (B, C, 1, 1), each None where the module has no such attention. The second
-        one of a sequence is that of x weighed by the first.
-    """
-    if rga.relation == "s":
-        return rga.spatial_attention(x), None
-    if rga.relation == "c":
-        return None, rga.channel_attention(x)
-    if rga.relation == "sc":
-        spatial = rga.spatial_attention(x)
-        return spatial, rga.channel_attention(x * spatial)
+def _weights(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The weights of positions, (B, 1, H, W), and of channels, (B, C, 1, 1), of a module's input."""
+    spatial: Tensor | None = None
+    channel: Tensor | None = None
     if rga.relation == "cs":
         channel = rga.channel_attention(x)
         return rga.spatial_attention(x * channel), channel
-    return rga.spatial_attention(x), rga.channel_attention(x)
+    if rga.relation != "c":
+        spatial = rga.spatial_attention(x)
+    if rga.relation != "s":
+        channel = rga.channel_attention(x * spatial if rga.relation == "sc" else x)
+    return spatial, channel

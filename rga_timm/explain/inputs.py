@@ -15,23 +15,19 @@ def attention_modules(model: nn.Module) -> dict[str, RGA]:
     """The attention modules of a model by name, in the order of its stages.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: The model has none.
     """
     modules = {name: m for name, m in model.named_modules() if isinstance(m, RGA)}
     if not modules:
         raise ValueError(
-            f"{type(model).__name__} has no relation-aware attention to look at: it is no RGA "
+            f"{type(model).__name__} has no relation-aware attention to look at: it is not an RGA "
             "model, or was made with relation='none'"
         )
     return modules
 
 
 def check_images(model: Any, images: Tensor) -> None:
-    """Refuse what is no batch of images for this model.
-
-    Raises:
-        ValueError: With what was expected.
-    """
+    """Raise a ValueError unless these are a batch of images for this model."""
     if not hasattr(model, "img_size"):
         raise ValueError(
             f"{type(model).__name__} is not a whole model: make it without features_only"
@@ -47,7 +43,7 @@ def check_images(model: Any, images: Tensor) -> None:
 
 @contextmanager
 def restored_modes(model: nn.Module) -> Iterator[None]:
-    """Afterwards each part of the model is in the mode that it was in, training or not."""
+    """Give each part of the model its own mode back afterwards, training or not."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -59,13 +55,7 @@ def restored_modes(model: nn.Module) -> Iterator[None]:
 def visit_inputs(
     model: nn.Module, images: Tensor, visit: Callable[[str, RGA, Tensor], None]
 ) -> None:
-    """Run a model and be called with every attention module and the feature map that reaches it.
-
-    Args:
-        model: An RGA model.
-        images: (B, in_chans, height, width).
-        visit: Called with the module's name, the module, and its input, (B, C, H, W).
-    """
+    """Run an RGA model; `visit` gets each attention module's name, the module, and its input."""
     modules = attention_modules(model)
     check_images(model, images)
 
