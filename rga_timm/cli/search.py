@@ -8,9 +8,9 @@
     rga-timm search index gallery           # approximate: faster among many images
     rga-timm search info gallery
 
-LanceDB keeps the index in a folder, or in object storage (s3://, gs://, az://). Queries are image
-files, which the model of the index embeds as it embedded the images, or stored embeddings. Appended
-images are found at once; `optimize` puts them into the approximate index.
+LanceDB keeps the index in a folder, or in object storage (s3://, gs://, az://). Image files are
+embedded by the model of the index, as its images were. Appended images are found at once;
+`optimize` puts them into the approximate index.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ from rga_timm.evaluation import embed, hash_weights, iter_embeddings, read_stamp
 from rga_timm.search import NPROBES, REFINE_FACTOR, Kind, SearchIndex, check_same_features
 
 _logger = logging.getLogger("search")
+COMMANDS = {
+    "build": "make an index of stored embeddings",
+    "append": "add further embeddings of the same model",
+    "index": "make the search approximate, or exact again",
+    "optimize": "put appended images into the approximate index",
+    "info": "show what is in the index",
+    "query": "find the most similar images",
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,14 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in {
-        "build": "make an index of stored embeddings",
-        "append": "add further embeddings of the same model",
-        "index": "make the search approximate, or exact again",
-        "optimize": "put appended images into the approximate index",
-        "info": "show what is in the index",
-        "query": "find the most similar images",
-    }.items():
+    for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         add = command.add_argument
         add("index", metavar="INDEX", help="a folder, or s3://, gs://, az://...")
@@ -84,13 +85,9 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("conditions").add_argument
     add("--camera", nargs="+", default=[], metavar="C", help="only these")
     add("--not-camera", nargs="+", default=[], metavar="C", help="none of these")
-    add(
-        "--after",
-        type=datetime.fromisoformat,
-        metavar="TIME",
-        help="at this time or later, ISO 8601",
-    )
-    add("--before", type=datetime.fromisoformat, metavar="TIME", help="before this time")
+    time = {"type": datetime.fromisoformat, "metavar": "TIME"}
+    add("--after", **time, help="at this time or later, ISO 8601")
+    add("--before", **time, help="before this time")
     add("--where", metavar="SQL", help="in LanceDB's terms: \"split = 'gallery' AND pid = 3\"")
     add = parser.add_argument_group("search").add_argument
     add("-k", type=options.positive_int, default=10, help="results (default: 10)")
@@ -128,7 +125,18 @@ def main(argv: Sequence[str] | None = None) -> Any:
     try:
         if args.command == "query":
             return run_query(args, parser)
-        index = change(args)
+        if args.command == "build":
+            what = {"columns": args.columns, "splits": args.splits, "overwrite": args.overwrite}
+            index = SearchIndex.build(args.index, args.embeddings, **what)
+        else:
+            index = SearchIndex(args.index)
+        if args.command == "append":
+            what = {"columns": args.columns, "splits": args.splits, "replace": args.replace}
+            print(f"{index.append(args.embeddings, **what):,} images more")
+        elif args.command == "index":
+            index.create_index(args.kind, num_partitions=args.partitions)
+        elif args.command == "optimize":
+            index.table.optimize()
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -137,22 +145,6 @@ def main(argv: Sequence[str] | None = None) -> Any:
     info = index.info()
     print(json.dumps(info, indent=2) if args.command == "info" else f"{len(index):,} images")
     return info
-
-
-def change(args: argparse.Namespace) -> SearchIndex:
-    """Do any command but a query, and return the index."""
-    if args.command == "build":
-        rows = {"columns": args.columns, "splits": args.splits}
-        return SearchIndex.build(args.index, args.embeddings, overwrite=args.overwrite, **rows)
-    index = SearchIndex(args.index)
-    if args.command == "append":
-        rows = {"columns": args.columns, "splits": args.splits}
-        print(f"{index.append(args.embeddings, replace=args.replace, **rows):,} images more")
-    elif args.command == "index":
-        index.create_index(args.kind, num_partitions=args.partitions)
-    elif args.command == "optimize":
-        index.optimize()
-    return index
 
 
 def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Any]:
@@ -201,15 +193,15 @@ def read_queries(args: argparse.Namespace, made: dict[str, Any]) -> tuple[list[P
     """Files and features of stored embeddings."""
     other = read_stamp(args.embeddings)
     check_same_features(made, other)
-    files, features = [], []
+    files: list[Path] = []
+    features = []
     for shard in iter_embeddings(args.embeddings):
-        for path, split, feature in zip(shard.paths, shard.splits, shard.features, strict=True):
-            if not args.splits or split in args.splits:
-                files.append(Path(other.get("root", ""), path))
-                features.append(feature)
+        rows = [i for i, split in enumerate(shard.splits) if split in (args.splits or shard.splits)]
+        files += [Path(other.get("root", ""), shard.paths[i]) for i in rows]
+        features.append(shard.features[rows])
     if not files:
         raise ValueError(f"{args.embeddings} holds no embeddings of {' '.join(args.splits)}")
-    return files, np.stack(features)
+    return files, np.concatenate(features)
 
 
 def embed_queries(

@@ -25,7 +25,7 @@ class StageAttention:
 
 
 def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
-    """The attention weights that a model gives images.
+    """Compute the attention weights that a model gives images.
 
     Args:
         model: An RGA model of this package. Its mode is left as it was, and no hook stays.
@@ -35,26 +35,22 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
         One for each stage with attention, from input to output.
 
     Raises:
-        ValueError: If the model has no attention, or the images are of another size.
+        ValueError: The model has no attention, or the images are of another size.
     """
     stages = []
 
     def visit(name: str, rga: RGA, x: Tensor) -> None:
         spatial, channel = _weights(rga, x)
-        stages.append(
-            StageAttention(
-                name,
-                None if spatial is None else spatial.squeeze(1),
-                None if channel is None else channel.flatten(1),
-            )
-        )
+        spatial = None if spatial is None else spatial.squeeze(1)
+        channel = None if channel is None else channel.flatten(1)
+        stages.append(StageAttention(name, spatial, channel))
 
     visit_inputs(model, images, visit)
     return stages
 
 
 def _weights(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The weights of positions, (B, 1, H, W), and of channels, (B, C, 1, 1), of a module's input."""
+    """A module's weights of positions, (B, 1, H, W), and of channels, (B, C, 1, 1)."""
     spatial: Tensor | None = None
     channel: Tensor | None = None
     if rga.relation == "cs":

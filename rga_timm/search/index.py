@@ -42,13 +42,10 @@ class SearchIndex:
 
     def __init__(self, uri: str | Path) -> None:
         self.uri = str(uri)
-        lancedb = _import_lancedb()
-        # LanceDB would make the folder, and leave it there.
-        is_there = "://" in self.uri or Path(uri).is_dir()
-        self.table: Any = _open(lancedb.connect(self.uri)) if is_there else None
+        _, self.table = _open(uri)
         if self.table is None:
             raise ValueError(f"there is no index in {uri}: build it first")
-        self.metadata: dict[str, Any] = rows.metadata_of(self.table.schema) or {}
+        self.metadata = rows.metadata_of(self.table.schema)
         if not self.metadata:
             raise ValueError(f"the table {_TABLE!r} in {uri} is not an index of embeddings")
 
@@ -76,13 +73,12 @@ class SearchIndex:
             FileNotFoundError, ValueError: The embeddings or columns are missing or invalid, or
                 there is an index already.
         """
-        lancedb = _import_lancedb()
+        database, there = _open(uri, is_new=True)
+        if there is not None:
+            cls(uri)  # another program's table is never overwritten
+            if not overwrite:
+                raise ValueError(f"there is an index in {uri} already: append, or overwrite it")
         with rows.stream(folder, columns, splits) as reader:
-            database = lancedb.connect(str(uri))
-            if _open(database) is not None:
-                cls(uri)  # another program's table is never overwritten
-                if not overwrite:
-                    raise ValueError(f"there is an index in {uri} already: append, or overwrite it")
             mode = "overwrite" if overwrite else "create"
             database.create_table(_TABLE, data=reader, schema=reader.schema, mode=mode)
         return cls(uri)
@@ -100,23 +96,21 @@ class SearchIndex:
     ) -> int:
         """Add further embeddings of the same model, all or none; queries find them at once.
 
-        An image with the root, split and path of one in the index is the same image, which stays as
-        it is, or with `replace` is replaced. The new embeddings are held in memory.
+        Images of the same root, split and path are the same. Those in the index stay as they are,
+        or with `replace` are replaced. The new embeddings are held in memory.
 
         Returns:
             How many rows the index grew by.
 
         Raises:
             FileNotFoundError, ValueError: As for `build`; or the embeddings were made in another
-                way, the columns differ, or one image is to be replaced twice.
+                way, columns are not in the index, or one image is to be replaced twice.
         """
         before = len(self)
-        merge = self.table.merge_insert([*KEY]).when_not_matched_insert_all()
-        if replace:
-            merge = merge.when_matched_update_all()
+        merge = self.table.merge_insert(KEY).when_not_matched_insert_all()
         with rows.stream(folder, columns, splits, self.table.schema) as reader:
-            rows.check_same_features(self.metadata, rows.metadata_of(reader.schema) or {})
-            merge.execute(reader)
+            rows.check_same_features(self.metadata, rows.metadata_of(reader.schema))
+            (merge.when_matched_update_all() if replace else merge).execute(reader)
         return len(self) - before
 
     def create_index(self, kind: Kind = "ivf_rq", *, num_partitions: int | None = None) -> None:
@@ -146,15 +140,10 @@ class SearchIndex:
             )
         from lancedb.index import HnswSq, IvfPq, IvfRq
 
-        options: dict[str, Any] = {"distance_type": "cosine", "num_partitions": partitions}
-        if kind == "ivf_pq":
-            options["num_sub_vectors"] = width // 8 if width % 8 == 0 else 1
-        config = {"ivf_rq": IvfRq, "ivf_pq": IvfPq, "ivf_hnsw_sq": HnswSq}[kind](**options)
+        make = {"ivf_rq": IvfRq, "ivf_pq": IvfPq, "ivf_hnsw_sq": HnswSq}[kind]
+        pq = {"num_sub_vectors": width // 8 if width % 8 == 0 else 1} if kind == "ivf_pq" else {}
+        config = make(distance_type="cosine", num_partitions=partitions, **pq)
         self.table.create_index(EMBEDDING, config=config, replace=True)
-
-    def optimize(self) -> None:
-        """Put appended rows into the approximate index, and merge small files."""
-        self.table.optimize()
 
     def query(
         self,
@@ -188,60 +177,51 @@ class SearchIndex:
             raise ValueError("k, nprobes and refine_factor must be at least 1")
         features, width = np.asarray(features), self.metadata["width"]
         if features.ndim != 2 or features.shape[1] != width:
-            raise ValueError(
-                f"features must be (n, {width}) as those in the index, got {features.shape}"
-            )
+            raise ValueError(f"features must be (n, {width}) as in the index, got {features.shape}")
         columns = [name for name in self.table.schema.names if name != EMBEDDING]
         found = []
-        for vector in rows.normalize(features, [f"query {row}" for row in range(len(features))]):
+        for vector in rows.normalize(features, [f"query {i}" for i in range(len(features))]):
             search = self.table.search(vector, vector_column_name=EMBEDDING)
             search = search.distance_type("cosine").limit(k).select([*columns, "_distance"])
             search = search.where(where, prefilter=True) if where else search
             if exact:
-                found.append(_ranked(search.bypass_vector_index()))
-                continue
-            hits = _ranked(search.refine_factor(refine_factor).nprobes(nprobes))
-            # Not asked for at once: LanceDB then searches all partitions in any case.
-            found.append(hits if len(hits) == k else _ranked(search.maximum_nprobes(0)))
+                hits = search.bypass_vector_index().to_arrow()
+            else:
+                search = search.refine_factor(refine_factor)
+                hits = search.nprobes(nprobes).to_arrow()
+                if len(hits) < k:  # not at once: LanceDB then searches all partitions in any case
+                    hits = search.maximum_nprobes(0).to_arrow()
+            ranked = enumerate(hits.to_pylist(), start=1)
+            found.append(
+                [{"rank": i, "similarity": 1 - r.pop("_distance"), **r} for i, r in ranked]
+            )
         return found
 
     def info(self) -> dict[str, Any]:
         """What is in the index: rows, columns, kind, rows that the kind's index knows, metadata."""
         kind = self._kind()
         known = None if kind == "exact" else self.table.index_stats(_INDEX).num_indexed_rows
-        return {
-            "uri": self.uri,
-            "rows": len(self),
-            "columns": {field.name: str(field.type) for field in self.table.schema},
-            "kind": kind,
-            "indexed_rows": known,
-            "stamp": self.metadata,
-        }
+        columns = {field.name: str(field.type) for field in self.table.schema}
+        about = {"kind": kind, "indexed_rows": known, "stamp": self.metadata}
+        return {"uri": self.uri, "rows": len(self), "columns": columns, **about}
 
     def _kind(self) -> str:
-        for index in self.table.list_indices():
-            if index.name == _INDEX:  # IvfHnswSq, by LanceDB's versions also IVF_HNSW_SQ
-                return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", index.index_type).lower()
-        return "exact"
+        kinds = [index.index_type for index in self.table.list_indices() if index.name == _INDEX]
+        # IvfHnswSq, by LanceDB's versions also IVF_HNSW_SQ
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kinds[0]).lower() if kinds else "exact"
 
 
-def _ranked(search: Any) -> list[dict[str, Any]]:
-    """What a search finds: rank and similarity instead of LanceDB's distance, then the columns."""
-    ranked = enumerate(search.to_arrow().to_pylist(), start=1)
-    return [{"rank": n, "similarity": 1 - row.pop("_distance"), **row} for n, row in ranked]
-
-
-def _import_lancedb() -> Any:
+def _open(uri: str | Path, *, is_new: bool = False) -> tuple[Any, Any]:
+    """The database, and the table in it; None where there is none, unless `is_new`."""
     try:
         import lancedb
         import pyarrow  # noqa: F401 - what LanceDB takes and gives
     except ImportError as error:
         raise ImportError("searching needs LanceDB: pip install 'rga-timm[search]'") from error
-    return lancedb
-
-
-def _open(database: Any) -> Any | None:
+    if "://" not in str(uri) and not is_new and not Path(uri).is_dir():
+        return None, None  # LanceDB would make the folder
+    database = lancedb.connect(str(uri))
     try:
-        return database.open_table(_TABLE)
+        return database, database.open_table(_TABLE)
     except (ValueError, FileNotFoundError):
-        return None
+        return database, None

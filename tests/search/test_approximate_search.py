@@ -78,7 +78,7 @@ def test_appended_images_are_found_without_a_new_index(
     assert [rows[0] for rows in paths_of(index.query(features, 1, refine_factor=340))] == paths
     assert len(index.query(features[:1], 100, where="time >= timestamp '2025-01-01'")[0]) == 40
 
-    index.optimize()
+    index.table.optimize()
     assert (index.info()["rows"], index.info()["indexed_rows"]) == (340, 340)
     assert [rows[0] for rows in paths_of(index.query(features, 1, refine_factor=340))] == paths
     old = people[0][:3]
