@@ -85,17 +85,17 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("conditions").add_argument
     add("--camera", nargs="+", default=[], metavar="C", help="only these")
     add("--not-camera", nargs="+", default=[], metavar="C", help="none of these")
-    time = {"type": datetime.fromisoformat, "metavar": "TIME"}
-    add("--after", **time, help="at this time or later, ISO 8601")
-    add("--before", **time, help="before this time")
+    time = datetime.fromisoformat
+    add("--after", type=time, metavar="TIME", help="this time or later, ISO 8601")
+    add("--before", type=time, metavar="TIME", help="before this time")
     add("--where", metavar="SQL", help="in LanceDB's terms: \"split = 'gallery' AND pid = 3\"")
     add = parser.add_argument_group("search").add_argument
     add("-k", type=options.positive_int, default=10, help="results (default: 10)")
     add("--exact", action="store_true", help="do not use the approximate index")
-    text = "partitions of the approximate index to search (default: %(default)s)"
-    add("--nprobes", type=options.positive_int, default=NPROBES, metavar="N", help=text)
-    text = "compare as many times k candidates by their embeddings (default: %(default)s)"
-    add("--refine-factor", type=options.positive_int, default=REFINE_FACTOR, metavar="N", help=text)
+    number, text = options.positive_int, "partitions of the approximate index to search"
+    add("--nprobes", type=number, default=NPROBES, metavar="N", help=f"{text} (default: {NPROBES})")
+    text = f"compare N times k candidates by their embeddings (default: {REFINE_FACTOR})"
+    add("--refine-factor", type=number, default=REFINE_FACTOR, metavar="N", help=text)
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the results here")
     add("--page", type=Path, metavar="FILE.html", help="show them here, with the images")

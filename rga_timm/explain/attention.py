@@ -51,13 +51,12 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
 
 def _weights(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """A module's weights of positions, (B, 1, H, W), and of channels, (B, C, 1, 1)."""
-    spatial: Tensor | None = None
-    channel: Tensor | None = None
     if rga.relation == "cs":
         channel = rga.channel_attention(x)
         return rga.spatial_attention(x * channel), channel
-    if rga.relation != "c":
-        spatial = rga.spatial_attention(x)
-    if rga.relation != "s":
-        channel = rga.channel_attention(x * spatial if rga.relation == "sc" else x)
-    return spatial, channel
+    if rga.relation == "c":
+        return None, rga.channel_attention(x)
+    spatial = rga.spatial_attention(x)
+    if rga.relation == "s":
+        return spatial, None
+    return spatial, rga.channel_attention(x * spatial if rga.relation == "sc" else x)

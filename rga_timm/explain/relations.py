@@ -11,11 +11,11 @@ from rga_timm.layers import RGA
 
 @dataclass(frozen=True)
 class Relations:
-    """Affinities of one position with all, in both directions.
+    """Affinities of one position p with all, in both directions.
 
     Attributes:
-        outgoing: (B, H, W), ``G[p, k] = θ_p · φ_k`` of this position p with every k.
-        incoming: (B, H, W), ``G[k, p] = θ_k · φ_p`` of every k with this p.
+        outgoing: (B, H, W), ``G[p, k] = θ_p · φ_k`` of p with every k.
+        incoming: (B, H, W), ``G[k, p] = θ_k · φ_p`` of every k with p.
     """
 
     outgoing: Tensor

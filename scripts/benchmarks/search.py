@@ -4,10 +4,10 @@
     python scripts/benchmarks/search.py --vectors 100000 --kinds ivf_rq ivf_pq ivf_hnsw_sq
 
 Embeddings are drawn, clustered like identities of 20 images: the identity's centre plus noise of
-0.6 times its size, both normal with standard deviations that fall as 1 / sqrt(dimension), as in learnt
-features; all normalised. Images of an identity then have a cosine similarity of 0.73, others one of
-0 +- 0.17. Queries are further images of the identities. Recall@k is the part of the exact first k
-that the approximate first k hold. Real embeddings have other neighbours: measure on yours.
+0.6 times its size, both normal with standard deviations that fall as 1 / sqrt(dimension), as in
+learnt features; all normalised. Images of an identity then have a cosine similarity of 0.73, others
+one of 0 +- 0.17. Queries are further images of the identities. Recall@k is the part of the exact
+first k that the approximate first k hold. Real embeddings have other neighbours: measure on yours.
 """
 
 from __future__ import annotations
