@@ -6,8 +6,6 @@
 
 The gallery is embedded once, at the start. The page then ranks it by cosine similarity with the
 query, shows where the model looked, and counts what lies above a threshold. Needs the extra `demo`.
-It is also an app file for a Hugging Face Space, without arguments: there the package is installed
-by the Space's requirements.txt, and the other files of this folder lie beside it.
 """
 
 from __future__ import annotations

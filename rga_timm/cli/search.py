@@ -34,6 +34,7 @@ from rga_timm.evaluation import embed, hash_weights, iter_embeddings, read_stamp
 from rga_timm.search import NPROBES, REFINE_FACTOR, Kind, SearchIndex, check_same_features
 
 _logger = logging.getLogger("search")
+ON_PAGE = 50  # queries
 COMMANDS = {
     "build": "make an index of stored embeddings",
     "append": "add further embeddings of the same model",
@@ -176,10 +177,17 @@ def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
     if args.json:
         queries = [{"query": str(f), "results": r} for f, r in zip(files, found, strict=True)]
         report = {"index": index.info(), "search": {"where": where, **how}, "queries": queries}
-        write(args.json, json.dumps(report, indent=2, default=lambda time: time.isoformat()))
+        write(args.json, json.dumps(report, indent=2, default=_plain))
     if args.page:
-        write(args.page, search_page(files, found, args.root))
+        if len(files) > ON_PAGE:
+            _logger.warning("The page shows the first %d queries.", ON_PAGE)
+        write(args.page, search_page(files[:ON_PAGE], found[:ON_PAGE], args.root))
     return found
+
+
+def _plain(value: Any) -> str:
+    """What JSON does not have, as text."""
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def write(file: Path, text: str) -> None:
@@ -196,7 +204,7 @@ def read_queries(args: argparse.Namespace, made: dict[str, Any]) -> tuple[list[P
     files: list[Path] = []
     features = []
     for shard in iter_embeddings(args.embeddings):
-        rows = [i for i, split in enumerate(shard.splits) if split in (args.splits or shard.splits)]
+        rows = [i for i, s in enumerate(shard.splits) if not args.splits or s in args.splits]
         files += [Path(other.get("root", ""), shard.paths[i]) for i in rows]
         features.append(shard.features[rows])
     if not files:
