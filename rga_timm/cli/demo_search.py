@@ -58,9 +58,8 @@ class Searcher:
     ) -> None:
         self.model, self.options, self.has_cameras = model.eval(), options or {}, has_cameras
         self.gallery = _readable(gallery, workers)
-        self.transform = eval_transform(
-            config["input_size"][1:], config["mean"], config["std"], config["interpolation"]
-        )
+        names = ("mean", "std", "interpolation")
+        self.transform = eval_transform(config["input_size"][1:], *(config[n] for n in names))
         loader = create_eval_loader(self.gallery, self.transform, batch_size, num_workers=workers)
         self.features = F.normalize(embed(model, loader, **self.options).features)  # (n, D)
         # Numbers of the stages that have spatial attention, from 1.

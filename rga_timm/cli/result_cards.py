@@ -36,7 +36,8 @@ def card(
     picture: Image.Image | None, rank: str, similarity: str = "", known: str = "", path: str = ""
 ) -> str:
     """A picture, its rank and similarity, what is known of it, and its path, all escaped."""
-    shown = f'<img src="{thumbnail(picture)}" alt="{rank}">' if picture else "cannot be read"
+    alt = rank if rank == "query" else f"rank {rank}"
+    shown = f'<img src="{thumbnail(picture)}" alt="{alt}">' if picture else "cannot be read"
     return (
         f'<figure class="card{" query" if rank == "query" else ""}">{shown}'
         f'<figcaption><span class="line"><b>{rank}</b> <span>{similarity}</span></span>'

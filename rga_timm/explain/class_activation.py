@@ -71,7 +71,6 @@ class _Embedding(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, D) of (B, in_chans, height, width)."""
         features = self.model.forward_features(images)
         embedding: Tensor = self.model.forward_head(features, pre_logits=True)
         return embedding

@@ -12,11 +12,7 @@ from rga_timm.layers import RGA
 
 
 def attention_modules(model: nn.Module) -> dict[str, RGA]:
-    """The attention modules of a model by name, in the order of its stages.
-
-    Raises:
-        ValueError: The model has none.
-    """
+    """The attention modules by name, from input to output, or a ValueError if there are none."""
     modules = {name: m for name, m in model.named_modules() if isinstance(m, RGA)}
     if not modules:
         raise ValueError(
@@ -32,12 +28,11 @@ def check_images(model: Any, images: Tensor) -> None:
         raise ValueError(
             f"{type(model).__name__} is not a whole model: make it without features_only"
         )
-    height, width = model.img_size
-    expected = (model.in_chans, height, width)
-    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+    expected = (model.in_chans, *model.img_size)
+    if tuple(images.shape[1:]) != expected:
         raise ValueError(
-            f"images must be (B, {model.in_chans}, {height}, {width}), preprocessed for this "
-            f"model; got {tuple(images.shape)}"
+            f"images must be (B, {', '.join(map(str, expected))}), preprocessed for this model; "
+            f"got {tuple(images.shape)}"
         )
 
 

@@ -56,11 +56,9 @@ def relations_of(
             return
         if rga.relation == "cs":
             x = x * rga.channel_attention(x)
-        attention = rga.spatial
-        k = attention.embed_dim
+        attention, k, p = rga.spatial, rga.spatial.embed_dim, row * rga.width + column
         embedded = attention.embed_bn(attention.project(x.flatten(2)).unsqueeze(2)).squeeze(2)
         theta, phi = embedded[:, :k], embedded[:, k : 2 * k]  # (B, k, N)
-        p = row * rga.width + column
         outgoing, incoming = theta[:, :, p, None].mT @ phi, phi[:, :, p, None].mT @ theta
         shape = (len(x), rga.height, rga.width)
         found.append(Relations(outgoing.reshape(shape), incoming.reshape(shape)))
