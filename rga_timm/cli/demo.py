@@ -6,8 +6,6 @@
 
 The gallery is embedded once, at the start. The page then ranks it by cosine similarity with the
 query, shows where the model looked, and counts what lies above a threshold. Needs the extra `demo`.
-It is also an app file for a Hugging Face Space, without arguments: there the package is installed
-by the Space's requirements.txt, and the other files of this folder lie beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import rga_timm
-from rga_timm.cli.demo_offline import OfflinePage
+from rga_timm.cli import options
 from rga_timm.cli.demo_search import (
     NO_STAGE,
     Searcher,
@@ -37,20 +35,7 @@ from rga_timm.cli.demo_search import (
     read_query,
     results_page,
 )
-from rga_timm.cli.options import (
-    add_feature_options,
-    add_loading_options,
-    add_model_options,
-    add_run_options,
-    check_model,
-    checkpoint_name,
-    create_model,
-    embed_options,
-    feature_width,
-    positive_int,
-    prepare_run,
-    preprocessing,
-)
+from rga_timm.cli.result_cards import CSS
 from rga_timm.data import ReidReader, read_images
 from rga_timm.data.specs import FORM, dataset_help, read_partitions
 from rga_timm.hub.model_source import public_name
@@ -62,6 +47,8 @@ os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
 try:
     import gradio as gr
     from starlette.middleware import Middleware
+
+    from rga_timm.cli.demo_offline import OfflinePage
 except ImportError as error:
     raise ImportError(
         f"rga-timm demo needs the extra: pip install 'rga-timm[demo]' ({error})"
@@ -77,17 +64,7 @@ NOTICE = (
     "always has a first, also where the person is not in the gallery. Images are not kept: what "
     "you give is deleted after an hour at the latest, and when the demo ends."
 )
-CSS = """
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
-.card { margin: 0; padding: 6px; border: 1px solid var(--border-color-primary); border-radius: 6px;
-  background: var(--background-fill-secondary); min-width: 0; }
-.card.query { border: 2px solid var(--color-accent); }
-.card img { display: block; width: 100%; height: 168px; object-fit: contain; margin: 0; }
-.card figcaption { display: block; font-size: 13px; line-height: 1.4; margin-top: 4px; }
-.card .line { display: flex; justify-content: space-between; }
-.card .known, .card .name { display: block; overflow-wrap: anywhere; }
-.card .name { color: var(--body-text-color-subdued); white-space: nowrap; overflow: hidden;
-  text-overflow: ellipsis; font-size: 12px; }
+PAGE_CSS = """
 #results > div { padding: 0; }
 #examples .gallery { gap: 6px; }
 #examples .gallery-item, #examples .gallery-item div { width: 46px; height: 92px; }
@@ -103,36 +80,26 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_model_options(parser, "--model")
+    options.add_model_options(parser, "--model")
     gallery = parser.add_argument_group("gallery")
     source = gallery.add_mutually_exclusive_group()
     source.add_argument("--gallery", type=Path, metavar="FOLDER", help="all images below a folder")
-    source.add_argument(
-        "--dataset",
-        default="pedestrians",
-        metavar=FORM,
-        help=f"its gallery, with its queries as examples: {dataset_help()} (default: pedestrians)",
-    )
+    text = f"its gallery, with its queries as examples: {dataset_help()} (default: pedestrians)"
+    source.add_argument("--dataset", default="pedestrians", metavar=FORM, help=text)
     gallery.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
-    page = parser.add_argument_group("page")
+    page, number = parser.add_argument_group("page"), options.positive_int
+    page.add_argument("--top", type=number, default=24, help="nearest to show (default: 24)")
+    page.add_argument("--examples", type=number, default=12, help="queries to show (default: 12)")
+    page.add_argument("--host", help="to listen on (default: GRADIO_SERVER_NAME, 127.0.0.1)")
     page.add_argument(
-        "--top", type=positive_int, default=24, help="nearest that are shown (default: 24)"
-    )
-    page.add_argument(
-        "--examples", type=positive_int, default=12, help="queries to choose from (default: 12)"
-    )
-    page.add_argument(
-        "--host", help="address to listen on (default: GRADIO_SERVER_NAME, 127.0.0.1)"
-    )
-    page.add_argument(
-        "--port", type=positive_int, help="(default: GRADIO_SERVER_PORT, or a free one from 7860)"
+        "--port", type=number, help="(default: GRADIO_SERVER_PORT, or a free one from 7860)"
     )
     page.add_argument(
         "--share", action="store_true", help="let everybody in, by a public link of Gradio's"
     )
-    add_loading_options(parser.add_argument_group("images"))
-    add_feature_options(parser.add_argument_group("features"))
-    add_run_options(parser.add_argument_group("run"))
+    options.add_loading_options(parser.add_argument_group("images"))
+    options.add_feature_options(parser.add_argument_group("features"))
+    options.add_run_options(parser.add_argument_group("run"))
     return parser
 
 
@@ -147,28 +114,15 @@ def check_port(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
 
 
 def default_model(*, drawn: bool) -> str:
-    """A checkpoint for the gallery.
-
-    Args:
-        drawn: Whether it is of drawn people.
-
-    Returns:
-        For real people the first checkpoint of such that lies on this machine, if one does.
-    """
-    if drawn:
-        return DRAWN
-    for checkpoint in rga_timm.list_checkpoints():
+    """A checkpoint for drawn people; for real ones the first that lies on this machine, if any."""
+    for checkpoint in [] if drawn else rga_timm.list_checkpoints():
         if set(checkpoint.trained_on) != {"pedestrians"} and Path(checkpoint.source).is_dir():
             return checkpoint.name
     return DRAWN
 
 
 def read_gallery(args: argparse.Namespace) -> tuple[ReidReader, ReidReader | None, bool]:
-    """The gallery, its queries if it has any, and whether camera ids mean cameras.
-
-    Raises:
-        ValueError, OSError, ImportError: There is no such folder or data set.
-    """
+    """The gallery, its queries if it has any, and whether camera ids mean cameras."""
     if args.gallery:
         return read_images(args.gallery), None, False
     splits, *others = read_partitions(args.dataset, args.data_dir)
@@ -187,35 +141,25 @@ def write_examples(reader: ReidReader, count: int, folder: Path) -> list[tuple[s
         path = folder / f"{row}_{Path(reader.images[row].path).stem}.png"
         try:
             read_picture(reader, row).save(path)
+            examples.append((str(path), row))
         except RuntimeError as error:
             _logger.warning("left out: %s", error)
-            continue
-        examples.append((str(path), row))
     return examples
 
 
 def build(
     searcher: Searcher, about: str, examples: list[tuple[str, str]], top: int, style: dict[str, Any]
 ) -> gr.Blocks:
-    """The page.
-
-    Args:
-        searcher: The gallery.
-        about: Model and gallery, in a line of Markdown.
-        examples: Files, each with what is known of it.
-        top: How many images are shown at the most.
-        style: Theme and CSS, where this version of Gradio takes them here.
-    """
+    """The page: `about` model and gallery, and example files, each with what is known of it."""
 
     def show(query: tuple[str, str] | None, stage: str, threshold: float) -> str:
         if query is None:
             return message_page(FIRST)
-        path, known = query
         try:
-            image = read_query(path)
+            image = read_query(query[0])
         except UnreadableImageError as error:
             return message_page(str(error), is_error=True)
-        return results_page(searcher, image, stage, threshold, top, known)
+        return results_page(searcher, image, stage, threshold, top, known=query[1])
 
     with gr.Blocks(
         title="Person re-identification", analytics_enabled=False, delete_cache=CLEAN_UP, **style
@@ -279,32 +223,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         drawn = not args.gallery and args.dataset == "pedestrians"
         args.model = args.model or default_model(drawn=drawn)
-        check_model(args, parser)
-        prepare_run(args, parser)
+        options.check_model(args, parser)
+        options.prepare_run(args, parser)
         check_port(args, parser)
         gallery, queries, has_cameras = read_gallery(args)
-        model = create_model(args)
-        config = preprocessing(args, model)
-        feature_width(args, model, config)  # what the model cannot take is said before any work
-        searcher = Searcher(
-            model,
-            config,
-            gallery,
-            has_cameras=has_cameras,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            options=embed_options(args),
-        )
+        model = options.create_model(args)
+        config = options.preprocessing(args, model)
+        options.feature_width(args, model, config)  # an error before any work
+        loading = {"batch_size": args.batch_size, "workers": args.workers}
+        how = options.embed_options(args)
+        searcher = Searcher(model, config, gallery, has_cameras=has_cameras, options=how, **loading)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
-    where = args.gallery.name if args.gallery else args.dataset
-    weights = checkpoint_name(args)
+    weights = options.checkpoint_name(args)
     about = (
-        f"Model `{public_name(args.model)}`{f' ({weights})' if weights else ''}; "
-        f"gallery `{where}`, {len(searcher.gallery)} images."
+        f"Model `{public_name(args.model)}`{f' ({weights})' if weights else ''}; gallery "
+        f"`{args.gallery.name if args.gallery else args.dataset}`, {len(searcher.gallery)} images."
     )
     source = queries if queries else searcher.gallery
+    # These fonts are not fetched from elsewhere.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    style: dict[str, Any] = {"theme": theme, "css": CSS + PAGE_CSS}
+    # Gradio 6 takes them at the launch, Gradio 5 before.
+    at_launch = "theme" in inspect.signature(gr.Blocks.launch).parameters
     signal.signal(signal.SIGTERM, end)
     with TemporaryDirectory(prefix="rga_timm_demo_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -312,10 +254,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             (path, describe(source, row, has_cameras))
             for path, row in write_examples(source, args.examples, Path(folder))
         ]
-        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none fetched
-        style = {"theme": gr.themes.Default(**fonts), "css": CSS}
-        # Gradio 6 takes them at the launch, Gradio 5 before.
-        at_launch = "theme" in inspect.signature(gr.Blocks.launch).parameters
         demo = build(searcher, about, examples, args.top, {} if at_launch else style)
         demo.launch(
             server_name=args.host,

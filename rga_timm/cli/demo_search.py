@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from rga_timm.cli.result_cards import card
 from rga_timm.data import ReidReader, create_eval_loader, eval_transform, find_bad_images
 from rga_timm.data.plain_folder import UNKNOWN
 from rga_timm.data.reader import NO_TRACKLET
 from rga_timm.evaluation import embed
 from rga_timm.explain import attention_maps, overlay
-from rga_timm.report_page.pictures import has_spatial_attention, read_picture, thumbnail
+from rga_timm.report_page.pictures import has_spatial_attention, read_picture
 
 _logger = logging.getLogger("demo")
 
@@ -29,41 +29,16 @@ _DISTRACTOR = 0
 
 
 class UnreadableImageError(ValueError):
-    """A query that is no image, or a broken one."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Gallery images by their similarity with a query.
-
-    Attributes:
-        indices: (n,) int64, of the gallery, the nearest first.
-        similarities: (n,) float32 cosines, falling.
-    """
-
-    indices: np.ndarray
-    similarities: np.ndarray
-
-    def at_least(self, threshold: float) -> Ranking:
-        """Those that are as similar as that, or more."""
-        count = int((self.similarities >= threshold).sum())
-        return Ranking(self.indices[:count], self.similarities[:count])
-
-    def __len__(self) -> int:
-        return len(self.indices)
+    """A query that is not an image, or a broken one."""
 
 
 class Searcher:
     """A gallery, embedded once, in which people are looked for.
 
     Args:
-        model: Any timm model.
-        config: Its data config, as timm resolves it.
-        gallery: Images of tracklets count one by one. Those that cannot be read are left out, with
-            a warning.
+        model: Any timm model, and its data `config`, as timm resolves it.
+        gallery: Images of tracklets count one by one. Unreadable ones are left out, with a warning.
         has_cameras: Whether the gallery's camera ids mean cameras.
-        batch_size: Images in a batch.
-        workers: Processes that read the gallery.
         options: Arguments of `rga_timm.evaluation.embed`, the same for gallery and queries.
 
     Raises:
@@ -81,51 +56,37 @@ class Searcher:
         workers: int = 0,
         options: dict[str, Any] | None = None,
     ) -> None:
-        self.model = model.eval()
-        self.options = options or {}
-        self.has_cameras = has_cameras
-        self.gallery = _readable(_one_by_one(gallery), workers)
-        self.transform = eval_transform(
-            config["input_size"][1:], config["mean"], config["std"], config["interpolation"]
-        )
+        self.model, self.options, self.has_cameras = model.eval(), options or {}, has_cameras
+        self.gallery = _readable(gallery, workers)
+        names = ("mean", "std", "interpolation")
+        self.transform = eval_transform(config["input_size"][1:], *(config[n] for n in names))
         loader = create_eval_loader(self.gallery, self.transform, batch_size, num_workers=workers)
         self.features = F.normalize(embed(model, loader, **self.options).features)  # (n, D)
-        self.stages = self._find_stages(torch.zeros(1, *config["input_size"]))
+        # Numbers of the stages that have spatial attention, from 1.
+        self.stages: list[str] = []
+        if has_spatial_attention(model):
+            maps = self._spatial(torch.zeros(1, *config["input_size"]))
+            self.stages = [str(number) for number in range(1, len(maps) + 1)]
 
-    def rank(self, query: Image.Image) -> Ranking:
-        """The whole gallery by cosine similarity with an RGB image."""
+    def rank(self, query: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the whole gallery, the nearest first, and their cosines with an RGB image."""
         batch = [(self.transform(query)[None], torch.zeros(1, 2, dtype=torch.int64))]
         found = embed(self.model, batch, progress=False, **self.options).features
         similarities = (self.features @ F.normalize(found)[0]).clamp(-1, 1).numpy()
         order = np.argsort(-similarities, kind="stable")
-        return Ranking(order, similarities[order])
+        return order, similarities[order]
 
     def picture(self, index: int) -> Image.Image:
         """A gallery image."""
         return read_picture(self.gallery, index)
 
-    def known(self, index: int) -> str:
-        """What is known of the person and the camera of a gallery image; often nothing."""
-        return describe(self.gallery, index, self.has_cameras)
-
     def look(self, images: Sequence[Image.Image], stage: str) -> list[Image.Image]:
-        """RGB images with the spatial attention of a stage laid over them.
-
-        Args:
-            images: Of any size.
-            stage: One of ``stages``; any other leaves the images as they are.
-        """
+        """RGB images under the spatial attention of a stage; unchanged if there is none such."""
         if stage not in self.stages or not images:
             return [*images]
         batch = torch.stack([self.transform(image) for image in images])
         maps = self._spatial(batch)[self.stages.index(stage)]
         return [overlay(image, weights) for image, weights in zip(images, maps, strict=True)]
-
-    def _find_stages(self, image: Tensor) -> list[str]:
-        """The numbers of the stages that have spatial attention, counted from 1."""
-        if not has_spatial_attention(self.model):
-            return []
-        return [str(number) for number, _ in enumerate(self._spatial(image), start=1)]
 
     def _spatial(self, batch: Tensor) -> list[Tensor]:
         """The spatial attention of each stage that has it, (B, H, W)."""
@@ -144,11 +105,7 @@ def describe(reader: ReidReader, index: int, has_cameras: bool) -> str:
 
 
 def read_query(path: str | Path) -> Image.Image:
-    """The image of a file that somebody gave, in RGB.
-
-    Raises:
-        UnreadableImageError: It is none, or a broken or a huge one.
-    """
+    """Read an image file in RGB, or raise an UnreadableImageError with a message for a user."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -176,30 +133,22 @@ def results_page(
 ) -> str:
     """The query and the nearest gallery images as HTML, the pictures in it.
 
-    Args:
-        searcher: The gallery.
-        query: RGB.
-        stage: Whose attention is laid over the pictures; see `Searcher.look`.
-        threshold: The least similarity.
-        top: How many images are shown at the most.
-        known: What is known of the query.
+    Those of at least `threshold` similarity are shown, `top` at most, under the attention of a
+    `stage`; `known` is said of the query.
     """
-    ranking = searcher.rank(query)
-    above = ranking.at_least(threshold)
-    shown = above.indices[:top].tolist()
+    order, similarities = searcher.rank(query)
+    above = int((similarities >= threshold).sum())
+    shown = order[: min(above, top)].tolist()
     pictures = searcher.look([query, *map(searcher.picture, shown)], stage)
-    cards = [_card(pictures[0], "query", "", known)]
+    cards = [card(pictures[0], "query", known=known)]
     for rank, index in enumerate(shown, start=1):
-        similarity = above.similarities[rank - 1]
-        lines = (searcher.known(index), searcher.gallery.images[index].path)
-        cards.append(_card(pictures[rank], f"{rank}", f"{similarity:.3f}", *lines))
-    count = (
-        f"{len(above)} of {len(ranking)} gallery images have a similarity of {threshold:.2f} or "
-        "more"
-    )
-    if not len(above):
-        count += f"; the nearest has {ranking.similarities[0]:.3f}"
-    elif len(above) > top:
+        about = describe(searcher.gallery, index, searcher.has_cameras)
+        path = searcher.gallery.images[index].path
+        cards.append(card(pictures[rank], f"{rank}", f"{similarities[rank - 1]:.3f}", about, path))
+    count = f"{above} of {len(order)} gallery images have a similarity of {threshold:.2f} or more"
+    if not above:
+        count += f"; the nearest has {similarities[0]:.3f}"
+    elif above > top:
         count += f"; the nearest {top} are shown"
     return f'<p class="count" role="status">{count}.</p>\n<div class="cards">{"".join(cards)}</div>'
 
@@ -210,31 +159,10 @@ def message_page(message: str, *, is_error: bool = False) -> str:
     return f"<p {kind}>{html.escape(message)}</p>"
 
 
-def _card(picture: Image.Image, rank: str, similarity: str, known: str = "", path: str = "") -> str:
-    """A picture with what is said of it. File names are anybody's, so they are escaped."""
-    name = html.escape(path.rpartition("/")[2])
-    alt = "query" if rank == "query" else f"rank {rank}"
-    return (
-        f'<figure class="card{" query" if rank == "query" else ""}">'
-        f'<img src="{thumbnail(picture)}" alt="{alt}">'
-        f'<figcaption><span class="line"><b>{rank}</b> <span>{similarity}</span></span>'
-        f'<span class="known">{html.escape(known)}</span>'
-        f'<span class="name" title="{html.escape(path)}">{name}</span></figcaption></figure>'
-    )
-
-
-def _one_by_one(reader: ReidReader) -> ReidReader:
-    """The images of tracklets as images of their own."""
-    images = (image._replace(tracklet=NO_TRACKLET) for image in reader.images)
-    return ReidReader(reader.root, images, opener=reader.opener)
-
-
 def _readable(reader: ReidReader, workers: int) -> ReidReader:
-    """Without images that cannot be decoded.
-
-    Raises:
-        ValueError: None is left.
-    """
+    """The images that can be decoded, those of tracklets one by one."""
+    images = (image._replace(tracklet=NO_TRACKLET) for image in reader.images)
+    reader = ReidReader(reader.root, images, opener=reader.opener)
     bad = find_bad_images(reader, workers, name="read")
     for index, reason in bad.items():
         _logger.warning("left out: %s: %s", reader.images[index].path, reason)

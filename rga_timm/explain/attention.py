@@ -25,7 +25,7 @@ class StageAttention:
 
 
 def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
-    """The attention weights that a model gives images.
+    """Compute the attention weights that a model gives images.
 
     Args:
         model: An RGA model of this package. Its mode is left as it was, and no hook stays.
@@ -35,39 +35,28 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
         One for each stage with attention, from input to output.
 
     Raises:
-        ValueError: If the model has no attention, or the images are of another size.
+        ValueError: The model has no attention, or the images are of another size.
     """
     stages = []
 
     def visit(name: str, rga: RGA, x: Tensor) -> None:
-        spatial, channel = weights_of(rga, x)
-        stages.append(
-            StageAttention(
-                name,
-                None if spatial is None else spatial.squeeze(1),
-                None if channel is None else channel.flatten(1),
-            )
-        )
+        spatial, channel = _weights(rga, x)
+        spatial = None if spatial is None else spatial.squeeze(1)
+        channel = None if channel is None else channel.flatten(1)
+        stages.append(StageAttention(name, spatial, channel))
 
     visit_inputs(model, images, visit)
     return stages
 
 
-def weights_of(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The weights by which a module multiplies x, (B, C, H, W): of positions and of channels.
-
-    Returns:
-        (B, 1, H, W) and (B, C, 1, 1), each None where the module has no such attention. The second
-        one of a sequence is that of x weighed by the first.
-    """
-    if rga.relation == "s":
-        return rga.spatial_attention(x), None
-    if rga.relation == "c":
-        return None, rga.channel_attention(x)
-    if rga.relation == "sc":
-        spatial = rga.spatial_attention(x)
-        return spatial, rga.channel_attention(x * spatial)
+def _weights(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """A module's weights of positions, (B, 1, H, W), and of channels, (B, C, 1, 1)."""
     if rga.relation == "cs":
         channel = rga.channel_attention(x)
         return rga.spatial_attention(x * channel), channel
-    return rga.spatial_attention(x), rga.channel_attention(x)
+    if rga.relation == "c":
+        return None, rga.channel_attention(x)
+    spatial = rga.spatial_attention(x)
+    if rga.relation == "s":
+        return spatial, None
+    return spatial, rga.channel_attention(x * spatial if rga.relation == "sc" else x)

@@ -6,6 +6,7 @@ Selvaraju et al., Grad-CAM, ICCV 2017, by the package grad-cam (extra ``cam``), 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from rga_timm.explain.inputs import restored_modes
 def similarity_activation(
     model: Any, images: Tensor, references: Tensor | None = None, layer: nn.Module | None = None
 ) -> Tensor:
-    """What in an image raises the cosine similarity of its embedding with a reference's.
+    """Show what in an image raises the cosine similarity of its embedding with a reference's.
 
     Args:
         model: Any timm model whose last feature maps are (B, C, H, W). Its mode and its gradients
@@ -51,7 +52,8 @@ def similarity_activation(
             targets: list[Callable[[Tensor], Tensor]] = [torch.linalg.vector_norm] * len(images)
             if references is not None:
                 with torch.no_grad():
-                    targets = [_Similarity(one) for one in _embed(model, references)]
+                    wanted = _Embedding(model)(references)
+                targets = [partial(F.cosine_similarity, one, dim=0) for one in wanted]
             with torch.enable_grad(), GradCAM(_Embedding(model), [layer]) as cam:
                 found = cam(input_tensor=images.detach().clone(), targets=targets)
         finally:
@@ -59,16 +61,6 @@ def similarity_activation(
                 parameter.requires_grad_(required)
                 parameter.grad = grad
     return torch.from_numpy(found).float()
-
-
-class _Similarity:
-    """The score of an embedding."""
-
-    def __init__(self, wanted: Tensor) -> None:
-        self.wanted = wanted
-
-    def __call__(self, embedding: Tensor) -> Tensor:
-        return F.cosine_similarity(embedding, self.wanted, dim=0)
 
 
 class _Embedding(nn.Module):
@@ -79,21 +71,13 @@ class _Embedding(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, D) of (B, in_chans, height, width)."""
-        return _embed(self.model, images)
-
-
-def _embed(model: Any, images: Tensor) -> Tensor:
-    embedding: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
-    return embedding
+        features = self.model.forward_features(images)
+        embedding: Tensor = self.model.forward_head(features, pre_logits=True)
+        return embedding
 
 
 def _last_stage(model: Any) -> nn.Module:
-    """The module that gives the last of the feature maps.
-
-    Raises:
-        ValueError: If the model does not say which.
-    """
+    """The module that gives the last feature maps, or a ValueError if the model names none."""
     try:
         name = model.feature_info[-1]["module"]
         stage: nn.Module = model.get_submodule(name)

@@ -12,42 +12,33 @@ from rga_timm.layers import RGA
 
 
 def attention_modules(model: nn.Module) -> dict[str, RGA]:
-    """The attention modules of a model by name, in the order of its stages.
-
-    Raises:
-        ValueError: If it has none.
-    """
+    """The attention modules by name, from input to output, or a ValueError if there are none."""
     modules = {name: m for name, m in model.named_modules() if isinstance(m, RGA)}
     if not modules:
         raise ValueError(
-            f"{type(model).__name__} has no relation-aware attention to look at: it is no RGA "
+            f"{type(model).__name__} has no relation-aware attention to look at: it is not an RGA "
             "model, or was made with relation='none'"
         )
     return modules
 
 
 def check_images(model: Any, images: Tensor) -> None:
-    """Refuse what is no batch of images for this model.
-
-    Raises:
-        ValueError: With what was expected.
-    """
+    """Raise a ValueError unless these are a batch of images for this model."""
     if not hasattr(model, "img_size"):
         raise ValueError(
             f"{type(model).__name__} is not a whole model: make it without features_only"
         )
-    height, width = model.img_size
-    expected = (model.in_chans, height, width)
-    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+    expected = (model.in_chans, *model.img_size)
+    if tuple(images.shape[1:]) != expected:
         raise ValueError(
-            f"images must be (B, {model.in_chans}, {height}, {width}), preprocessed for this "
-            f"model; got {tuple(images.shape)}"
+            f"images must be (B, {', '.join(map(str, expected))}), preprocessed for this model; "
+            f"got {tuple(images.shape)}"
         )
 
 
 @contextmanager
 def restored_modes(model: nn.Module) -> Iterator[None]:
-    """Afterwards each part of the model is in the mode that it was in, training or not."""
+    """Give each part of the model its own mode back afterwards, training or not."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -59,13 +50,7 @@ def restored_modes(model: nn.Module) -> Iterator[None]:
 def visit_inputs(
     model: nn.Module, images: Tensor, visit: Callable[[str, RGA, Tensor], None]
 ) -> None:
-    """Run a model and be called with every attention module and the feature map that reaches it.
-
-    Args:
-        model: An RGA model.
-        images: (B, in_chans, height, width).
-        visit: Called with the module's name, the module, and its input, (B, C, H, W).
-    """
+    """Run an RGA model; `visit` gets each attention module's name, the module, and its input."""
     modules = attention_modules(model)
     check_images(model, images)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def heat_map(weights: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """A map as a picture: dark blue where it is lowest, bright yellow where it is highest.
+    """Show a map as a picture: dark blue where it is lowest, bright yellow where it is highest.
 
     Args:
         weights: (H, W), of any range; it is stretched to the whole scale.
@@ -28,7 +28,7 @@ def heat_map(weights: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Image
 
 
 def overlay(image: Image.Image, weights: Tensor | np.ndarray, opacity: float = 0.5) -> Image.Image:
-    """An image with a map laid over it.
+    """Lay a map over an image.
 
     Args:
         image: As it was before preprocessing, of any size.

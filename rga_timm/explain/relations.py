@@ -11,11 +11,11 @@ from rga_timm.layers import RGA
 
 @dataclass(frozen=True)
 class Relations:
-    """Affinities of one position with all, in both directions.
+    """Affinities of one position p with all, in both directions.
 
     Attributes:
-        outgoing: (B, H, W), ``G[p, k] = θ_p · φ_k`` of this position p with every k.
-        incoming: (B, H, W), ``G[k, p] = θ_k · φ_p`` of every k with this p.
+        outgoing: (B, H, W), ``G[p, k] = θ_p · φ_k`` of p with every k.
+        incoming: (B, H, W), ``G[k, p] = θ_k · φ_p`` of every k with p.
     """
 
     outgoing: Tensor
@@ -25,20 +25,19 @@ class Relations:
 def relations_of(
     model: Any, images: Tensor, position: tuple[int, int], stage: int | str = -1
 ) -> Relations:
-    """The relation vector of one position: its row and its column of the affinity matrix.
+    """Compute the relation vector of one position: its row and column of the affinity matrix.
 
-    Computed for that position alone: of the embeddings, (B, C/r, N) for N = H·W positions, without
-    the (N, N) matrix.
+    Only for that position: from the embeddings, (B, C/r, N) for N = H·W positions, without the
+    (N, N) matrix.
 
     Args:
         model: An RGA model with RGA-S. Its mode is left as it was, and no hook stays.
         images: (B, in_chans, height, width), preprocessed for the model, on its device.
         position: (row, column) on the stage's feature map.
-        stage: Which attention module: its number, counted from the first, or from the last if
-            negative; or its name.
+        stage: Number of the attention module, negative from the last; or its name.
 
     Raises:
-        ValueError: If there is no such stage or position, or the stage has no RGA-S.
+        ValueError: There is no such stage or position, or the stage has no RGA-S.
     """
     modules = attention_modules(model)
     wanted = _stage_name(list(modules), stage)
@@ -57,16 +56,12 @@ def relations_of(
             return
         if rga.relation == "cs":
             x = x * rga.channel_attention(x)
-        attention = rga.spatial
-        k = attention.embed_dim
+        attention, k, p = rga.spatial, rga.spatial.embed_dim, row * rga.width + column
         embedded = attention.embed_bn(attention.project(x.flatten(2)).unsqueeze(2)).squeeze(2)
         theta, phi = embedded[:, :k], embedded[:, k : 2 * k]  # (B, k, N)
-        p = row * rga.width + column
-        maps = (
-            (own[:, :, p].unsqueeze(1) @ other).unflatten(2, (rga.height, rga.width)).squeeze(1)
-            for own, other in ((theta, phi), (phi, theta))
-        )
-        found.append(Relations(*maps))
+        outgoing, incoming = theta[:, :, p, None].mT @ phi, phi[:, :, p, None].mT @ theta
+        shape = (len(x), rga.height, rga.width)
+        found.append(Relations(outgoing.reshape(shape), incoming.reshape(shape)))
 
     visit_inputs(model, images, visit)
     return found[0]

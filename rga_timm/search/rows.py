@@ -1,202 +1,161 @@
-"""From a folder of stored embeddings to the rows of an index."""
+"""From a folder of stored embeddings, and a table of the user's, to the rows of an index."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
-from rga_timm.evaluation.embedding.store import StoredEmbeddings, iter_embeddings, read_stamp
-from rga_timm.search.columns import Columns
+from rga_timm.data.table_file import TableFile
+from rga_timm.evaluation import iter_embeddings, read_stamp
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROOT, PATH, EMBEDDING = "root", "path", "embedding"
-KEY = (ROOT, "split", PATH)  # which image it is, and as what
-IDS = ("pid", "camid", "tracklet")
-# What of a stamp, beside the model, decides whether embeddings can be compared. The precision that
-# they were computed in does not.
-_DECIDES = (
-    "img_size",
-    "interpolation",
-    "mean",
-    "std",
-    "feature",
-    "flip",
-    "scales",
-    "width",
-)
-_MODEL = ("model", "checkpoint", "weights_sha256")
+EMBEDDING = "embedding"
+KEY = ["root", "split", "path"]  # identifies a row
+_IDS = ("pid", "camid", "tracklet")
+# What decides, beside the weights, whether embeddings can be compared.
+_DECIDES = ("img_size", "interpolation", "mean", "std", "feature", "flip", "scales", "width")
 _METADATA = b"rga_timm"
-_BATCH = 8192  # rows that LanceDB gets at a time; of 512 numbers, 16 MiB
+_logger = logging.getLogger(__name__)
 
 
-class Rows:
-    """What a folder of stored embeddings puts into an index, read a shard at a time.
+@contextmanager
+def stream(
+    folder: str | Path,
+    file: str | Path | None = None,
+    splits: Collection[str] = (),
+    like: pa.Schema | None = None,
+) -> Iterator[pa.RecordBatchReader]:
+    """Rows of stored embeddings, which LanceDB reads in its own thread, a shard at a time.
 
-    Args:
-        folder: of stored embeddings.
-        columns: a CSV or Parquet file with further columns, keyed by `path`.
-        splits: which splits to take; empty for all.
-        like: the schema of rows that these are to fit, as `Columns` does it.
-
-    Attributes:
-        stamp: what the embeddings were made by and of.
-        schema: of the rows, with the stamp in its metadata.
-
-    Raises:
-        FileNotFoundError: there are no stored embeddings in the folder.
-        ValueError: their stamp is none, or as `Columns`.
+    The further columns are those of a CSV or Parquet `file` with a column `path`; cells of CSV get
+    the types that they have in the schema `like`. The schema has the embeddings' metadata.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    def __init__(
-        self,
-        folder: str | Path,
-        columns: str | Path | None = None,
-        splits: Collection[str] = (),
-        like: pa.Schema | None = None,
-    ) -> None:
-        import pyarrow as pa
+    metadata = read_stamp(folder)
+    fields = [pa.field(name, pa.string()) for name in KEY]
+    fields += [pa.field(name, pa.int64()) for name in _IDS]
+    fields += [pa.field(EMBEDDING, pa.list_(pa.float32(), metadata["width"]))]
+    table = pa.table({"path": pa.array([], pa.string())})
+    if file:
+        table = _read_table(Path(file), [field.name for field in fields], like)
+    fields[-1:-1] = [field for field in table.schema if field.name != "path"]
+    schema = pa.schema(fields, metadata={_METADATA: json.dumps({"stamp": metadata})})
+    failure: list[BaseException] = []  # LanceDB keeps only its text
+    is_left = False
 
-        self.folder = folder
-        self.stamp = read_stamp(folder)
-        self.splits = frozenset(splits)
-        own = [
-            *(pa.field(name, pa.string()) for name in KEY),
-            *(pa.field(name, pa.int64()) for name in IDS),
-            pa.field(EMBEDDING, pa.list_(pa.float32(), self.stamp["width"])),
-        ]
-        self.columns = Columns(columns, [field.name for field in own], like) if columns else None
-        further = self.columns.fields if self.columns else []
-        metadata = {_METADATA: json.dumps({"stamp": self.stamp})}
-        self.schema = pa.schema([*own[:-1], *further, own[-1]], metadata=metadata)
-
-    def keys(self) -> Counter[tuple[str, str, str]]:
-        """Root, split and path of every row, with how often each comes: a pass over all."""
-        counts: Counter[tuple[str, str, str]] = Counter()
-        for shard in self._shards():
-            counts.update((self._root, *key) for key in zip(shard.splits, shard.paths, strict=True))
-        return counts
-
-    def batches(self, progress: bool = True) -> Iterator[pa.RecordBatch]:
-        """The rows, with the features L2-normalised.
-
-        Raises:
-            ValueError: there are none, a feature has no direction, or none of them is in the table
-                of further columns.
-        """
-        import pyarrow as pa
-
-        total = None if self.splits else self.stamp["count"]
-        count = 0
-        with tqdm(total=total, desc="index", unit=" images", disable=not progress) as bar:
-            for shard in self._shards():
-                cells = [
-                    pa.array([self._root] * len(shard.paths), pa.string()),
-                    pa.array(shard.splits, pa.string()),
-                    pa.array(shard.paths, pa.string()),
-                    *(pa.array(getattr(shard, f"{name}s"), pa.int64()) for name in IDS),
-                    *(self.columns.take(shard.paths) if self.columns else []),
-                    self._vectors(shard),
-                ]
-                rows = pa.Table.from_arrays(cells, schema=self.schema)
-                for batch in rows.to_batches(max_chunksize=_BATCH):
-                    yield batch
-                    bar.update(len(batch))
-                count += len(rows)
+    def batches() -> Iterator[pa.RecordBatch]:
+        count, missing = 0, 0
+        for shard in iter_embeddings(folder):
+            features = normalize(shard.features, shard.paths)
+            further = table.take(pc.index_in(pa.array(shard.paths), value_set=table["path"]))
+            columns: dict[str, Any] = dict(zip(table.column_names, further.columns, strict=True))
+            columns |= {name: getattr(shard, f"{name}s") for name in ("split", "path", *_IDS)}
+            columns["root"] = pa.array([str(metadata.get("root", ""))] * len(shard))
+            vectors = pa.array(features.ravel())
+            columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(vectors, features.shape[1])
+            rows = pa.table({**columns, "found": further["path"]})
+            if splits:
+                rows = rows.filter(pc.is_in(rows["split"], value_set=pa.array([*splits])))
+            count, missing = count + len(rows), missing + rows["found"].null_count
+            yield from rows.select(schema.names).cast(schema).to_batches(8192)
+            if is_left:  # by Ctrl-C: LanceDB must not commit
+                raise InterruptedError("the writing was stopped")
         if not count:
-            wanted = f" of the splits {', '.join(sorted(self.splits))}" if self.splits else ""
-            raise ValueError(f"{self.folder} holds no embeddings{wanted}")
-        if self.columns:
-            self.columns.check_found()
+            raise ValueError(f"{folder} holds no embeddings of the splits {', '.join(splits)}")
+        if file and missing == count:
+            raise ValueError(f"{file} is about other images: no path in it is one of {folder}")
+        if file and missing:
+            _logger.warning("%s has no row for %d of the images", file, missing)
 
-    @property
-    def _root(self) -> str:
-        return str(self.stamp.get("root", ""))
-
-    def _shards(self) -> Iterator[StoredEmbeddings]:
-        """The shards, without the rows of other splits."""
-        for shard in iter_embeddings(self.folder):
-            if not self.splits:
-                yield shard
-                continue
-            kept = [row for row, split in enumerate(shard.splits) if split in self.splits]
-            if kept:
-                yield StoredEmbeddings(
-                    features=shard.features[kept],
-                    paths=[shard.paths[row] for row in kept],
-                    splits=[shard.splits[row] for row in kept],
-                    pids=shard.pids[kept],
-                    camids=shard.camids[kept],
-                    tracklets=shard.tracklets[kept],
-                )
-
-    def _vectors(self, shard: StoredEmbeddings) -> pa.FixedSizeListArray:
-        import pyarrow as pa
-
-        width = self.stamp["width"]
-        if shard.features.ndim != 2 or shard.features.shape[1] != width:
-            raise ValueError(
-                f"{self.folder}: features of shape {shard.features.shape} where the stamp says "
-                f"they are {width} wide"
-            )
+    def watched() -> Iterator[pa.RecordBatch]:
         try:
-            vectors = normalize(shard.features)
-        except DirectionlessError as error:
-            path = shard.paths[error.row]
-            raise ValueError(f"{self.folder}: the embedding of {path} {error}") from error
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
+            yield from batches()
+        except (Exception, KeyboardInterrupt) as error:
+            failure.append(error)
+            raise
+
+    try:
+        yield pa.RecordBatchReader.from_batches(schema, watched())
+    except Exception as error:
+        raise failure[0] if failure else error from None
+    finally:
+        is_left = True
 
 
-class DirectionlessError(ValueError):
-    """A feature that cannot be normalised; `row` says which one."""
+def _read_table(file: Path, reserved: Collection[str], like: pa.Schema | None) -> pa.Table:
+    """The user's table, with types that LanceDB takes."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
 
-    def __init__(self, row: int) -> None:
-        super().__init__("is zero or not finite, so it has no direction")
-        self.row = row
+    layout = TableFile(file, expected=("path", "time"))
+    names = layout.columns
+    if "path" not in names or len(names) < 2:
+        raise ValueError(f"{file} must have the column 'path' and others, not {names}")
+    for name in {*names} - {"path"}:  # LanceDB takes dots for structs
+        if name in (*reserved, "found", "") or name.startswith("_") or "." in name:
+            raise ValueError(f"{file}: a column cannot be called {name!r} here; rename it")
+    try:
+        if layout.is_parquet:
+            table = parquet.read_table(file)
+        else:
+            types = {**{field.name: field.type for field in like or ()}, "path": pa.string()}
+            table = csv.read_csv(
+                file,
+                csv.ReadOptions(column_names=names, skip_rows=1),
+                csv.ParseOptions(delimiter=layout.delimiter),
+                csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+            )
+        kinds = ((f.name, f.type) for f in table.schema)
+        kinds = ((name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in kinds)
+        table = table.cast(pa.schema(kinds))
+    except pa.ArrowException as error:
+        raise ValueError(f"{file}: {error}") from error
+    if "time" in names and not pa.types.is_temporal(table["time"].type):
+        raise ValueError(
+            f"{file}: 'time' must hold timestamps, in CSV as ISO 8601 text such as "
+            "2024-05-01T12:30:00; all of them with an offset from UTC, or none"
+        )
+    if twice := [one for one in table["path"].value_counts().to_pylist() if one["counts"] > 1]:
+        raise ValueError(f"{file} has several rows for {twice[0]['values']}")
+    return table
 
 
-def normalize(features: np.ndarray) -> np.ndarray:
-    """L2-normalised, (n, D) float32, of features (n, D).
-
-    Raises:
-        DirectionlessError: one is zero or not finite.
-    """
-    # In double precision, in which no float32 is so large or small that its square is lost.
+def normalize(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """L2-normalise features, (n, D), to float32; a ValueError names one that is zero."""
+    # In double precision: the square of a float32 neither overflows nor vanishes.
     norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
-    if len(bad):
-        raise DirectionlessError(int(bad[0]))
+    usable = np.isfinite(norms) & (norms > 0)
+    if not usable.all():
+        name = names[int(usable.argmin())]
+        raise ValueError(f"the embedding of {name} is zero or not finite: it has no direction")
     return (features / norms).astype(np.float32)
 
 
-def stamp_of(schema: pa.Schema) -> dict[str, Any] | None:
-    """The stamp that `Rows` left in a schema; None for the schema of another table."""
-    metadata = (schema.metadata or {}).get(_METADATA)
-    return json.loads(metadata)["stamp"] if metadata else None
+def metadata_of(schema: pa.Schema) -> dict[str, Any]:
+    """What `stream` wrote into a schema; empty for the schema of another table."""
+    return json.loads((schema.metadata or {}).get(_METADATA, '{"stamp": {}}'))["stamp"]
 
 
 def check_same_features(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise a ValueError that says what differs, if two stamps' embeddings cannot be compared.
+    """Raise a ValueError unless an index's embeddings can be compared with others, by metadata.
 
-    A model is the same if its weights are, wherever they lay.
+    The model is the same if its weights are, whatever it is called.
     """
-    names: tuple[str, ...] = _DECIDES
-    if old["weights_sha256"] != new["weights_sha256"]:
-        names = (*_MODEL, *names)
-    differences = [
-        f"{name}: {old.get(name)!r} in the index, {new.get(name)!r} in these"
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
-    if differences:
-        raise ValueError(
-            "the embeddings cannot be compared with those in the index:\n  "
-            + "\n  ".join(differences)
-        )
+    is_same_model = old["weights_sha256"] == new["weights_sha256"]
+    names = [*([] if is_same_model else ["model", "checkpoint", "weights_sha256"]), *_DECIDES]
+    pairs = {name: (old.get(name), new.get(name)) for name in names}
+    if lines := [
+        f"{n}: {a!r} in the index, {b!r} in these" for n, (a, b) in pairs.items() if a != b
+    ]:
+        text = "\n  ".join(["the embeddings cannot be compared with those in the index:", *lines])
+        raise ValueError(text)

@@ -62,32 +62,24 @@ def paths(reader):
 
 def test_gallery_is_ranked_by_cosine_similarity(searcher, model, splits):
     query = open_rgb(paths(splits.query)[3])
-    ranking = searcher.rank(query)
+    indices, similarities = searcher.rank(query)
     gallery = [open_rgb(path) for path in paths(splits.gallery)]
     with torch.no_grad():
         expected = F.cosine_similarity(
             model(preprocess(model, query)), model(preprocess(model, *gallery))
         )
     order = expected.argsort(descending=True)
-    assert ranking.indices.tolist() == order.tolist()
-    torch.testing.assert_close(torch.from_numpy(ranking.similarities), expected[order])
+    assert indices.tolist() == order.tolist()
+    torch.testing.assert_close(torch.from_numpy(similarities), expected[order])
 
 
 def test_query_is_embedded_as_the_gallery_was(model, splits):
     options = {"flip": True, "feature": "pooled", "scales": (1.0,)}
     config = resolve_model_data_config(model)
     searcher = Searcher(model, config, splits.gallery, options=options)
-    ranking = searcher.rank(searcher.picture(4))
-    assert ranking.indices[0] == 4
-    assert ranking.similarities[0] == pytest.approx(1)
-
-
-def test_threshold_keeps_the_images_that_reach_it(searcher, splits):
-    ranking = searcher.rank(searcher.picture(0))
-    threshold = float(ranking.similarities[2])
-    above = ranking.at_least(threshold)
-    assert above.indices.tolist() == ranking.indices[:3].tolist()
-    assert len(ranking.at_least(-1)) == len(splits.gallery)
+    indices, similarities = searcher.rank(searcher.picture(4))
+    assert indices[0] == 4
+    assert similarities[0] == pytest.approx(1)
 
 
 def test_attention_of_a_stage_lies_over_each_image(searcher, model):
@@ -112,7 +104,7 @@ def test_models_without_spatial_attention_have_no_stages(splits):
         assert searcher.stages == []
         image = searcher.picture(0)
         assert searcher.look([image], "1") == [image]
-        assert len(searcher.rank(image)) == len(splits.gallery)
+        assert len(searcher.rank(image)[0]) == len(splits.gallery)
 
 
 def test_broken_gallery_images_are_left_out_and_told(model, people, tmp_path, caplog):
@@ -126,7 +118,7 @@ def test_broken_gallery_images_are_left_out_and_told(model, people, tmp_path, ca
         (tmp_path / name).write_bytes(content)
     searcher = Searcher(model, resolve_model_data_config(model), read_images(tmp_path))
     assert [image.path for image in searcher.gallery.images] == ["b.jpg", "d.jpg"]
-    assert searcher.rank(open_rgb(other)).indices.tolist() == [1, 0]
+    assert searcher.rank(open_rgb(other))[0].tolist() == [1, 0]
     assert [r.getMessage().split(":")[1] for r in caplog.records] == [" a.jpg", " c.jpg"]
 
 
@@ -139,7 +131,7 @@ def test_gallery_without_any_readable_image_is_an_error(model, tmp_path):
 def test_images_of_tracklets_are_results_of_their_own(model, splits):
     images = (image._replace(tracklet=7) for image in splits.gallery.images[:2])
     searcher = Searcher(model, resolve_model_data_config(model), ReidReader(splits.root, images))
-    assert len(searcher.rank(searcher.picture(0))) == 2
+    assert searcher.rank(searcher.picture(0))[0].tolist() == [0, 1]
 
 
 def test_what_is_known_of_an_image_is_said_and_no_more():
@@ -152,25 +144,25 @@ def test_what_is_known_of_an_image_is_said_and_no_more():
 
 def test_page_of_results_counts_what_is_above_and_shows_the_nearest(searcher):
     query = searcher.picture(1)
-    ranking = searcher.rank(query)
+    indices, similarities = searcher.rank(query)
     page = results_page(searcher, query, "none", -1, top=3, known="person 5")
-    assert f"{len(ranking)} of {len(ranking)} gallery images" in page
+    assert f"{len(indices)} of {len(indices)} gallery images" in page
     assert "the nearest 3 are shown" in page
     assert page.count("<figure") == 4
     assert "person 5" in page
-    places = [page.index(searcher.gallery.images[i].path) for i in ranking.indices[:3]]
+    places = [page.index(searcher.gallery.images[i].path) for i in indices[:3]]
     assert places == sorted(places)
-    assert searcher.gallery.images[ranking.indices[3]].path not in page
+    assert searcher.gallery.images[indices[3]].path not in page
 
-    above = float(ranking.similarities[1] + ranking.similarities[2]) / 2
+    above = float(similarities[1] + similarities[2]) / 2
     page = results_page(searcher, query, "none", above, top=9)
     assert page.count("<figure") == 3
-    assert f"2 of {len(ranking)}" in page
+    assert f"2 of {len(indices)}" in page
 
 
 def test_page_without_results_says_how_near_the_nearest_is(searcher, splits):
     query = open_rgb(paths(splits.query)[0])
-    nearest = searcher.rank(query).similarities[0]
+    nearest = searcher.rank(query)[1][0]
     page = results_page(searcher, query, threshold=0.9999)
     assert page.count("<figure") == 1
     assert f"the nearest has {nearest:.3f}" in page

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from stored_folder import clustered, write_folder
 
 from rga_timm.cli import embed, search
@@ -63,7 +62,7 @@ def test_an_image_is_embedded_as_the_index_was_and_finds_itself(
 ) -> None:  # fmt: skip
     stored = read_embeddings(embeddings)
     queries = [photos / stored.paths[number] for number in (4, 0)]
-    output = "--json", tmp_path / "found.json", "--contact-sheet", tmp_path / "found.png"
+    output = "--json", tmp_path / "found.json", "--page", tmp_path / "found.html"
     found = run("query", index, *queries, "-k", 3, *output, *RUN)
     assert [rows[0]["path"] for rows in found] == [stored.paths[4], stored.paths[0]]
     assert [rows[0]["similarity"] for rows in found] == pytest.approx([1, 1], abs=1e-5)
@@ -79,14 +78,12 @@ def test_an_image_is_embedded_as_the_index_was_and_finds_itself(
     assert results == expected
     assert report["search"]["k"] == 3
     assert report["index"]["stamp"]["scales"] == [1.0, 1.5]
-    with Image.open(tmp_path / "found.png") as sheet:
-        assert sheet.size == (4 + 4 * 114, 2 * (4 + 178))
-        first = sheet.crop((118, 4, 118 + 64, 4 + 128))  # the first result, which is the query
-        with Image.open(queries[0]) as query:
-            shown = query.convert("RGB").resize((64, 128))
-        assert np.abs(np.asarray(first, int) - np.asarray(shown, int)).max() <= 1
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("<figure") == 2 * (1 + 3)
+    assert page.count('src="data:image/jpeg;base64,') == 8
+    assert "http" not in page
     printed = capsys.readouterr().out
-    assert f"{queries[0]}\n  rank  similarity  camera" in printed
+    assert f"{queries[0]}\n   1  1.000  {stored.paths[4]}  camera a, 2024-05-01 12:04:00" in printed
     assert printed.count(stored.paths[4]) >= 2
 
 
@@ -107,8 +104,6 @@ def test_conditions_hold(index: Path, embeddings: Path, photos: Path) -> None:
 
 def test_stored_embeddings_are_queries(index: Path, embeddings: Path) -> None:
     paths = read_embeddings(embeddings).paths
-    found = run("query", index, "--embeddings", embeddings, "--rows", 5, 2, "-k", 1)
-    assert [rows[0]["path"] for rows in found] == [paths[2], paths[5]]
     found = run("query", index, "--embeddings", embeddings, "-k", 1)
     assert [rows[0]["path"] for rows in found] == paths
 
@@ -122,16 +117,16 @@ def test_appends_and_indexes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run("build", tmp_path / "index", first)["rows"] == 300
     assert run("index", tmp_path / "index", "--partitions", 2)["indexed_rows"] == 300
     assert run("append", tmp_path / "index", more)["rows"] == 305
-    with pytest.raises(SystemExit):
-        run("append", tmp_path / "index", more)
-    assert "5 of the images are in the index already" in capsys.readouterr().err
+    assert "5 images more" in capsys.readouterr().out
+    assert run("append", tmp_path / "index", more)["rows"] == 305
+    assert "0 images more" in capsys.readouterr().out
     assert run("append", tmp_path / "index", more, "--replace")["rows"] == 305
     found = run("query", tmp_path / "index", "--embeddings", more, "-k", 1, "--nprobes", 1)
     assert [rows[0]["path"] for rows in found] == [f"m{i}" for i in range(5)]
 
     info = run("info", tmp_path / "index")
     assert (info["kind"], info["indexed_rows"]) == ("ivf_rq", 300)
-    assert "ivf_rq, which knows 300 of them" in capsys.readouterr().out
+    assert '"indexed_rows": 300' in capsys.readouterr().out
     assert run("optimize", tmp_path / "index")["indexed_rows"] == 305
     assert run("index", tmp_path / "index", "--kind", "exact")["kind"] == "exact"
     assert len(SearchIndex(tmp_path / "index")) == 305
@@ -165,21 +160,23 @@ def test_a_model_that_moved_is_asked_for(
     [
         (["query", "INDEX"], "what is the query?"),
         (["query", "INDEX", "IMAGE", "--embeddings", "X"], "what is the query?"),
-        (["query", "INDEX", "IMAGE", "--rows", "1"], "--splits and --rows go with --embeddings"),
         (["query", "INDEX", "nowhere.jpg"], "there is no image nowhere.jpg"),
         (["query", "INDEX", "BROKEN", *RUN], "these images cannot be read"),
         (["query", "INDEX", "IMAGE", "--json", "no/x.json"], "no folder no to write x.json to"),
-        (["query", "INDEX", "IMAGE", "--contact-sheet", "x.gif"], "must end in .png or .jpg"),
-        (["query", "INDEX", "IMAGE", "--after", "noon"], "'noon' is no time"),
+        (["query", "INDEX", "IMAGE", "--page", "no/x.html"], "no folder no to write x.html"),
+        (["query", "INDEX", "IMAGE", "--after", "noon"], "invalid fromisoformat value: 'noon'"),
         (["query", "INDEX", "IMAGE", "-k", "0"], "0 is not positive"),
-        (["query", "nowhere", "IMAGE"], "there is no index 'embeddings' in nowhere"),
+        (["query", "nowhere", "IMAGE"], "there is no index in nowhere"),
         (["query", "INDEX", "--embeddings", "nowhere"], "nowhere does not exist"),
-        (["query", "INDEX", "--embeddings", "EMBEDDINGS", "--rows", "99"], "has no such rows"),
-        (["build", "INDEX", "EMBEDDINGS"], "already: append to it, or overwrite it"),
+        (
+            ["query", "INDEX", "--embeddings", "EMBEDDINGS", "--splits", "z"],
+            "holds no embeddings of z",
+        ),
+        (["build", "INDEX", "EMBEDDINGS"], "already: append, or overwrite it"),
         (["build", "new", "EMBEDDINGS", "--splits", "query"], "no embeddings of the splits query"),
         (["build", "new", "EMBEDDINGS", "--columns", "gone.csv"], "gone.csv"),
-        (["info", "INDEX", "--storage-option", "key"], "key is not KEY=VALUE"),
-        (["index", "INDEX"], "are too few to learn an approximate index from"),
+        (["query", "INDEX", "IMAGE", "--where", "nope = 3", *RUN], "No field named nope"),
+        (["index", "INDEX"], "are too few for an approximate index"),
     ],
 )
 def test_bad_options_end_with_what_is_wrong(
@@ -230,16 +227,3 @@ def test_ctrl_c_leaves_the_index_as_it_was(
     assert "Interrupted: the index is as it was." in caplog.text
     monkeypatch.undo()
     assert run("info", index) == before
-
-
-def test_storage_options_reach_lancedb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import lancedb
-
-    def connect(uri: str, *, storage_options: Any = None) -> None:
-        raise ValueError(f"{uri} {storage_options}")
-
-    monkeypatch.setattr(lancedb, "connect", connect)
-    arguments = ["info", "s3://b/index", "--storage-option", "region=eu"]
-    arguments += ["--storage-option", "key=a=b"]
-    with pytest.raises(ValueError, match=r"s3://b/index \{'region': 'eu', 'key': 'a=b'\}"):
-        search.open_index(search.get_parser().parse_args(arguments))

@@ -3,7 +3,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import lancedb
@@ -15,8 +15,6 @@ from stored_folder import clustered, write_folder
 from rga_timm.evaluation import iter_embeddings
 from rga_timm.search import SearchIndex
 from rga_timm.search import rows as rows_module
-
-START = datetime(2024, 5, 1, 12)
 
 
 def nearest(
@@ -35,12 +33,6 @@ def paths_of(found: list[list[dict]]) -> list[list[str]]:
     return [[row["path"] for row in rows] for rows in found]
 
 
-def recall(found: list[list[dict]], exact: list[list[str]]) -> float:
-    """Part of the exact first ones that was found."""
-    pairs = zip(paths_of(found), exact, strict=True)
-    return float(np.mean([len({*a} & {*b}) / len(b) for a, b in pairs]))
-
-
 def assert_found(found: list[list[dict]], order: np.ndarray, similarities: np.ndarray) -> None:
     expected = [[f"images/{row:05d}.jpg" for row in rows] for rows in order]
     assert paths_of(found) == expected
@@ -48,38 +40,6 @@ def assert_found(found: list[list[dict]], order: np.ndarray, similarities: np.nd
     assert ranks == [list(range(1, order.shape[1] + 1))] * len(order)
     got = np.array([[row["similarity"] for row in rows] for rows in found])
     np.testing.assert_allclose(got, similarities, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def people() -> tuple[np.ndarray, np.ndarray]:
-    return clustered(60, 5)
-
-
-@pytest.fixture(scope="module")
-def queries() -> np.ndarray:
-    return clustered(60, 1, seed=0, noise=0.7)[0][:10]
-
-
-@pytest.fixture
-def times(tmp_path: Path) -> Path:
-    """An image a minute, and where it was taken."""
-    lines = [
-        f"images/{i:05d}.jpg,{(START + timedelta(minutes=i)).isoformat()},{'gate' if i % 3 else ''}"
-        for i in range(300)
-    ]
-    file = tmp_path / "times.csv"
-    file.write_text("\n".join(["path,time,place", *lines]) + "\n")
-    return file
-
-
-@pytest.fixture
-def folder(tmp_path: Path, people: tuple[np.ndarray, np.ndarray]) -> Path:
-    return write_folder(tmp_path / "embeddings", people[0], pids=people[1])
-
-
-@pytest.fixture
-def index(tmp_path: Path, folder: Path, times: Path) -> SearchIndex:
-    return SearchIndex.build(tmp_path / "db", folder, columns=times, progress=False)
 
 
 def test_the_exact_search_is_brute_force(
@@ -101,127 +61,50 @@ def test_results_carry_all_columns_but_the_embedding(
         "pid": 2,
         "camid": 2,
         "tracklet": -1,
-        "time": START + timedelta(minutes=7),
+        "time": datetime(2024, 5, 1, 12, 7),
         "place": "gate",
     }
 
 
-FILTERS: list[tuple[dict, Callable[[np.ndarray], np.ndarray]]] = [
-    ({"cameras": [3]}, lambda i: i % 5 == 3),
-    ({"cameras": ["1", "3"]}, lambda i: np.isin(i % 5, [1, 3])),
-    ({"not_cameras": [0, 4]}, lambda i: ~np.isin(i % 5, [0, 4])),
-    ({"after": "2024-05-01T14:00"}, lambda i: i >= 120),
-    ({"before": "2024-05-01T14:00"}, lambda i: i < 120),
-    (
-        {"after": "2024-05-01 13:00:00", "before": "2024-05-01 15:00:00", "cameras": [2]},
-        lambda i: (i >= 60) & (i < 180) & (i % 5 == 2),
-    ),
-    ({"where": "place = 'gate' OR pid = 1", "cameras": [1]}, lambda i: (i % 3 > 0) | (i < 5)),
-]
-
-
 @pytest.mark.parametrize("approximate", [False, True])
-@pytest.mark.parametrize(("conditions", "keeps"), FILTERS)
+@pytest.mark.parametrize(
+    ("where", "keeps"),
+    [
+        ("camid = 3", lambda i: i % 5 == 3),
+        ("time >= timestamp '2024-05-01T14:00:00'", lambda i: i >= 120),
+        (
+            "(place = 'gate' OR pid = 1) AND camid = 1",
+            lambda i: ((i % 3 > 0) | (i < 5)) & (i % 5 == 1),
+        ),
+        ("path LIKE '%00.jpg' AND split = 'gallery'", lambda i: i % 100 == 0),
+    ],
+)
 def test_filters_hold_before_the_search(
     index: SearchIndex,
     people: tuple[np.ndarray, np.ndarray],
     queries: np.ndarray,
-    conditions: dict,
+    where: str,
     keeps: Callable[[np.ndarray], np.ndarray],
     approximate: bool,
 ) -> None:
     if approximate:  # all partitions looked into, all candidates compared: exact again
         index.create_index("ivf_rq", num_partitions=8)
     keep = keeps(np.arange(300))
-    if "cameras" in conditions and "where" in conditions:
-        keep &= np.arange(300) % 5 == 1
-    found = index.query(queries, 5, where=index.where(**conditions), nprobes=8, refine_factor=60)
-    assert_found(found, *nearest(queries, people[0], 5, keep))
+    found = index.query(queries, 3, where=where, nprobes=8, refine_factor=100)
+    assert_found(found, *nearest(queries, people[0], 3, keep))
 
 
-def test_a_narrow_filter_gives_k_results_from_partitions_far_away(
-    index: SearchIndex, queries: np.ndarray
-) -> None:
-    index.create_index("ivf_rq", num_partitions=30)
-    found = index.query(queries, 10, where=index.where(cameras=[3]), nprobes=1)
-    assert [len(rows) for rows in found] == [10] * len(queries)
-    assert {row["camid"] for rows in found for row in rows} == {3}
-
-
-def test_more_partitions_find_more(tmp_path: Path) -> None:
-    features, _ = clustered(200, 10, 32, noise=2)
-    queries = clustered(200, 1, 32, noise=2)[0][:50]
-    folder = write_folder(tmp_path / "embeddings", features)
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
-    index.create_index(num_partitions=20)
-    exact = paths_of(index.query(queries, 10, exact=True))
-    recalls = [
-        recall(index.query(queries, 10, nprobes=nprobes, refine_factor=100), exact)
-        for nprobes in (1, 5, 20)
-    ]
-    assert recalls[0] < 0.7
-    assert recalls[0] + 0.15 < recalls[1] < 0.99
-    assert recalls[2] > 0.99
-
-
-@pytest.mark.parametrize("kind", ["ivf_rq", "ivf_pq", "ivf_hnsw_sq"])
-def test_approximate_indexes_find_most_of_what_the_exact_search_finds(
-    tmp_path: Path, kind: str
-) -> None:
-    features, _ = clustered(200, 10, 32, noise=1)
-    queries = clustered(200, 1, 32, noise=1)[0][:50]
-    folder = write_folder(tmp_path / "embeddings", features)
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
-    index.create_index(kind, num_partitions=6)
-    assert index.info()["kind"] == kind
-    assert index.info()["indexed_rows"] == 2000
-    exact = paths_of(index.query(queries, 10, exact=True))
-    assert recall(index.query(queries, 10, nprobes=5, refine_factor=30), exact) > 0.9
-    coarse = paths_of(index.query(queries, 10, nprobes=1, refine_factor=1))
-    assert coarse != exact  # it was the approximate index that answered
-    index.create_index("exact")
-    assert index.info()["kind"] == "exact"
-    assert paths_of(index.query(queries, 10)) == exact
-
-
-def test_appended_images_are_found_without_a_new_index(
-    tmp_path: Path, index: SearchIndex, people: tuple[np.ndarray, np.ndarray], times: Path
-) -> None:
-    index.create_index("ivf_rq", num_partitions=4)
-    features, _ = clustered(20, 2, seed=5)
-    paths = [f"new/{i}.jpg" for i in range(40)]
-    new = write_folder(tmp_path / "new", features, paths=paths, shard_size=30)
-    later = tmp_path / "later.csv"
-    later.write_text(
-        "path,time,place\n" + "".join(f"{p},2025-01-01,hall\n" for p in [*paths, "other"])
-    )
-    assert index.append(new, columns=later, progress=False) == 40
-    assert (index.info()["rows"], index.info()["indexed_rows"]) == (340, 300)
-    assert [rows[0] for rows in paths_of(index.query(features, 1, refine_factor=340))] == paths
-    assert len(index.query(features[:1], 100, where=index.where(after="2025-01-01"))[0]) == 40
-
-    index.optimize()
-    assert (index.info()["rows"], index.info()["indexed_rows"]) == (340, 340)
-    assert [rows[0] for rows in paths_of(index.query(features, 1, refine_factor=340))] == paths
-    old = people[0][:3]
-    assert paths_of(index.query(old, 1, refine_factor=340)) == [
-        [f"images/{i:05d}.jpg"] for i in range(3)
-    ]
-    assert SearchIndex(tmp_path / "db").stamp == index.stamp
-
-
-def test_images_that_are_there_already_are_refused_or_replaced(
+def test_images_that_are_there_already_are_kept_or_replaced(
     tmp_path: Path, folder: Path, people: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
+    index = SearchIndex.build(tmp_path / "db", folder)
     index.create_index("ivf_rq", num_partitions=4)
     features, _ = clustered(5, 2, seed=3)
     paths = [f"images/{i:05d}.jpg" for i in range(5)] + [f"new/{i}.jpg" for i in range(5)]
     again = write_folder(tmp_path / "again", features, paths=paths)
-    with pytest.raises(ValueError, match=r"5 of the images are .* such as images/0000\d.jpg"):
-        index.append(again, progress=False)
-    assert len(index) == 300
-    assert index.append(again, replace=True, progress=False) == 5
+    assert index.append(again) == 5
+    assert index.query(people[0][:1], 1)[0][0]["similarity"] > 0.999  # the old one stays
+    assert index.append(again, replace=True) == 0
     assert len(index) == 305
     assert [rows[0] for rows in paths_of(index.query(features, 1))] == paths
     assert index.query(people[0][:1], 1)[0][0]["similarity"] < 0.999  # the old one is gone
@@ -230,11 +113,11 @@ def test_images_that_are_there_already_are_refused_or_replaced(
 def test_the_same_name_in_another_split_or_folder_is_another_image(
     tmp_path: Path, folder: Path, people: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
+    index = SearchIndex.build(tmp_path / "db", folder)
     queries = write_folder(tmp_path / "queries", people[0], splits=["query"] * 300)
     elsewhere = write_folder(tmp_path / "x" / "elsewhere", people[0])
-    assert index.append(queries, progress=False) == 300
-    assert index.append(elsewhere, progress=False) == 300
+    assert index.append(queries) == 300
+    assert index.append(elsewhere) == 300
     found = index.query(people[0][:1], 3)[0]
     assert {(row["root"], row["split"]) for row in found} == {
         (str(tmp_path), "gallery"),
@@ -243,14 +126,13 @@ def test_the_same_name_in_another_split_or_folder_is_another_image(
     }
 
 
-def test_replacing_by_two_of_the_same_name_is_refused(
-    tmp_path: Path, index: SearchIndex, folder: Path, times: Path
-) -> None:
-    twice = write_folder(tmp_path / "twice", np.ones((2, 16), np.float32), paths=["a", "a"])
-    (tmp_path / "a.csv").write_text("path,time,place\na,2024-05-01,x\n")
-    with pytest.raises(ValueError, match="has a several times"):
-        index.append(twice, columns=tmp_path / "a.csv", replace=True, progress=False)
-    assert index.append(twice, columns=tmp_path / "a.csv", progress=False) == 2
+def test_replacing_by_two_of_the_same_name_is_refused(tmp_path: Path, index: SearchIndex) -> None:
+    twice = write_folder(
+        tmp_path / "twice", np.ones((2, 16), np.float32), paths=["images/00001.jpg"] * 2
+    )
+    with pytest.raises(ValueError, match=r"path = \"images/00001.jpg\""):
+        index.append(twice, replace=True)
+    assert index.append(twice) == 0
 
 
 @pytest.mark.parametrize(
@@ -274,7 +156,7 @@ def test_embeddings_made_otherwise_are_refused(
     features = np.ones((2, 16), np.float32)
     other = write_folder(tmp_path / "other", features, paths=["a", "b"], **changed)
     with pytest.raises(ValueError, match="cannot be compared") as error:
-        index.append(other, progress=False)
+        index.append(other)
     assert message in str(error.value)
     assert len(index) == 300
 
@@ -282,27 +164,33 @@ def test_embeddings_made_otherwise_are_refused(
 def test_the_same_weights_from_elsewhere_are_the_same_model(
     tmp_path: Path, folder: Path, people: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
+    index = SearchIndex.build(tmp_path / "db", folder)
     moved = {"model": "local-dir:moved", "checkpoint": None, "amp_dtype": "float16"}
     other = write_folder(tmp_path / "x" / "other", people[0], **moved)
-    assert index.append(other, progress=False) == 300
+    assert index.append(other) == 300
 
 
 def test_embeddings_of_another_width_are_refused(tmp_path: Path, index: SearchIndex) -> None:
     other = write_folder(tmp_path / "other", np.ones((2, 8), np.float32))
     with pytest.raises(ValueError, match="width: 16 in the index, 8 in these"):
-        index.append(other, progress=False)
+        index.append(other)
     with pytest.raises(ValueError, match=r"features must be \(n, 16\)"):
         index.query(np.ones((2, 8)), 1)
 
 
-def test_other_columns_are_refused(tmp_path: Path, index: SearchIndex) -> None:
+def test_columns_that_the_index_lacks_are_refused_and_missing_ones_are_empty(
+    tmp_path: Path, index: SearchIndex, folder: Path
+) -> None:
     new = write_folder(tmp_path / "new", np.ones((1, 16), np.float32), paths=["a"])
-    with pytest.raises(ValueError, match=r"the index has time \(timestamp\[us\]\)"):
-        index.append(new, progress=False)
-    (tmp_path / "zone.csv").write_text("path,time,floor\na,2024-05-01T10:00Z,3\n")
-    with pytest.raises(ValueError, match=r"new: time \(timestamp\[us, tz=UTC\]\).*floor \(int64\)"):
-        index.append(new, columns=tmp_path / "zone.csv", progress=False)
+    (tmp_path / "more.csv").write_text("path,time,floor\na,2024-05-01T10:00,3\n")
+    with pytest.raises(ValueError, match="floor"):
+        index.append(new, columns=tmp_path / "more.csv")
+    (tmp_path / "zone.csv").write_text("path,time\na,2024-05-01T10:00Z\n")
+    with pytest.raises(ValueError, match=r"zone\.csv.*expected no zone offset"):
+        index.append(new, columns=tmp_path / "zone.csv")
+    assert index.append(new) == 1
+    (row,) = index.query(np.ones((1, 16)), 1)[0]
+    assert (row["path"], row["time"], row["place"]) == ("a", None, None)
 
 
 def test_columns_that_look_otherwise_in_another_table_fit(
@@ -315,27 +203,27 @@ def test_columns_that_look_otherwise_in_another_table_fit(
     first = table(
         "first.csv", "path,time,place,score\nimages/00000.jpg,2024-05-01T10:00Z,gate,0.5\n"
     )
-    index = SearchIndex.build(tmp_path / "db", folder, columns=first, progress=False)
+    index = SearchIndex.build(tmp_path / "db", folder, columns=first)
     new = write_folder(tmp_path / "x" / "new", people[0][:2])
     empty = table("empty.csv", "score,place,time,path\n3,7,,images/00001.jpg\n")
-    index.append(new, columns=empty, progress=False)
+    index.append(new, columns=empty)
     (row,) = index.query(people[0][1:2], 1, where="place = '7'")[0]
     assert (row["score"], row["time"], row["path"]) == (3.0, None, "images/00001.jpg")
     other = write_folder(tmp_path / "y" / "other", people[0][:1])
     wrong = table("wrong.csv", "path,time,place,score\nimages/00000.jpg,,gate,high\n")
     with pytest.raises(ValueError, match=r"wrong\.csv.*high"):
-        index.append(other, columns=wrong, progress=False)
+        index.append(other, columns=wrong)
 
 
 def test_only_the_splits_asked_for_are_taken(tmp_path: Path) -> None:
     features, _ = clustered(10, 2)
     splits = ["query", "gallery"] * 10
     folder = write_folder(tmp_path / "embeddings", features, splits=splits, shard_size=7)
-    index = SearchIndex.build(tmp_path / "db", folder, splits=["gallery"], progress=False)
+    index = SearchIndex.build(tmp_path / "db", folder, splits=["gallery"])
     found = index.query(features[:1], 20)[0]
     assert {row["path"] for row in found} == {f"images/{i:05d}.jpg" for i in range(1, 20, 2)}
     with pytest.raises(ValueError, match="holds no embeddings of the splits train"):
-        SearchIndex.build(tmp_path / "db2", folder, splits=["train"], progress=False)
+        SearchIndex.build(tmp_path / "db2", folder, splits=["train"])
     with pytest.raises(ValueError, match="there is no index"):
         SearchIndex(tmp_path / "db2")
 
@@ -345,12 +233,12 @@ def test_an_index_is_overwritten_only_if_asked_for(
 ) -> None:
     features, _ = clustered(2, 2, seed=9)
     other = write_folder(tmp_path / "other", features, feature="pooled")
-    with pytest.raises(ValueError, match="already: append to it, or overwrite it"):
-        SearchIndex.build(tmp_path / "db", other, progress=False)
+    with pytest.raises(ValueError, match="already: append, or overwrite it"):
+        SearchIndex.build(tmp_path / "db", other)
     assert len(SearchIndex(tmp_path / "db")) == 300
-    new = SearchIndex.build(tmp_path / "db", other, overwrite=True, progress=False)
+    new = SearchIndex.build(tmp_path / "db", other, overwrite=True)
     assert len(new) == 4
-    assert new.stamp["feature"] == "pooled"
+    assert new.metadata["feature"] == "pooled"
     assert "time" not in new.info()["columns"]
 
 
@@ -358,9 +246,9 @@ def test_a_table_of_something_else_is_left_alone(tmp_path: Path, folder: Path) -
     lancedb.connect(tmp_path / "db").create_table("embeddings", data=pa.table({"x": [1]}))
     for make in (
         lambda: SearchIndex(tmp_path / "db"),
-        lambda: SearchIndex.build(tmp_path / "db", folder, overwrite=True, progress=False),
+        lambda: SearchIndex.build(tmp_path / "db", folder, overwrite=True),
     ):
-        with pytest.raises(ValueError, match="is no index of embeddings"):
+        with pytest.raises(ValueError, match="is not an index of embeddings"):
             make()
 
 
@@ -377,25 +265,25 @@ def test_an_interrupted_build_or_append_changes_nothing(
     rows_module_iter = rows_module.iter_embeddings
     monkeypatch.setattr(rows_module, "iter_embeddings", broken)
     with pytest.raises(error, match="stop"):
-        SearchIndex.build(tmp_path / "db", folder, progress=False)
+        SearchIndex.build(tmp_path / "db", folder)
     with pytest.raises(ValueError, match="there is no index"):
         SearchIndex(tmp_path / "db")
 
     monkeypatch.undo()
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
+    index = SearchIndex.build(tmp_path / "db", folder)
     assert len(index) == 300
     other = write_folder(tmp_path / "x" / "other", clustered(60, 5, seed=1)[0])
     monkeypatch.setattr(rows_module, "iter_embeddings", broken)
     for work in (
-        lambda: index.append(other, progress=False),
-        lambda: index.append(other, replace=True, progress=False),
-        lambda: SearchIndex.build(tmp_path / "db", other, overwrite=True, progress=False),
+        lambda: index.append(other),
+        lambda: index.append(other, replace=True),
+        lambda: SearchIndex.build(tmp_path / "db", other, overwrite=True),
     ):
         with pytest.raises(error, match="stop"):
             work()
         assert len(SearchIndex(tmp_path / "db")) == 300
     monkeypatch.undo()
-    assert SearchIndex(tmp_path / "db").append(other, progress=False) == 300
+    assert SearchIndex(tmp_path / "db").append(other) == 300
 
 
 def test_ctrl_c_ends_a_build_without_an_index(
@@ -410,12 +298,12 @@ def test_ctrl_c_ends_a_build_without_an_index(
 
     monkeypatch.setattr(rows_module, "iter_embeddings", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        SearchIndex.build(tmp_path / "db", folder, progress=False)
+        SearchIndex.build(tmp_path / "db", folder)
     time.sleep(1)  # in which the thread would commit
     with pytest.raises(ValueError, match="there is no index"):
         SearchIndex(tmp_path / "db")
     monkeypatch.undo()
-    assert len(SearchIndex.build(tmp_path / "db", folder, progress=False)) == 300
+    assert len(SearchIndex.build(tmp_path / "db", folder)) == 300
 
 
 def test_features_without_direction_are_refused(tmp_path: Path) -> None:
@@ -423,9 +311,9 @@ def test_features_without_direction_are_refused(tmp_path: Path) -> None:
     features[4] = 0
     folder = write_folder(tmp_path / "zero", features)
     with pytest.raises(ValueError, match=r"images/00004.jpg is zero or not finite"):
-        SearchIndex.build(tmp_path / "db", folder, progress=False)
+        SearchIndex.build(tmp_path / "db", folder)
     index_folder = write_folder(tmp_path / "ok", clustered(3, 2)[0])
-    index = SearchIndex.build(tmp_path / "db", index_folder, progress=False)
+    index = SearchIndex.build(tmp_path / "db", index_folder)
     for value in (0, np.inf, np.nan):
         with pytest.raises(ValueError, match="query 1 is zero or not finite"):
             index.query(np.stack([np.ones(16), np.full(16, value)]))
@@ -433,31 +321,17 @@ def test_features_without_direction_are_refused(tmp_path: Path) -> None:
 
 def test_bad_numbers_are_named(index: SearchIndex, queries: np.ndarray, tmp_path: Path) -> None:
     for name in ("k", "nprobes", "refine_factor"):
-        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="must be at least 1"):
             index.query(queries, **{name: 0})
     with pytest.raises(ValueError, match="kind must be one of exact, ivf_rq"):
         index.create_index("hnsw")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="3 sub-vectors do not divide the width, 16"):
-        index.create_index("ivf_pq", num_sub_vectors=3)
-    with pytest.raises(ValueError, match="a matter of ivf_pq only"):
-        index.create_index("ivf_rq", num_sub_vectors=3)
-    with pytest.raises(ValueError, match="301 partitions do not fit 300 rows"):
+    with pytest.raises(ValueError, match="300 images are too few"):
         index.create_index(num_partitions=301)
     with pytest.raises(ValueError, match="nonsense"):
         index.query(queries, where="nonsense = 3")
     few = write_folder(tmp_path / "few", clustered(10, 2)[0])
-    with pytest.raises(ValueError, match="20 rows are too few"):
-        SearchIndex.build(tmp_path / "few-db", few, progress=False).create_index()
-
-
-def test_a_width_that_bits_do_not_fit_takes_another_kind(tmp_path: Path) -> None:
-    features, _ = clustered(60, 5, 15)
-    folder = write_folder(tmp_path / "embeddings", features)
-    index = SearchIndex.build(tmp_path / "db", folder, progress=False)
-    with pytest.raises(ValueError, match="15 are no multiple of 8: take ivf_pq"):
-        index.create_index()
-    index.create_index("ivf_pq")
-    assert index.info()["kind"] == "ivf_pq"
+    with pytest.raises(ValueError, match="20 images are too few"):
+        SearchIndex.build(tmp_path / "few-db", few).create_index()
 
 
 @pytest.mark.parametrize("missing", ["lancedb", "pyarrow"])
@@ -475,6 +349,6 @@ def test_without_lancedb_the_error_says_what_to_install(
 
 @pytest.mark.parametrize("name", ["misspelt", "deep/misspelt"])
 def test_an_index_that_is_not_there_is_not_begun(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no index 'embeddings' in .*misspelt"):
+    with pytest.raises(ValueError, match=r"there is no index in .*misspelt"):
         SearchIndex(tmp_path / name)
     assert not [*tmp_path.iterdir()]
