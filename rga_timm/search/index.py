@@ -12,13 +12,11 @@ import numpy as np
 from rga_timm.search import rows
 from rga_timm.search.rows import EMBEDDING, KEY
 
-Kind = Literal["exact", "ivf_rq", "ivf_pq", "ivf_hnsw_sq"]
+Kind = Literal["exact", "ivf_rq"]
 NPROBES, REFINE_FACTOR = 100, 5
 _TABLE = "embeddings"
 _INDEX = f"{EMBEDDING}_idx"  # LanceDB's own name for it
-# A query reads `nprobes` partitions whole, but of a graph only a part.
-_PARTITION_ROWS = {"ivf_rq": 4096, "ivf_pq": 4096, "ivf_hnsw_sq": 65536}
-_MIN_ROWS = 256  # the codebooks of ivf_pq have as many entries
+_PARTITION_ROWS, _MIN_ROWS = 4096, 256
 
 
 class SearchIndex:
@@ -117,10 +115,10 @@ class SearchIndex:
         """Make the search approximate, or exact again.
 
         Args:
-            kind: `ivf_rq` (a bit a dimension, RaBitQ; widths that 8 divides), `ivf_pq` (product
-                quantisation), `ivf_hnsw_sq` (graphs over 8-bit numbers), or `exact`.
-            num_partitions: Parts of the space; more make a query faster and find less. By default
-                one for 4,096 rows, of `ivf_hnsw_sq` one for 65,536.
+            kind: `ivf_rq` (RaBitQ, a bit for each dimension; for widths that 8 divides), or
+                `exact`. LanceDB has others: use its `table.create_index`.
+            num_partitions: Parts of the space, of which a query reads a few. More make a query
+                faster and find less. By default one for 4,096 rows.
 
         Raises:
             ValueError: The kind is unknown, or does not fit the rows.
@@ -131,18 +129,16 @@ class SearchIndex:
             if self._kind() != "exact":
                 self.table.drop_index(_INDEX)
             return
-        count, width = len(self), self.metadata["width"]
-        partitions = num_partitions or max(1, round(count / _PARTITION_ROWS[kind]))
+        count = len(self)
+        partitions = num_partitions or max(1, round(count / _PARTITION_ROWS))
         if count < max(_MIN_ROWS, partitions):
             raise ValueError(
                 f"{count} images are too few for an approximate index, which needs {_MIN_ROWS}, "
                 "and one for each partition; exact search of so few is fast"
             )
-        from lancedb.index import HnswSq, IvfPq, IvfRq
+        from lancedb.index import IvfRq
 
-        make = {"ivf_rq": IvfRq, "ivf_pq": IvfPq, "ivf_hnsw_sq": HnswSq}[kind]
-        pq = {"num_sub_vectors": width // 8 if width % 8 == 0 else 1} if kind == "ivf_pq" else {}
-        config = make(distance_type="cosine", num_partitions=partitions, **pq)
+        config = IvfRq(distance_type="cosine", num_partitions=partitions)
         self.table.create_index(EMBEDDING, config=config, replace=True)
 
     def query(
