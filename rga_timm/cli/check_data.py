@@ -3,7 +3,7 @@
     rga-timm check-data DIR
     rga-timm check-data DIR --dataset market1501 --contact-sheet FILE.png --json FILE
 
-Without --dataset it finds out which one lies there, or says what is missing. Then it decodes every
+Without --dataset it finds out which one is there, or says what is missing. Then it decodes every
 image and compares the lists with what was published. Nothing on disk is changed. Ends with 1 if
 there are errors, with 0 if there are warnings at most.
 """
@@ -25,13 +25,13 @@ from rga_timm.data.checks import (
     check_images,
     check_people,
     contact_sheet,
-    find_strays,
     format_counts,
     identify,
     inspect_images,
     stack_sheets,
     verdict,
 )
+from rga_timm.data.specs import FORM
 
 INTERRUPTED = 130  # what shells give after Ctrl-C
 
@@ -43,41 +43,37 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the data set lies")
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME[:OPTION=VALUE,...]",
-        help="which one it is (default: find out)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="folder of the data set")
+    add("--dataset", metavar=FORM, help="which one it is (default: find out)")
+    add(
         "--hash",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="look for identical images, by a hash of their pixels (default: yes)",
     )
-    parser.add_argument(
+    add(
         "--workers",
         type=int,
         default=min(8, os.cpu_count() or 1),
         help="processes that decode; 0: none but this one (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found here")
-
-    sheet = parser.add_argument_group("contact sheet")
-    sheet.add_argument(
+    add("--json", type=Path, metavar="FILE", help="write everything found here")
+    add = parser.add_argument_group("contact sheet").add_argument
+    add(
         "--contact-sheet",
         type=Path,
         metavar="PNG",
         help="write thumbnails here: rows are people, columns are cameras",
     )
-    sheet.add_argument(
+    add(
         "--sheet-splits",
         nargs="+",
         choices=("train", "query", "gallery"),
         help="of these splits (default: train, or query where there is none)",
     )
-    sheet.add_argument("--sheet-ids", type=int, default=12, help="people (default: %(default)s)")
-    sheet.add_argument("--seed", type=int, default=0, help="which people (default: %(default)s)")
+    add("--sheet-ids", type=int, default=12, help="people (default: %(default)s)")
+    add("--seed", type=int, default=0, help="which people (default: %(default)s)")
     return parser
 
 
@@ -147,29 +143,30 @@ def write_json(
     args: argparse.Namespace, splits: ReidSplits | None, findings: list[Finding], decoded: int
 ) -> None:
     """Everything in plain types."""
-    report = {
-        "folder": str(args.folder),
-        "dataset": None,
-        "verdict": verdict(findings),
-        "images_decoded": decoded,
-        "findings": [finding.as_dict() for finding in findings],
-    }
+    dataset = None
     if splits is not None:
         published = splits.published or {}
-        report["dataset"] = {
+        dataset = {
             "root": str(splits.root),
             **splits.describe(),
             "published": {split: counts._asdict() for split, counts in published.items()},
         }
+    report = {
+        "folder": str(args.folder),
+        "dataset": dataset,
+        "verdict": verdict(findings),
+        "images_decoded": decoded,
+        "findings": [finding.as_dict() for finding in findings],
+    }
     args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check as the command line says; the exit code is returned."""
+    """Run the command; the exit status."""
     parser = get_parser()
     args = parser.parse_args(argv)
     check(args, parser)
-    # What is logged at other times, that counts are not the published ones, is among the findings.
+    # Warnings of the reader, that counts are not the published ones, are among the findings.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
 
     splits, findings = read(args)
@@ -179,7 +176,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{format_counts(splits)}\n", flush=True)
         findings += check_counts(splits) + check_people(splits)
         try:
-            findings += find_strays(splits.root)
             for split, reader in splits.readers.items():
                 facts[split] = []
                 for fact in inspect_images(

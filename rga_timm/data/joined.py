@@ -1,4 +1,4 @@
-"""Several data sets to train on as one, their identities and cameras kept apart."""
+"""Train on several data sets as one, their identities and cameras kept apart."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -77,7 +77,7 @@ class JoinedReader(ReidReader):
 
 
 def join_train(datasets: Sequence[ReidSplits]) -> ReidReader:
-    """What to train on: the data set's own split, or several as one.
+    """The training split of a data set, or those of several as one.
 
     Args:
         datasets: At least one.

@@ -80,9 +80,8 @@ def create_eval_loader(
 
     Returns:
         A loader of (images (B, 3, H, W) float32, targets (B, 2) int64), a target being
-        [label or pid, camera]. Of a test split of tracklets it is (B, 3), [pid, camera, tracklet]:
-        `rga_timm.evaluation.embed` makes one feature a tracklet of them. Several ranks may then
-        have a part each of the tracklet that lies on their border.
+        [label or pid, camera]. Of a test split of tracklets it is (B, 3), [pid, camera, tracklet];
+        a tracklet may then be divided between two ranks.
 
     Raises:
         ValueError: ``rank`` is not one of ``world_size``.
@@ -137,13 +136,12 @@ class _SeededBatches(Sampler[list[_SampleKey]]):
 
     def _seed_of(self, epoch: int, place: int) -> int:
         # A hash of the three: neighbouring places get unrelated seeds.
-        return int(
-            np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0]
-        )
+        sequence = np.random.SeedSequence([self.seed, epoch, place])
+        return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class _SeededDataset(Dataset):
-    """Reads an image with the random numbers of its own seed."""
+    """Read an image with the random numbers of its own seed."""
 
     def __init__(self, dataset: ReidDataset) -> None:
         self.dataset = dataset
@@ -152,16 +150,9 @@ class _SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: _SampleKey) -> tuple[Any, torch.Tensor]:
-        with _seeded(key.seed):
+        with _random_state_kept():
+            _seed_all(key.seed)
             return self.dataset[key.image]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's random numbers, and put them back afterwards."""
-    with _random_state_kept():
-        _seed_all(seed)
-        yield
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """From images with names of people and cameras, as users have them, to numbers and splits.
 
-What the readers of users' own data have in common. `ReidSplits` is about numbers; here people and
-cameras have names of any text, a split may be given or not, and cameras may be known or not.
+What the readers of users' own data have in common: people and cameras have names of any text, a
+split may be given or not, and cameras may be known or not.
 """
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -106,6 +106,53 @@ def splits_from_names(
     return ReidSplits.from_images(
         name, root, **numbered, opener=opener, has_cameras=has_cameras, **attributes
     )
+
+
+def choose_columns(
+    table: object,
+    columns: Sequence[str],
+    wanted: Mapping[str, str | None],
+    optional: Collection[str],
+    option_of: Mapping[str, str],
+) -> dict[str, str]:
+    """From what a column says to its name, for those ``columns`` that ``wanted`` names.
+
+    A column need not be there if it is ``optional`` and has its usual name. ``option_of`` is for
+    the error: the option that names a column, where it is called otherwise.
+
+    Raises:
+        ValueError: A column that has to be there is not.
+    """
+    found = {}
+    for role, name in wanted.items():
+        if name in columns:
+            found[role] = name
+        elif name is not None and (role not in optional or name != role):
+            raise ValueError(
+                f"{table} has no column {name!r}. It has {', '.join(columns)}: the option "
+                f"{option_of.get(role, role)} says which of them it is"
+            )
+    return found
+
+
+def image_of_row(
+    place: str, path: str, cells: Mapping[str, str], columns: Mapping[str, str], box: Box | None
+) -> NamedImage:
+    """The image that a row of a table is about; ``cells`` and ``columns`` as `choose_columns`.
+
+    Raises:
+        ValueError: It has no identity, or an unknown split.
+    """
+    if not cells["identity"]:
+        raise ValueError(f"{place} has no identity (column {columns['identity']!r})")
+    split = cells["split"].lower() if "split" in cells else None
+    if split is not None and split not in SPLITS:
+        raise ValueError(
+            f"{place} has the split {cells['split']!r} (column {columns['split']!r}), which is "
+            f"none of {', '.join(SPLITS)}"
+        )
+    camera, tracklet = cells.get("camera") or None, cells.get("tracklet") or None
+    return NamedImage(place, path, cells["identity"], camera, split, tracklet, box)
 
 
 def number_names(what: str, names: Iterable[str]) -> dict[str, int]:
@@ -223,7 +270,7 @@ def _check_protocol(
     unmatched = sum(of_person[q.pid] == of_camera[q.pid, q.camid] for q in query)
     if query and unmatched == len(query):
         raise ValueError(
-            f"{name} cannot be tested on: nobody who is looked for is in the gallery "
+            f"{name} cannot be tested on: no query's person is in the gallery "
             + ("under another camera" if has_cameras else "in another image")
         )
     if unmatched:

@@ -1,4 +1,4 @@
-"""The readers of re-identification: lists of images, each with a person and a camera."""
+"""Lists of images, each with a person and a camera."""
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping
@@ -21,9 +21,8 @@ class ReidImage(NamedTuple):
     pid: int  # person, as the data set numbers them
     camid: int  # camera, as the data set numbers them
     tracklet: int = NO_TRACKLET  # images of one tracklet are tested as one, by their mean feature
-    box: tuple[int, int, int, int] | None = (
-        None  # left, top, right, bottom: what to cut out, pixels
-    )
+    # What to cut out: left, top, right, bottom in pixels.
+    box: tuple[int, int, int, int] | None = None
 
 
 class ReidReader(Reader):
@@ -61,7 +60,7 @@ class ReidReader(Reader):
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) int64: what ``reader[i]`` gives as the label, without opening a file."""
+        """(n,) int64: the label of each image, without opening a file."""
         if self.label_of is None:
             return self.pids
         return np.array([self.label_of[image.pid] for image in self.images], dtype=np.int64)
@@ -108,10 +107,9 @@ class ReidReader(Reader):
 
 
 class ReidDataset(ImageDataset):
-    """timm's `ImageDataset`, except that an image which cannot be read is an error.
+    """timm's `ImageDataset`, except that an image which cannot be read is a RuntimeError.
 
-    timm goes on with the next image. That is the image of another person or camera: a wrong
-    positive in training, and in evaluation a ranking that is about something else.
+    timm goes on with the next image, which may be of another person or camera.
 
     Args:
         reader: What to read.
@@ -139,9 +137,9 @@ class ReidDataset(ImageDataset):
 def _cut_out(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     left, top, right, bottom = box
     if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
-        # Pillow would fill up with black what lies outside.
+        # Pillow would pad with black.
         raise ValueError(
-            f"the box {box} (left, top, right, bottom) does not lie within "
+            f"the box {box} (left, top, right, bottom) is not within "
             f"the {image.width}x{image.height} (width x height) image"
         )
     return image.crop(box)

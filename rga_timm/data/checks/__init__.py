@@ -6,7 +6,6 @@ from .finding import Finding, Level, verdict
 from .identify import Identification, identify
 from .images import check_images
 from .people import check_counts, check_people, format_counts
-from .strays import find_strays
 
 __all__ = [
     "Finding",
@@ -18,7 +17,6 @@ __all__ = [
     "check_people",
     "contact_sheet",
     "find_bad_images",
-    "find_strays",
     "format_counts",
     "identify",
     "inspect_images",

@@ -12,7 +12,7 @@ _NARROWEST = 72  # of a column, for its label
 GAP = 4
 LABEL = 14  # pixels of a line of text
 _LEFT = 64  # of the column with the ids
-_MOST_COLUMNS = 24  # beyond that nobody can look at the sheet
+_MOST_COLUMNS = 24  # beyond that the sheet is too wide to look at
 BACK, INK, _EMPTY = (255, 255, 255), (0, 0, 0), (232, 232, 232)
 
 
@@ -29,7 +29,7 @@ def contact_sheet(
 
     Args:
         reader: A split.
-        title: What stands above it.
+        title: What is written above it.
         ids: How many people at most, drawn at random. Not the distractor.
         per_cell: How many images of a person and camera at most, the first of them.
         seed: Of the draw; at least 0.
@@ -47,35 +47,41 @@ def contact_sheet(
     pids = np.unique(reader.pids)
     people = np.setdiff1d(pids, [DISTRACTOR_PID]) if len(pids) > 1 else pids
     rows = np.sort(np.random.default_rng(seed).permutation(people)[:ids]).tolist()
-    cells = _fill_cells(reader, rows, per_cell if has_cameras else 1, has_cameras)
+    cells: dict[tuple[int, int], list[int]] = {}  # from (pid, column) to indices of images
+    for pid in rows:
+        for number, index in enumerate(np.flatnonzero(reader.pids == pid).tolist()):
+            column = int(reader.camids[index]) if has_cameras else number
+            cells.setdefault((pid, column), []).append(index)
     columns = sorted({column for _, column in cells})
     if len(columns) > _MOST_COLUMNS:
         title += f" - the first {_MOST_COLUMNS} of {len(columns)} columns"
         columns = columns[:_MOST_COLUMNS]
-        cells = {key: images for key, images in cells.items() if key[1] in columns}
-    shown = {index: thumbnail(reader, index) for images in cells.values() for index in images}
-
-    step = max(thumbnail.width for thumbnail in shown.values()) + GAP
-    cell_width = max(max(map(len, cells.values())) * step, _NARROWEST)
+    shown = {
+        key: [thumbnail(reader, index) for index in images[:per_cell]]
+        for key, images in cells.items()
+        if key[1] in columns
+    }
+    step = max(picture.width for pictures in shown.values() for picture in pictures) + GAP
+    width = max(max(map(len, shown.values())) * step, _NARROWEST)
     top = 2 * (LABEL + GAP)
-    size = _LEFT + len(columns) * (cell_width + GAP), top + len(rows) * (HEIGHT + GAP)
     font = ImageFont.load_default()
     least = round(font.getlength(title)) + 2 * GAP
-    sheet = Image.new("RGB", (max(size[0], least), size[1]), BACK)
+    size = max(_LEFT + len(columns) * (width + GAP), least), top + len(rows) * (HEIGHT + GAP)
+    sheet = Image.new("RGB", size, BACK)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), title, fill=INK, font=font)
+    for y, pid in enumerate(rows):
+        draw.text((GAP, top + y * (HEIGHT + GAP) + HEIGHT // 2), f"id {pid}", fill=INK, font=font)
     for x, column in enumerate(columns):
-        left = _LEFT + x * (cell_width + GAP)
+        left = _LEFT + x * (width + GAP)
         label = f"camera {column}" if has_cameras else f"image {column + 1}"
         draw.text((left, GAP + LABEL), label, fill=INK, font=font)
         for y, pid in enumerate(rows):
             above = top + y * (HEIGHT + GAP)
-            if x == 0:
-                draw.text((GAP, above + HEIGHT // 2), f"id {pid}", fill=INK, font=font)
-            cell = (left, above, left + cell_width - GAP - 1, above + HEIGHT - 1)
+            cell = (left, above, left + width - GAP - 1, above + HEIGHT - 1)
             draw.rectangle(cell, fill=_EMPTY)
-            for i, index in enumerate(cells.get((pid, column), [])):
-                sheet.paste(shown[index], (left + i * step, above))
+            for i, picture in enumerate(shown.get((pid, column), [])):
+                sheet.paste(picture, (left + i * step, above))
     return sheet
 
 
@@ -89,19 +95,6 @@ def stack_sheets(sheets: list[Image.Image]) -> Image.Image:
     return stacked
 
 
-def _fill_cells(
-    reader: ReidReader, rows: list[int], per_cell: int, has_cameras: bool
-) -> dict[tuple[int, int], list[int]]:
-    """From (pid, column) to the indices of the images that are shown there."""
-    cells: dict[tuple[int, int], list[int]] = {}
-    for pid in rows:
-        indices = np.flatnonzero(reader.pids == pid).tolist()
-        for number, index in enumerate(indices):
-            column = int(reader.camids[index]) if has_cameras else number
-            cells.setdefault((pid, column), []).append(index)
-    return {key: images[:per_cell] for key, images in cells.items()}
-
-
 def thumbnail(reader: ReidReader, index: int) -> Image.Image:
     """An image of the height of a row; one that cannot be read says so."""
     try:
@@ -111,6 +104,5 @@ def thumbnail(reader: ReidReader, index: int) -> Image.Image:
         ImageDraw.Draw(pixels).multiline_text((2, HEIGHT // 2), "cannot\nbe read", fill=INK)
         return pixels
     scale = min(HEIGHT / pixels.height, _WIDEST / pixels.width)
-    return pixels.resize(
-        (max(round(pixels.width * scale), 1), max(round(pixels.height * scale), 1))
-    )
+    size = max(round(pixels.width * scale), 1), max(round(pixels.height * scale), 1)
+    return pixels.resize(size)

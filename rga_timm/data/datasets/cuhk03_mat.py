@@ -21,10 +21,6 @@ from .cuhk03_protocol import PAIR_SIZES, VIEW_IMAGES, Cell, Person, parse_name
 def list_cells(path: Path, boxes: str) -> list[Cell]:
     """The cells that hold an image, in order. Not everybody has all ten images.
 
-    Args:
-        path: Of ``cuhk-03.mat``.
-        boxes: ``"labeled"`` or ``"detected"``.
-
     Raises:
         ImportError: h5py is not installed.
         ValueError: It is another file, or a broken one.
@@ -60,7 +56,6 @@ def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
     """One image, (H, W, 3) uint8, RGB.
 
     Raises:
-        ImportError: h5py is not installed.
         OSError: It cannot be read.
         ValueError: There is no such image.
     """
@@ -81,10 +76,7 @@ class MatOpener:
     """Opens the images in ``cuhk-03.mat`` by the names that they would have as files.
 
     An image comes as a PPM file in memory: no pixel is changed, and none is compressed for nothing.
-
-    Attributes:
-        path: Of ``cuhk-03.mat``. That is all that goes to loader processes, each of which opens the
-            file itself, on its first image.
+    Loader processes get only the path, and each opens the file on its first image.
     """
 
     path: str

@@ -57,14 +57,10 @@ class Cell(NamedTuple):
 
 
 def parse_name(name: str, place: str | Path) -> Cell:
-    """The cell that a name such as ``1_001_1_01.png`` stands for.
-
-    Args:
-        name: Of an image's file, whatever its extension.
-        place: Where the name is from, for the error.
+    """The cell that a name such as ``1_001_1_01.png`` stands for, whatever its extension.
 
     Raises:
-        ValueError: It is no such name.
+        ValueError: It is not such a name; ``place`` says where it is from.
     """
     if match := _NAME.fullmatch(name):
         pair, person, view, number = map(int, match.groups())
@@ -72,7 +68,7 @@ def parse_name(name: str, place: str | Path) -> Cell:
         known = 1 <= pair <= len(PAIR_SIZES) and 1 <= person <= PAIR_SIZES[pair - 1]
         if known and 1 <= number <= 2 * VIEW_IMAGES and view == cell.view:
             return cell
-    raise ValueError(f"{place}: {name!r} is not a name of CUHK03's, which are like {_EXAMPLE}")
+    raise ValueError(f"{place}: {name!r} is not a file name of CUHK03, which are like {_EXAMPLE}")
 
 
 class NewProtocol(NamedTuple):
@@ -138,13 +134,7 @@ def read_new_protocol(path: Path) -> NewProtocol:
 def write_test_sets(
     path: Path, test_sets: Sequence[set[Person]], num_images: dict[str, int]
 ) -> None:
-    """Write the classic protocol's test sets, for `read_test_sets`.
-
-    Args:
-        path: The file to write.
-        test_sets: The people of each.
-        num_images: How many images there are of each kind of boxes.
-    """
+    """Write the classic protocol's test sets, with how many images there are of each boxes."""
     lists = [[f"{pair}_{person:03d}" for pair, person in sorted(people)] for people in test_sets]
     about = "CUHK03: the people of each of the classic protocol's test sets, as PAIR_PERSON"
     text = json.dumps({"about": about, "num_images": num_images, "test_sets": lists}, indent=1)
@@ -168,11 +158,8 @@ def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
 def read_torchreid_split(path: Path, split: int) -> tuple[list[Cell], list[Cell]]:
     """The images of the train and of the test people in torchreid's list of classic splits.
 
-    The list holds the paths of the machine that it was written on. Only file names are used.
-
-    Args:
-        path: ``splits_classic_{detected,labeled}.json``.
-        split: Which of the splits, from 0.
+    The list, ``splits_classic_{detected,labeled}.json``, holds the paths of the machine that it was
+    written on. Only file names are used.
 
     Raises:
         ValueError: It is another file, or has no such split.

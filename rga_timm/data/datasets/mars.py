@@ -56,10 +56,6 @@ def mars(root: Path | None, *, queries_in_gallery: bool = False) -> ReidSplits:
             evaluation: there a query may also be found as another query of the same person, under
             another camera. Without them, as torchreid and most others have it, 140 of the 1,980
             queries have no match and do not count.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or images of the lists are not there.
-        ValueError: Names, tables and queries do not fit together.
     """
     root, _ = find_layout("mars", root, [LAYOUT])
     train = _read_tracklets(root, "bbox_train", "train_name.txt", "train")

@@ -5,18 +5,17 @@ Gray et al., "Evaluating Appearance Models for Recognition, Reacquisition, and T
 test on, with camera a as the queries.
 """
 
-import re
 from pathlib import Path
 
 from ..layout import Layout
+from ..naming import Naming
 from ..partition import PARTITIONS
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
 from .single_shot import read_halves
 
-# 000_45.bmp: person, angle of view in degrees.
-_NAME = re.compile(r"(?P<pid>\d+)_\d+\.(bmp|png|jpe?g)", re.IGNORECASE)
-_EXAMPLE = "000_45.bmp (PERSON_ANGLE.bmp)"
+# Person, angle of view in degrees.
+_NAMING = Naming("VIPeR", r"(?P<pid>\d+)_\d+\.(bmp|png|jpe?g)", "000_45.bmp (PERSON_ANGLE.bmp)")
 
 # torchreid and fast-reid have it so too, the former with a folder viper around it.
 LAYOUT = Layout("the archive's own", ("cam_a/[0-9]*_*", "cam_b/[0-9]*_*"))
@@ -40,17 +39,9 @@ def viper(root: Path | None, *, split: int = 0, partitions: str | None = None) -
         root: The folder with ``cam_a`` and ``cam_b``, or a folder around it.
         split: Number of the partition, 0 to 9.
         partitions: JSON file with ten partitions, such as torchreid's ``splits.json``, of the form
-            that `read_partitions` reads; a relative path starts from the folder of the data set or
-            the one above. Without it the partitions are those of `random_partition`, even if such a
-            file lies there. MATLAB's partition files differ from paper to paper and are not read.
+            that `rga_timm.data.partition.read_partition_file` reads; a relative path starts from the
+            folder of the data set or the one above. Without it the partitions are those of
+            `random_partition`, even if such a file is there. MATLAB's partition files differ from
+            paper to paper and are not read.
     """
-    return read_halves(
-        "viper",
-        root,
-        [LAYOUT],
-        pattern=_NAME,
-        example=_EXAMPLE,
-        title="VIPeR",
-        split=split,
-        partitions=partitions,
-    )
+    return read_halves("viper", root, LAYOUT, _NAMING, split=split, partitions=partitions)
