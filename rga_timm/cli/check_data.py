@@ -121,22 +121,17 @@ def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
 def write_sheet(args: argparse.Namespace, splits: ReidSplits) -> None:
     """The contact sheet of the splits asked for."""
     names = args.sheet_splits or ["train" if len(splits.train) else "query"]
+    options = {"ids": args.sheet_ids, "seed": args.seed, "has_cameras": splits.has_cameras}
     sheets = [
-        contact_sheet(
-            splits.readers[name],
-            f"{splits.name}, {name}",
-            ids=args.sheet_ids,
-            seed=args.seed,
-            has_cameras=splits.has_cameras,
-        )
+        contact_sheet(splits.readers[name], f"{splits.name}, {name}", **options)
         for name in names
         if len(splits.readers[name])
     ]
-    if not sheets:
+    if sheets:
+        stack_sheets(sheets).save(args.contact_sheet, format="PNG")
+        print(f"contact sheet: {args.contact_sheet}")
+    else:
         print(f"no contact sheet: {', '.join(names)} has no images")
-        return
-    stack_sheets(sheets).save(args.contact_sheet, format="PNG")
-    print(f"contact sheet: {args.contact_sheet}")
 
 
 def write_json(

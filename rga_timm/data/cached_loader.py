@@ -1,7 +1,7 @@
-"""Training batches from an `ImageCache`: the plain loader's, augmented on the device.
+"""Training batches from an `ImageCache`, augmented on the device.
 
 Loader processes only draw the augmentation of each image. A batch is sent to the device as bytes, a
-quarter of the size of floats, and augmented there.
+quarter of the size of floats.
 """
 
 from collections.abc import Iterator
@@ -75,10 +75,7 @@ def create_cached_train_loader(
 
 @dataclass(frozen=True)
 class CachedTrainLoader:
-    """Iterates over (images (B, 3, H, W) float32, targets (B, 2) int64), both on the device.
-
-    Made by `create_cached_train_loader`.
-    """
+    """Iterates over (images (B, 3, H, W) float32, targets (B, 2) int64), both on the device."""
 
     cache: ImageCache
     transform: TrainTransform

@@ -6,7 +6,6 @@ images. The split is kept as a CSV file with the columns ``identity`` and ``spli
 user's own file can be put in its place, and it can be published with a score.
 """
 
-import contextlib
 import csv
 import hashlib
 import logging
@@ -28,10 +27,10 @@ class IdentitySplit(NamedTuple):
     """How to split by identity, as the options of a data set say it.
 
     Attributes:
-        default_file: Where the split is kept if `split_file` says nothing.
+        default_file: Where the split is kept if `split_file` is None.
         split_file: Where it is kept otherwise.
-        test_share: The share of identities that are tested on. With 0 all are trained on and with
-            1 all are tested on: then there is no file.
+        test_share: The share of identities that are tested on. With 0 all are trained on and with 1
+            all are tested on: then there is no file.
         seed: Of the random split.
     """
 
@@ -107,14 +106,8 @@ class IdentitySplit(NamedTuple):
 def split_identities(identities: Iterable[str], test_share: float, seed: int) -> dict[str, str]:
     """Split identities into ``"train"`` and ``"test"`` at random.
 
-    The split depends on the set of names, on the share and the seed alone: not on the order, nor on
-    the version of a random number generator. Those with the smallest SHA-256 of "seed name" are
-    tested on.
-
-    Args:
-        identities: Their names.
-        test_share: What part of them is tested on, rounded to whole identities.
-        seed: Any whole number.
+    The split depends on the set of names, on the share and the seed alone: those with the smallest
+    SHA-256 of "seed name" are tested on.
 
     Raises:
         ValueError: Fewer than two would be on a side.
@@ -165,7 +158,14 @@ def _write(path: Path, split: Mapping[str, str]) -> None:
                 "x", encoding="utf-8", errors="surrogateescape", newline=""
             ) as file:
                 csv.writer(file).writerows([("identity", "split"), *split.items()])
-            _publish(unfinished, path)
+            os.link(unfinished, path)  # unlike a rename, it does not replace what is there
+        except FileExistsError:
+            pass
+        except OSError:
+            if not unfinished.exists():
+                raise
+            if not path.exists():  # a file system without hard links
+                unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
@@ -173,18 +173,6 @@ def _write(path: Path, split: Mapping[str, str]) -> None:
             f"the split by identity cannot be kept in {path} ({error.strerror or error}): choose "
             "another place by split_file=PATH"
         ) from error
-
-
-def _publish(unfinished: Path, path: Path) -> None:
-    """Give a file its name, if the name is free."""
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(unfinished, path)  # unlike a rename, it does not replace what is there
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                unfinished.replace(path)
 
 
 def _check_sizes(split: Mapping[str, str], where: str) -> None:

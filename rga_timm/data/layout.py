@@ -21,8 +21,8 @@ class Layout:
 
     Attributes:
         name: Whose layout it is, such as ``"the archive's own"``.
-        paths: Files and folders that must be there, relative to the layout's root. They may hold
-            wildcards, as `glob` has them.
+        paths: Files and folders that must be there, relative to the layout's root; `glob`
+            wildcards.
     """
 
     name: str
@@ -104,7 +104,7 @@ def fitting(layouts: Sequence[Layout], folders: Iterable[Path]) -> list[tuple[Pa
 def nearest_layouts(
     layouts: Iterable[Layout], folders: Sequence[Path]
 ) -> list[tuple[float, Path, Layout, list[str]]]:
-    """Layouts of which a part is there: missing share, folder, layout, missing paths; best first."""
+    """Layouts of which a part is there, best first: missing share, folder, layout, its gaps."""
     partial = [
         (len(missing) / len(layout.paths), folder, layout, missing)
         for folder in folders
@@ -163,11 +163,7 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 class ListedFiles:
     """Whether files are there, by listing each of their folders once: ``"a/b.jpg" in files``.
 
-    Data sets have more than 100,000 files, and on a network drive each question about one is a
-    question to the server.
-
-    Args:
-        root: Folder that the paths, with forward slashes, start from.
+    On a network drive each question about one file is a question to the server.
     """
 
     def __init__(self, root: Path) -> None:

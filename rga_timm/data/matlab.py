@@ -7,15 +7,11 @@ import numpy as np
 
 
 def load_mat(path: Path, names: list[str]) -> dict[str, Any]:
-    """The variables of a MATLAB file, as `scipy.io.loadmat` gives them.
-
-    Args:
-        path: Of a file of version 4 to 7; newer ones are HDF5.
-        names: Of the variables that are wanted.
+    """The wanted variables of a MATLAB file, as `scipy.io.loadmat` gives them.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not such a MATLAB file, or lacks one of the variables.
+        ValueError: It is not a MATLAB file of version 4 to 7, or lacks one of the variables.
     """
     from scipy.io import loadmat  # here, since few need it and importing it takes long
 

@@ -59,10 +59,8 @@ def splits_from_names(
 
     An image of the split ``test`` is a query and a gallery image: it is looked for among all the
     others, or with cameras among those of other cameras. Validation images are test images; where
-    there are test images besides, they are left out.
-
-    Where no cameras are known, each image is a camera of its own, the same in query and gallery.
-    Of a tracklet, whose images are tested as one, all images are the same camera.
+    there are test images besides, they are left out. Where no cameras are known, each image, or
+    tracklet, is a camera of its own, the same in query and gallery.
 
     Args:
         name: Of the data set.
@@ -125,7 +123,7 @@ def choose_columns(
     """
     found = {}
     for role, name in wanted.items():
-        if name in columns:
+        if name is not None and name in columns:
             found[role] = name
         elif name is not None and (role not in optional or name != role):
             raise ValueError(
@@ -158,12 +156,8 @@ def image_of_row(
 def number_names(what: str, names: Iterable[str]) -> dict[str, int]:
     """A number for each name: the name itself if all are whole numbers, else its rank from 1.
 
-    Ranks are in the order of Unicode, whatever the order of the names. They start at 1 because pid
-    0 is Market-1501's distractor.
-
-    Args:
-        what: They are names of, for the error.
-        names: With repetitions.
+    Ranks are in the order of Unicode. They start at 1 because pid 0 is Market-1501's distractor.
+    ``what`` they are names of is for the error.
 
     Raises:
         ValueError: All are whole numbers, and two of them the same one: ``7`` and ``007``.

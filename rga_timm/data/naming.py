@@ -1,4 +1,4 @@
-"""Images of a folder whose names say who is in them, before which camera."""
+"""Image files whose names say who is in them, and before which camera."""
 
 import re
 from collections.abc import Callable

@@ -23,17 +23,12 @@ class Partition(NamedTuple):
 
 
 def random_partition(pids: Iterable[int], size: int, split: int) -> set[int]:
-    """Choose some of the people at random, always the same ones.
+    """Choose ``size`` of the people at random, always the same ones.
 
-    The choice depends on the set of pids and on ``split`` alone, and it never changes: each person
-    in the order of the pids draws 64 bits of a PCG64 that starts from ``split``, and those with the
-    smallest draws are chosen. Only the bit generator is used, since NumPy keeps its stream from
+    The choice depends on the set of pids and on ``split``, the number of the partition from 0,
+    alone: each person in the order of the pids draws 64 bits of a PCG64 that starts from ``split``,
+    and those with the smallest draws are chosen. NumPy keeps the stream of the bit generator from
     version to version, which it does not promise of ``Generator.permutation`` and the like.
-
-    Args:
-        pids: Everybody. Order and repetitions do not matter.
-        size: How many to choose.
-        split: Number of the partition, from 0.
 
     Raises:
         ValueError: Nobody is left on one of the sides, or ``split`` is negative.
@@ -55,8 +50,7 @@ def choose_partition(
 ) -> Partition:
     """One of ten partitions: of a file if one is named, else a random one.
 
-    A partition file that is not named is never read: torchreid draws one anew on each machine that
-    it runs on, so scores would depend on what else ran there.
+    A partition file that is not named is never read: torchreid draws one anew on each machine.
 
     Args:
         root: Folder of the data set.
@@ -97,14 +91,9 @@ def read_partition_file(path: Path, pid_of: Mapping[str, int]) -> list[Partition
         [{"train": [1, 4, 7], "test": [2, 3, 5]}, …]
 
     ``"query"`` and ``"gallery"`` may stand in the place of ``"test"``. A person is a pid, or the
-    path of an image, or a list that starts with such a path. Of paths only the file's name counts.
-    So torchreid's ``splits.json`` and ``splits_single_shot.json`` can be read, which are full of
-    paths on other machines. It writes some partitions twice, with the cameras swapped; one that is
-    the same as the one before is left out. People in neither list are left out too.
-
-    Args:
-        path: The file.
-        pid_of: From the name of each image to its pid.
+    path of an image, or a list that starts with such a path, of which only the file's name counts:
+    so torchreid's files can be read. torchreid writes some partitions twice, with the cameras
+    swapped; one that is the same as the one before is left out.
 
     Raises:
         ValueError: The file is of another form, names an image or a person that is not there, has

@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,10 +30,8 @@ class ReidReader(Reader):
     """A list of images as timm's data sets read it.
 
     ``reader[i]`` is an open file and the tensor ``[label, camid]`` (2,) int64, where the label is
-    ``label_of[pid]`` for training and the pid itself for testing. It is a tensor because timm's
-    ``fast_collate`` takes no tuples. In a test split of tracklets it is ``[pid, camid, tracklet]``
-    (3,). Read images through `ReidDataset`: timm's own `ImageDataset` takes readers too, but puts
-    the next image in the place of one that it cannot decode, and knows nothing of boxes.
+    ``label_of[pid]`` for training and the pid itself for testing; in a test split of tracklets it
+    is ``[pid, camid, tracklet]`` (3,). Read images through `ReidDataset`, which cuts out the boxes.
 
     Args:
         root: Folder that the paths of the images start from.
@@ -51,12 +50,15 @@ class ReidReader(Reader):
     ) -> None:
         super().__init__()
         self.root = Path(root)
-        self.images = list(images)
         self.label_of = dict(label_of) if label_of is not None else None
         self.opener = opener
-        self.pids = np.array([image.pid for image in self.images], dtype=np.int64)
-        self.camids = np.array([image.camid for image in self.images], dtype=np.int64)
-        self.tracklets = np.array([image.tracklet for image in self.images], dtype=np.int64)
+        self._set_images(images)
+
+    def _set_images(self, images: Iterable[ReidImage]) -> None:
+        self.images = list(images)
+        self.pids, self.camids, self.tracklets = (
+            np.array([image[1:4] for image in self.images], dtype=np.int64).reshape(-1, 3).T
+        )
 
     @property
     def labels(self) -> np.ndarray:
@@ -96,8 +98,9 @@ class ReidReader(Reader):
     def without(self, indices: Iterable[int]) -> "ReidReader":
         """The same reader without the images at these indices. Labels stay as they are."""
         dropped = set(indices)
-        kept = (image for i, image in enumerate(self.images) if i not in dropped)
-        return ReidReader(self.root, kept, self.label_of, self.opener)
+        reader = copy(self)
+        reader._set_images(image for i, image in enumerate(self.images) if i not in dropped)
+        return reader
 
     def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         path = Path(self.images[index].path)

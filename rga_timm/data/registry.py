@@ -64,6 +64,9 @@ def register_dataset(
 ) -> Callable[[Factory], Factory]:
     """Decorate a function from a root folder to a `ReidSplits`, to be found under ``name``.
 
+    The function's keyword-only parameters are the data set's options; they are annotated as bool,
+    int, float, str, a Literal, or one of these or None.
+
     Args:
         name: Lower case, without colons.
         title: The name as the authors write it; ``name`` if there is none.
@@ -71,12 +74,6 @@ def register_dataset(
         published: The counts of its splits with the default options. Where other options change
             them, the function gives `ReidSplits` its own, ``{}`` for unknown ones.
         partitions: The function's option ``split`` goes from 0 to this, exclusively.
-
-    Returns:
-        A decorator. The function's keyword-only parameters are the data set's options; they are
-        annotated as bool, int, float, str, a Literal, or one of these or None. It raises a
-        FileNotFoundError where the folder does not hold the data set, and a ValueError where its
-        files or options are invalid.
 
     Raises:
         ValueError: The name is taken.

@@ -1,4 +1,4 @@
-"""Data sets as a command line names them: ``market1501``, ``viper:split=3``, ``viper:split=all``."""
+"""Data sets as a command line names them, with options: ``market1501``, ``viper:split=3``."""
 
 from __future__ import annotations
 

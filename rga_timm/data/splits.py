@@ -57,8 +57,8 @@ class ReidSplits:
         gallery: Its labels are pids.
         published: The counts of each split as its authors give them, as far as they do.
         has_cameras: Whether the camera of each image is known. Where it is not, each image has a
-            camera id of its own, so that of the gallery only the query image itself is left out.
-            Where no image is in both, one id for the queries and another for the gallery do too.
+            camera id of its own, or all queries one and the gallery another where no image is in
+            both: so only the query image itself is left out of a ranking.
         single_gallery_shot: Whether the protocol of the data set is a gallery with one random image
             of each person, drawn many times.
         same_numbering: Whether a pid means the same person in ``train`` and in the test splits.

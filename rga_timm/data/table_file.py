@@ -19,14 +19,11 @@ class Row(NamedTuple):
 
 
 class TableFile:
-    """A table on disk.
+    """A CSV or Parquet file; its attribute ``columns`` has the names of all columns.
 
     Args:
         path: Of the file; its extension says what it is.
         expected: Columns that are likely there: they tell which delimiter a CSV file has.
-
-    Attributes:
-        columns: The names of all columns.
 
     Raises:
         ValueError: It is not such a file, has no header, or two columns of the same name.

@@ -1,10 +1,8 @@
 """From a PIL image to the network's input.
 
-The training transform is that of the paper's code: resize, or in half of the cases enlarge by 1/8
-and crop at random; flip; erase a rectangle (Zhong et al., "Random Erasing Data Augmentation",
-AAAI 2020) after the normalisation, so that the erased part is grey.
-
-Drawing at random is separate from applying: to one image from its file, or to a batch on a GPU.
+Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, is applied after the normalisation, so
+that the erased part is grey. Drawing at random is separate from applying: to one image from its
+file, or to a batch on a GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -92,15 +90,6 @@ class RandomEnlarge(nn.Module):
 
     The paper's code calls it Random2DTranslation. There the outermost crops come up half as often
     as the others; here all are equally likely.
-
-    Args:
-        img_size: (height, width) of the result in pixels.
-        p: How often to enlarge.
-        factor: By how much, at least 1.
-        interpolation: As timm names them.
-
-    Raises:
-        ValueError: ``factor`` is below 1.
     """
 
     def __init__(
@@ -158,13 +147,7 @@ class Augmentation(NamedTuple):
 class TrainTransform:
     """Enlarge or resize, flip, normalise, erase: what `train_transform` returns.
 
-    Calling it with an image is ``transform.apply(image, transform.draw())``.
-
-    Args:
-        enlarge: Draws from torch's random numbers.
-        flip: Draws from torch's random numbers.
-        normalise: Of images in 0..1.
-        erase: Of one rectangle, to 0. Draws from Python's random numbers.
+    Enlarging and flipping draw from torch's random numbers, erasing from Python's.
     """
 
     def __init__(

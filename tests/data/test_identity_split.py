@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rga_timm.data import identity_split
-from rga_timm.data.identity_split import IdentitySplit, split_identities, read_identity_split
+from rga_timm.data.identity_split import IdentitySplit, read_identity_split, split_identities
 
 NAMES = [f"person {i}" for i in range(10)]
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ..layout import (
     SEARCH_DEPTH,
@@ -19,6 +20,7 @@ from ..layout import (
 from ..registry import DatasetInfo, dataset_info, list_datasets, why_withdrawn
 from ..splits import ReidSplits
 from .finding import Finding
+from .people import check_counts
 
 _MOST_HINTS = 3
 _MOSTLY_MISSING = 0.7  # share of a layout; beyond it, a folder called train is no hint
@@ -46,38 +48,18 @@ class Identification:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A data set whose layout is there."""
+class _Candidate(NamedTuple):
+    """A data set that can be read, and whether its published counts and its name fit."""
 
     info: DatasetInfo
-    root: Path
     layout: Layout
-    splits: ReidSplits | None  # None: it cannot be read
-    problem: str
+    splits: ReidSplits
+    has_counts: bool
+    has_name: bool
 
     @property
-    def agreement(self) -> float:
-        """The share of the published counts that are so here."""
-        if self.splits is None:
-            return 0.0
-        pairs = [
-            (ours, theirs)
-            for split, published in (self.splits.published or {}).items()
-            for ours, theirs in zip(self.splits.counts[split], published, strict=True)
-            if theirs is not None
-        ]
-        return sum(ours == theirs for ours, theirs in pairs) / max(len(pairs), 1)
-
-    @property
-    def is_called_so(self) -> bool:
-        """Whether its folder is called like the data set."""
-        return plain_name(self.info.name) in plain_name(self.root.resolve().name)
-
-    @property
-    def score(self) -> tuple[bool, bool, float]:
-        """The larger, the likelier. A name says less than all counts, and more than some."""
-        return self.agreement == 1, self.is_called_so, self.agreement
+    def score(self) -> tuple[bool, bool]:
+        return self.has_counts, self.has_name
 
 
 def identify(root: Path) -> Identification:
@@ -98,96 +80,77 @@ def identify(root: Path) -> Identification:
         return _nothing(Finding("not_found", "error", f"{root} {what}", "Give a folder."))
     infos = [info for name in list_datasets() if (info := dataset_info(name)).layouts]
     folders = [folder for level in levels_below(root) for folder in level]
-    candidates, findings = _find_candidates(root, infos, folders)
-    if not candidates:
-        findings = findings or list(filter(None, map(_withdrawn, [root.resolve(), *folders])))
-        return _nothing(*(findings or _explain(root, infos, folders)))
-    readable = [candidate for candidate in candidates if candidate.splits is not None]
-    if not readable:
-        return _nothing(*map(_unreadable, candidates))
+    candidates: list[_Candidate] = []
+    problems: dict[str, Finding] = {}  # by text: data sets in the same layout find the same
+    for info in infos:
+        # Before find_layout, which would list all folders anew for each data set.
+        if fitting(info.layouts, [*folders, root.resolve().parent]):
+            found = _try(info, root, bool(fitting(info.layouts, folders)))
+            if isinstance(found, _Candidate):
+                candidates.append(found)
+            elif found is not None:
+                problems[found.text] = found
     outer = [
         candidate
-        for candidate in readable
-        if not any(other.root in candidate.root.parents for other in readable)
+        for candidate in candidates
+        if not any(other.splits.root in candidate.splits.root.parents for other in candidates)
     ]
-    if len({candidate.root for candidate in outer}) > 1:
-        items = [{"folder": str(each.root), "dataset": each.info.name} for each in outer]
+    if not outer:
+        withdrawn = list(filter(None, map(_withdrawn, [root.resolve(), *folders])))
+        found_none = list(problems.values()) or withdrawn or _explain(root, infos, folders)
+        return _nothing(*found_none)
+    if len({candidate.splits.root for candidate in outer}) > 1:
+        items = [{"folder": str(each.splits.root), "dataset": each.info.name} for each in outer]
         text, fix = f"{root} holds several data sets", "Give the folder of one of them."
         return _nothing(Finding("several", "error", text, fix, items))
     ranked = sorted(outer, key=lambda candidate: candidate.score, reverse=True)
-    best = ranked[0]
-    return Identification(best.splits, best.info, best.layout, _why(ranked))
+    best, others = ranked[0], ", ".join(candidate.info.name for candidate in ranked[1:])
+    why = ""
+    if others:
+        reason = "nothing tells them apart here, so this is a guess: "
+        if best.score != ranked[1].score:
+            reason = "the published counts are its counts" if best.has_counts else ""
+            reason = (reason or "the folder is called so") + ". Otherwise "
+        why = f"{others} would fit too; {reason}name one with --dataset"
+    return Identification(best.splits, best.info, best.layout, why)
 
 
 def _nothing(*findings: Finding) -> Identification:
     return Identification(findings=findings)
 
 
-def _find_candidates(
-    root: Path, infos: list[DatasetInfo], folders: list[Path]
-) -> tuple[list[_Candidate], list[Finding]]:
-    """What can be there, and why something is not among it although its layout fits."""
-    candidates: list[_Candidate] = []
-    findings: dict[str, Finding] = {}  # by text: data sets in the same layout find the same
-    for info in infos:
-        # Before find_layout, which would list all folders anew for each data set.
-        if not fitting(info.layouts, [*folders, root.resolve().parent]):
-            continue
-        try:
-            found, layout = find_layout(info.name, root, info.layouts)
-        except FileNotFoundError as error:
-            if fitting(info.layouts, folders):
-                text, fix = f"{error}", "Give the folder of one of them."
-                findings[text] = Finding("ambiguous", "error", text, fix)
-            continue
-        if withdrawn := _withdrawn(found.resolve()):
-            findings[withdrawn.text] = withdrawn
-        else:
-            candidates.append(_read(info, found, layout))
-    return candidates, list(findings.values())
-
-
-def _read(info: DatasetInfo, root: Path, layout: Layout) -> _Candidate:
+def _try(info: DatasetInfo, root: Path, is_below: bool) -> _Candidate | Finding | None:
+    """Read a data set; what is in the way, if it is worth telling."""
     try:
-        splits = info.factory(root)
+        folder, layout = find_layout(info.name, root, info.layouts)
+    except FileNotFoundError as error:  # several folders, if it fits at all
+        fix = "Give the folder of one of them."
+        return Finding("ambiguous", "error", f"{error}", fix) if is_below else None
+    if withdrawn := _withdrawn(folder.resolve()):
+        return withdrawn
+    try:
+        splits = info.factory(folder)
     except Exception as error:  # a reader may fail in any way on the files of another data set
-        return _Candidate(info, root, layout, None, f"{error}" or type(error).__name__)
+        return Finding(
+            "cannot_read",
+            "error",
+            f"{folder} has {info.title}'s layout, {layout}, but cannot be read as that: "
+            f"{str(error) or type(error).__name__}",
+            f"Fix that, then run this again with --dataset {info.name} and the options that it "
+            "names; or is it another data set?",
+        )
     if splits.published is None:
         splits = replace(splits, published=info.published)
-    return _Candidate(info, root, layout, splits, "")
+    has_counts = bool(splits.published) and not check_counts(splits)
+    has_name = plain_name(info.name) in plain_name(folder.resolve().name)
+    return _Candidate(info, layout, splits, has_counts, has_name)
 
 
 def _withdrawn(folder: Path) -> Finding | None:
-    reason = why_withdrawn(folder.name)
+    if (reason := why_withdrawn(folder.name)) is None:
+        return None
     fix = "Take another data set, and delete this one."
-    return reason and Finding("withdrawn", "error", f"{folder}: {reason}.", fix) or None
-
-
-def _unreadable(candidate: _Candidate) -> Finding:
-    return Finding(
-        "cannot_read",
-        "error",
-        f"{candidate.root} has {candidate.info.title}'s layout, {candidate.layout}, but cannot be "
-        f"read as that: {candidate.problem}",
-        f"Fix that, then run this again with --dataset {candidate.info.name} and the options that "
-        "it names; or is it another data set?",
-    )
-
-
-def _why(ranked: list[_Candidate]) -> str:
-    if len(ranked) == 1:
-        return ""
-    best, second = ranked[:2]
-    others = ", ".join(candidate.info.name for candidate in ranked[1:])
-    if best.score == second.score:
-        reason = "nothing tells them apart here, so this is a guess: "
-    elif best.agreement == 1:
-        reason = "the published counts are its counts. Otherwise "
-    elif best.is_called_so:
-        reason = "the folder is called so. Otherwise "
-    else:
-        reason = "its published counts come nearest. Otherwise "
-    return f"{others} would fit too; {reason}name one with --dataset"
+    return Finding("withdrawn", "error", f"{folder}: {reason}.", fix)
 
 
 def _explain(root: Path, infos: Iterable[DatasetInfo], folders: list[Path]) -> list[Finding]:
@@ -197,9 +160,9 @@ def _explain(root: Path, infos: Iterable[DatasetInfo], folders: list[Path]) -> l
         f"{listing(root)}"
     )
     fix = (
-        f"Give the folder of one of the known data sets: {', '.join(i.name for i in infos)}. Images "
-        "of your own can be read with --dataset folder (a folder for each person) or --dataset "
-        "table (a table that says who is in which image)."
+        f"Give the folder of one of the known data sets: {', '.join(i.name for i in infos)}. "
+        "Images of your own can be read with --dataset folder (a folder for each person) or "
+        "--dataset table (a table that says who is in which image)."
     )
     findings = [Finding("not_found", "error", text, fix)]
     commands = [

@@ -19,11 +19,6 @@ class BodyImages:
     """A data set to test on, of a folder of queries and one of whole bodies.
 
     Images are in the folder itself or in a folder for each person.
-
-    Attributes:
-        name: Of the data set, as registered.
-        title: Of the data set.
-        example: A file's name.
     """
 
     name: str

@@ -1,8 +1,9 @@
-"""What CUHK03's images are called, who is tested on, and the lists that say so.
+"""CUHK03's file names, its two protocols, and the lists that say who is tested on.
 
-Two protocols are in use. The classic one (Li et al., CVPR 2014) is 20 test sets of 100 people,
-which are in the archive's own file. The new one (Zhong et al., "Re-ranking Person Re-identification
-with k-reciprocal Encoding", CVPR 2017) is in files of its own, one for each kind of boxes.
+The classic protocol (Li et al., CVPR 2014) is 20 test sets of 100 people, which are in the
+archive's own file. The new one (Zhong et al., "Re-ranking Person Re-identification with
+k-reciprocal Encoding", CVPR 2017) is in files of its own, one for each kind of boxes. What is read
+from a file is a ValueError if it is another one.
 """
 
 import json
@@ -57,11 +58,7 @@ class Cell(NamedTuple):
 
 
 def parse_name(name: str, place: str | Path) -> Cell:
-    """The cell that a name such as ``1_001_1_01.png`` stands for, whatever its extension.
-
-    Raises:
-        ValueError: It is not such a name; ``place`` says where it is from.
-    """
+    """The cell of a name like ``1_001_1_01.png``, whatever its extension; errors name ``place``."""
     if match := _NAME.fullmatch(name):
         pair, person, view, number = map(int, match.groups())
         cell = Cell(pair, person, number)
@@ -91,8 +88,7 @@ def find_new_protocol(root: Path, boxes: str) -> Path:
         FileNotFoundError: It is in none of them.
     """
     name = new_protocol_file(boxes)
-    places = [root, root.resolve().parent, root / "cuhk03_release"]
-    for folder in places:
+    for folder in (root, root.resolve().parent, root / "cuhk03_release"):
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(
@@ -103,13 +99,7 @@ def find_new_protocol(root: Path, boxes: str) -> Path:
 
 
 def read_new_protocol(path: Path) -> NewProtocol:
-    """Read ``cuhk03_new_protocol_config_{detected,labeled}.mat``, a MATLAB file of version 5.
-
-    Its indices count from 1.
-
-    Raises:
-        ValueError: It is another file.
-    """
+    """Read ``cuhk03_new_protocol_config_{detected,labeled}.mat``, whose indices count from 1."""
     index_names = [f"{split}_idx" for split in NewProtocol._fields]
     content = load_mat(path, ["filelist", "labels", *index_names])
     try:
@@ -142,11 +132,7 @@ def write_test_sets(
 
 
 def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
-    """Read what `write_test_sets` wrote: the test sets, and how many images there are.
-
-    Raises:
-        ValueError: It is another file.
-    """
+    """Read what `write_test_sets` wrote: the test sets, and how many images there are."""
     content = _read_json(path)
     try:
         test_sets = [{_person(name) for name in people} for people in content["test_sets"]]
@@ -160,9 +146,6 @@ def read_torchreid_split(path: Path, split: int) -> tuple[list[Cell], list[Cell]
 
     The list, ``splits_classic_{detected,labeled}.json``, holds the paths of the machine that it was
     written on. Only file names are used.
-
-    Raises:
-        ValueError: It is another file, or has no such split.
     """
     content = _read_json(path)
     try:

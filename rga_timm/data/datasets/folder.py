@@ -57,11 +57,6 @@ def folder(
         test_share: Where there is no split: the share of the people to test on.
         seed: Where there is no split: of the random split.
         split_file: Where the split by identity is kept, ``root/rga_timm_split.csv`` by default.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or nobody in it.
-        ValueError: Images without a person or without a camera, folders that are partly splits and
-            partly people, and what `splits_from_names` raises.
     """
     if root is None or not root.is_dir():
         what = "needs a folder" if root is None else f"found no folder {root}"
@@ -74,12 +69,6 @@ def folder(
         for split, person, below, path in walked
     ]
     ignored.log(root)
-    if camera == "none" and walked and all(below for _, _, below, _ in walked):
-        _logger.warning(
-            "%s: all images are in folders below those of people, such as %s. Are these the "
-            "cameras (folder:camera=folder), or is this a folder too high?",
-            *(root, walked[0][3]),
-        )
     if not images:
         raise FileNotFoundError(
             f"{root} holds no images in folders of people. Expected DIR/PERSON/IMAGE or "
@@ -87,7 +76,7 @@ def folder(
             f"{listing(root)}"
         )
     if camera == "none":
-        _hint_at_cameras(images)
+        _warn_of_unread_cameras(root, images, all(below for _, _, below, _ in walked))
     by_identity = IdentitySplit(root / SPLIT_FILE, split_file, test_share, seed)
     return splits_from_names("folder", root, images, by_identity)
 
@@ -123,9 +112,9 @@ def _walk(root: Path, ignored: Ignored) -> Iterator[tuple[str | None, str, list[
         names = [name for name in file_names(top) if name != SPLIT_FILE]
         if loose := ignored.images_of(names):
             raise ValueError(
-                f"{len(loose)} images, such as {loose[0]}, are right in {top} and not in a person's "
-                "folder. Expected PERSON/IMAGE there. (Where their names say who is in them, list "
-                "them in a table: see the data set 'table')"
+                f"{len(loose)} images, such as {loose[0]}, are right in {top} and not in a "
+                "person's folder. Expected PERSON/IMAGE there. (Where their names say who is in "
+                "them, list them in a table: see the data set 'table')"
             )
     for top, split in tops.items():
         for person in subfolders(top):
@@ -169,21 +158,26 @@ def _tops(root: Path) -> dict[Path, str | None]:
 
 def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
     """From an image's path, and the folders below the person's, to the camera's name."""
-    if camera == "none":
-        return lambda path, below: None
-    if camera == "folder":
-        return _camera_of_folder
     try:
         pattern = re.compile(CAMERA_IN_NAME if camera == "name" else camera)
     except re.error as error:
         raise ValueError(f"camera={camera} is not a regular expression: {error}") from error
-    if pattern.groups != 1:
+    if pattern.groups != 1 and camera not in ("none", "folder"):
         raise ValueError(
             f"camera={camera} is a regular expression (not none, folder or name), but it has "
             f"{pattern.groups} groups (in parentheses) instead of the one that is the camera"
         )
 
-    def search(path: str, below: Sequence[str]) -> str:
+    def read(path: str, below: Sequence[str]) -> str | None:
+        if camera == "none":
+            return None
+        if camera == "folder":
+            if not below:
+                raise ValueError(
+                    f"with camera=folder images are in PERSON/CAMERA/, but {path} is right in the "
+                    "person's folder"
+                )
+            return below[0]
         match = pattern.search(path.rpartition("/")[2] if camera == "name" else path)
         if match is None or not match[1]:
             raise ValueError(
@@ -192,19 +186,16 @@ def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
             )
         return match[1]
 
-    return search
+    return read
 
 
-def _camera_of_folder(path: str, below: Sequence[str]) -> str:
-    if not below:
-        raise ValueError(
-            f"with camera=folder images are in PERSON/CAMERA/, but {path} is right in the person's "
-            "folder"
+def _warn_of_unread_cameras(root: Path, images: Sequence[NamedImage], is_below: bool) -> None:
+    if is_below:
+        _logger.warning(
+            "%s: all images are in folders below those of people, such as %s. Are these the "
+            "cameras (folder:camera=folder), or is this a folder too high?",
+            *(root, images[0].path),
         )
-    return below[0]
-
-
-def _hint_at_cameras(images: Sequence[NamedImage]) -> None:
     names = (image.path.rpartition("/")[2] for image in images)
     alike = [name for name in names if _MARKET_NAME.match(name)]
     if len(alike) > len(images) / 2:

@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
-from ..named_images import (
-    SPLITS,
-    NamedImage,
-    choose_columns,
-    image_of_row,
-    splits_from_names,
-)
+from ..named_images import SPLITS, NamedImage, choose_columns, image_of_row, splits_from_names
 from ..registry import register_dataset
 from ..splits import ReidSplits
 from ..table_file import text_of
@@ -53,10 +47,10 @@ def hf(
 
     An image is called SPLIT/ROW, after its split there and its row in it. People are called as
     their class is, where the column has classes, else as the column says. If all are called by
-    whole numbers, these are the pids; else the pids are 1, 2, … in the sorted order of the names.
-    Cameras are numbered in the same way.
+    whole numbers, these are the pids; else the pids are 1, 2, … in the sorted order of the names;
+    and cameras alike.
 
-    Where there is but the split ``train_split``, and no ``split_column``, people are split at
+    Where the only split is ``train_split``, and without ``split_column``, people are split at
     random, as `rga_timm.data.identity_split` says.
 
     Args:
@@ -77,12 +71,6 @@ def hf(
         seed: Where there is no test split: of the random split.
         split_file: Where the split by identity is kept: by default in ``OWNER--NAME.split.csv`` in
             the current folder, for one on disk in ``NAME.split.csv`` beside it.
-
-    Raises:
-        FileNotFoundError: There is no such data set.
-        ValueError: Neither or both of ``root`` and ``repo``; columns or splits that are not there;
-            rows without a person or camera; and what `splits_from_names` raises.
-        ImportError: The package `datasets` is missing.
     """
     if (root is None) == (repo is None):
         raise ValueError(
@@ -119,11 +107,7 @@ def hf(
 class RowOpener:
     """From the name of an image, SPLIT/ROW, to an open file of it.
 
-    Args:
-        parts: The data set's splits.
-        column: That holds the images.
-        source: Of the data set, for errors.
-        folder: That paths in the column start from, where it holds paths.
+    Paths in the column start from ``folder``; ``source`` is the data set's name for errors.
 
     Raises:
         ValueError: There is no such column, or it holds no images.

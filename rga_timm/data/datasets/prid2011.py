@@ -50,7 +50,7 @@ def prid2011(
         root: The folder with ``single_shot``, or a folder around it.
         split: Number of the partition, 0 to 9, with ``protocol="half"``.
         partitions: JSON file with ten partitions of the people 1 to 200, such as torchreid's
-            ``splits_single_shot.json``, of the form that `rga_timm.data.partition.read_partition_file`
+            ``splits_single_shot.json``, of the form that `read_partition_file`
             reads; a relative path starts from the folder of the data set or the one above. Without
             it the partitions are those of `random_partition`, even if such a file is there.
         protocol: ``"half"`` is that of papers which learn, and torchreid's: 100 random ones of the

@@ -10,19 +10,15 @@ from ..layout import Layout
 from ..naming import Naming
 from ..partition import PARTITIONS
 from ..registry import register_dataset
-from ..splits import Counts, ReidSplits
-from .single_shot import read_halves
+from ..splits import ReidSplits
+from .single_shot import half_counts, read_halves
 
 # Masks of the silhouette and the body's parts are beside the images, under other names.
 _PREFIX = "img_"
 _NAMING = Naming("PRID 450S", r"img_(?P<pid>\d+)\.(png|bmp|jpe?g)", "img_001.png (img_PERSON.png)")
 LAYOUT = Layout("the archive's own", ("cam_a/img_*", "cam_b/img_*"))
 
-_PUBLISHED = {
-    "train": Counts(450, 225, 2),
-    "query": Counts(225, 225, 1),
-    "gallery": Counts(225, 225, 1),
-}
+_PUBLISHED = half_counts(225)
 
 
 @register_dataset(
@@ -36,7 +32,7 @@ def prid450s(root: Path | None, *, split: int = 0, partitions: str | None = None
             are not called ``img_…`` are ignored.
         split: Number of the partition, 0 to 9.
         partitions: JSON file with ten partitions, of the form that
-            `rga_timm.data.partition.read_partition_file` reads; a relative path starts from the folder
+            `read_partition_file` reads; a relative path starts from the folder
             of the data set or the one above. Without it the partitions are those of
             `random_partition`, even if such a file is there.
     """

@@ -7,9 +7,15 @@ from ..layout import Layout, find_layout
 from ..naming import Naming
 from ..partition import choose_partition
 from ..reader import ReidImage
-from ..splits import ReidSplits
+from ..splits import Counts, ReidSplits
 
 CAMERA_A, CAMERA_B = 0, 1
+
+
+def half_counts(people: int) -> dict[str, Counts]:
+    """The counts of a data set with so many people in each half, and an image in each camera."""
+    test = Counts(people, people, 1)
+    return {"train": Counts(2 * people, people, 2), "query": test, "gallery": test}
 
 
 def read_halves(
@@ -34,11 +40,6 @@ def read_halves(
         split: Number of the partition.
         partitions: File that it is read from; None for a random one.
         prefix: What the names of images start with, where there are other files beside them.
-
-    Raises:
-        FileNotFoundError: The data set or the partition file is not there, or has no images.
-        ValueError: A name is of another form, somebody is not in both cameras, or twice in one, or
-            the partition file does not fit.
     """
     root, _ = find_layout(name, root, [layout])
     a, b = (

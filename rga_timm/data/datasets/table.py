@@ -29,14 +29,7 @@ from typing import Any
 
 from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
 from ..layout import ListedFiles, file_names, listing
-from ..named_images import (
-    SPLITS,
-    Box,
-    NamedImage,
-    choose_columns,
-    image_of_row,
-    splits_from_names,
-)
+from ..named_images import SPLITS, Box, NamedImage, choose_columns, image_of_row, splits_from_names
 from ..reader import NO_TRACKLET
 from ..registry import register_dataset
 from ..splits import ReidSplits
@@ -73,6 +66,7 @@ def table(
 
     A column with its usual name is read if it is there. A column that an option renames has to be
     there, and with None it is not read. A name with a comma in it has to be given as an argument.
+    Errors have FILE:LINE, for Parquet FILE: row N, from 1.
 
     Args:
         root: The file, or the folder that holds it and no other table.
@@ -88,13 +82,6 @@ def table(
         test_share: Where there is no split: the share of the people to test on.
         seed: Where there is no split: of the random split.
         split_file: Where the split by identity is kept: for NAME.csv in NAME.split.csv beside it.
-
-    Raises:
-        FileNotFoundError: There is no such table, or images that it lists are not there.
-        ValueError: The file is not a table or lacks a column; a row is invalid, there twice, or
-            contradicts another one; and what `splits_from_names` raises. The error has FILE:LINE,
-            for Parquet FILE: row N, from 1.
-        ImportError: It is Parquet, and pyarrow is missing.
     """
     file = _find(root)
     folder = Path(images).expanduser() if images else file.parent
