@@ -40,14 +40,16 @@ class Naming:
             )
         return match
 
-    def images_in(
+    def read_folder(
         self,
         root: Path,
         folder: str,
         camid: int | Callable[[re.Match[str]], int] | None = None,
+        *,
         prefix: str = "",
+        may_be_empty: bool = False,
     ) -> list[ReidImage]:
-        """The images right in a folder, in the order of their names; it may be empty.
+        """The images right in a folder, in the order of their names.
 
         Args:
             root: That the paths of the images start from.
@@ -55,19 +57,21 @@ class Naming:
             camid: Camera of all images, or from the match of a name to its camera; by default the
                 name's group ``camid``.
             prefix: Files whose names start otherwise are ignored.
+            may_be_empty: Whether there may be no images.
 
         Raises:
+            FileNotFoundError: There are no images.
             ValueError: A name is of another form.
         """
         images = []
         for name in file_names(root / folder):
-            if not name.startswith(prefix):
-                continue
-            match = self.match(root / folder, name)
-            camera = int(match["camid"]) if camid is None else camid
-            number = camera(match) if callable(camera) else camera
-            images.append(ReidImage(f"{folder}/{name}", int(match["pid"]), number))
-        return [image for image in images if image.pid != self.junk_pid]
+            if name.startswith(prefix):
+                match = self.match(root / folder, name)
+                camera = int(match["camid"]) if camid is None else camid
+                number = camera(match) if callable(camera) else camera
+                images.append(ReidImage(f"{folder}/{name}", int(match["pid"]), number))
+        images = [image for image in images if image.pid != self.junk_pid]
+        return images if may_be_empty else self.check_any(images, root / folder)
 
     def check_any(self, images: list[ReidImage], folder: Path) -> list[ReidImage]:
         """The images; a FileNotFoundError if there are none."""
@@ -77,13 +81,3 @@ class Naming:
                 f"found {listing(folder)}"
             )
         return images
-
-    def read_folder(
-        self,
-        root: Path,
-        folder: str,
-        camid: int | Callable[[re.Match[str]], int] | None = None,
-        prefix: str = "",
-    ) -> list[ReidImage]:
-        """What `images_in` gives; a FileNotFoundError if there are none."""
-        return self.check_any(self.images_in(root, folder, camid, prefix), root / folder)

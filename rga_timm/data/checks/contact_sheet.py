@@ -17,27 +17,21 @@ BACK, INK, _EMPTY = (255, 255, 255), (0, 0, 0), (232, 232, 232)
 
 
 def contact_sheet(
-    reader: ReidReader,
-    title: str,
-    *,
-    ids: int = 12,
-    per_cell: int = 2,
-    seed: int = 0,
-    has_cameras: bool = True,
+    reader: ReidReader, title: str, *, ids: int = 12, seed: int = 0, has_cameras: bool = True
 ) -> Image.Image:
     """Thumbnails of some people under all cameras, to see at a glance whether pids mean people.
 
     Args:
         reader: A split.
         title: What is written above it.
-        ids: How many people at most, drawn at random. Not the distractor.
-        per_cell: How many images of a person and camera at most, the first of them.
-        seed: Of the draw; at least 0.
+        ids: How many people at most, drawn at random by ``seed``. Not the distractor.
+        seed: At least 0.
         has_cameras: `ReidSplits.has_cameras`. Without, columns are the images of a person one
             after another.
 
     Returns:
-        An RGB image. A cell without an image is grey; one that cannot be read says so.
+        An RGB image: of each person and camera the first image. A cell without an image is grey;
+        one that cannot be read says so.
 
     Raises:
         ValueError: The split is empty.
@@ -47,41 +41,34 @@ def contact_sheet(
     pids = np.unique(reader.pids)
     people = np.setdiff1d(pids, [DISTRACTOR_PID]) if len(pids) > 1 else pids
     rows = np.sort(np.random.default_rng(seed).permutation(people)[:ids]).tolist()
-    cells: dict[tuple[int, int], list[int]] = {}  # from (pid, column) to indices of images
+    index_of: dict[tuple[int, int], int] = {}  # from (pid, column)
     for pid in rows:
         for number, index in enumerate(np.flatnonzero(reader.pids == pid).tolist()):
             column = int(reader.camids[index]) if has_cameras else number
-            cells.setdefault((pid, column), []).append(index)
-    columns = sorted({column for _, column in cells})
+            index_of.setdefault((pid, column), index)
+    columns = sorted({column for _, column in index_of})
     if len(columns) > _MOST_COLUMNS:
         title += f" - the first {_MOST_COLUMNS} of {len(columns)} columns"
         columns = columns[:_MOST_COLUMNS]
-    shown = {
-        key: [thumbnail(reader, index) for index in images[:per_cell]]
-        for key, images in cells.items()
-        if key[1] in columns
-    }
-    step = max(picture.width for pictures in shown.values() for picture in pictures) + GAP
-    width = max(max(map(len, shown.values())) * step, _NARROWEST)
-    top = 2 * (LABEL + GAP)
-    font = ImageFont.load_default()
+    shown = {key: thumbnail(reader, i) for key, i in index_of.items() if key[1] in columns}
+    width = max(_NARROWEST, *(picture.width for picture in shown.values()))
+    top, font = 2 * (LABEL + GAP), ImageFont.load_default()
     least = round(font.getlength(title)) + 2 * GAP
     size = max(_LEFT + len(columns) * (width + GAP), least), top + len(rows) * (HEIGHT + GAP)
     sheet = Image.new("RGB", size, BACK)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), title, fill=INK, font=font)
-    for y, pid in enumerate(rows):
-        draw.text((GAP, top + y * (HEIGHT + GAP) + HEIGHT // 2), f"id {pid}", fill=INK, font=font)
     for x, column in enumerate(columns):
         left = _LEFT + x * (width + GAP)
         label = f"camera {column}" if has_cameras else f"image {column + 1}"
         draw.text((left, GAP + LABEL), label, fill=INK, font=font)
         for y, pid in enumerate(rows):
             above = top + y * (HEIGHT + GAP)
-            cell = (left, above, left + width - GAP - 1, above + HEIGHT - 1)
-            draw.rectangle(cell, fill=_EMPTY)
-            for i, picture in enumerate(shown.get((pid, column), [])):
-                sheet.paste(picture, (left + i * step, above))
+            if x == 0:
+                draw.text((GAP, above + HEIGHT // 2), f"id {pid}", fill=INK, font=font)
+            draw.rectangle((left, above, left + width - 1, above + HEIGHT - 1), fill=_EMPTY)
+            if (pid, column) in shown:
+                sheet.paste(shown[pid, column], (left, above))
     return sheet
 
 

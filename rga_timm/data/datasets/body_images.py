@@ -47,9 +47,10 @@ class BodyImages:
     def _read_folder(self, root: Path, folder: str, camid: int) -> list[ReidImage]:
         pattern = r"(?P<pid>\d+)_\d+\.(jpe?g|png|tiff?|bmp)"
         naming = Naming(self.title, pattern, self.example)
-        images = naming.images_in(root, folder, camid)
+        images = naming.read_folder(root, folder, camid, may_be_empty=True)
         for below in subfolders(root / folder):
-            for image in naming.images_in(root, f"{folder}/{below.name}", camid):
+            inner = f"{folder}/{below.name}"
+            for image in naming.read_folder(root, inner, camid, may_be_empty=True):
                 if not (below.name.isdecimal() and int(below.name) == image.pid):
                     raise ValueError(
                         f"{root / image.path} is an image of person {image.pid} in the folder of "

@@ -76,8 +76,6 @@ def _read_partition(path: Path, split: int, people: set[int]) -> set[int]:
     cells = load_mat(path, ["trainIdxAll"])["trainIdxAll"].ravel()
     if len(cells) != PARTITIONS:
         raise ValueError(f"{path} holds {len(cells)} partitions; {TITLE} comes with {PARTITIONS}")
-    if not 0 <= split < PARTITIONS:
-        raise ValueError(f"{path} holds the partitions 0 to {PARTITIONS - 1}, not {split}")
     place = f"{path}, trainIdxAll{{{split + 1}}}"  # as MATLAB writes it
     fields = list(cells[split].dtype.names or ())
     if len(fields) < 3:

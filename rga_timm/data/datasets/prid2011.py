@@ -50,9 +50,9 @@ def prid2011(
         root: The folder with ``single_shot``, or a folder around it.
         split: Number of the partition, 0 to 9, with ``protocol="half"``.
         partitions: JSON file with ten partitions of the people 1 to 200, such as torchreid's
-            ``splits_single_shot.json``, of the form that `read_partition_file`
-            reads; a relative path starts from the folder of the data set or the one above. Without
-            it the partitions are those of `random_partition`, even if such a file is there.
+            ``splits_single_shot.json``, or a list of ``{"train": [pids], "test": [pids]}``; a
+            relative path starts from the folder of the data set or the one above. Without it they
+            are drawn, always the same ones, even if such a file is there.
         protocol: ``"half"`` is that of papers which learn, and torchreid's: 100 random ones of the
             200 people to train on, the other 100 as queries, and a gallery of these and the 549
             people whom only camera b saw. ``"whole"`` is the one on the data set's page, without

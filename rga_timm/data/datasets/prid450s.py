@@ -31,10 +31,9 @@ def prid450s(root: Path | None, *, split: int = 0, partitions: str | None = None
         root: The folder with ``cam_a`` and ``cam_b``, or a folder around it. In these, files that
             are not called ``img_…`` are ignored.
         split: Number of the partition, 0 to 9.
-        partitions: JSON file with ten partitions, of the form that
-            `read_partition_file` reads; a relative path starts from the folder
-            of the data set or the one above. Without it the partitions are those of
-            `random_partition`, even if such a file is there.
+        partitions: JSON file with ten partitions, a list of ``{"train": [pids], "test": [pids]}``;
+            a relative path starts from the folder of the data set or the one above. Without it they
+            are drawn, always the same ones, even if such a file is there.
     """
     return read_halves(
         "prid450s", root, LAYOUT, _NAMING, split=split, partitions=partitions, prefix=_PREFIX

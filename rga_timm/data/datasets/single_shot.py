@@ -43,7 +43,7 @@ def read_halves(
     """
     root, _ = find_layout(name, root, [layout])
     a, b = (
-        one_of_each(naming.read_folder(root, folder, camid, prefix), root / folder)
+        one_of_each(naming.read_folder(root, folder, camid, prefix=prefix), root / folder)
         for folder, camid in (("cam_a", CAMERA_A), ("cam_b", CAMERA_B))
     )
     require(b, a, root / "cam_a", naming.title)

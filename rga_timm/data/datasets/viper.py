@@ -34,10 +34,9 @@ def viper(root: Path | None, *, split: int = 0, partitions: str | None = None) -
     Args:
         root: The folder with ``cam_a`` and ``cam_b``, or a folder around it.
         split: Number of the partition, 0 to 9.
-        partitions: JSON file with ten partitions, such as torchreid's ``splits.json``, of the form
-            that `read_partition_file` reads; a relative path starts from the
-            folder of the data set or the one above. Without it the partitions are those of
-            `random_partition`, even if such a file is there. MATLAB's partition files differ from
-            paper to paper and are not read.
+        partitions: JSON file with ten partitions, such as torchreid's ``splits.json``, or a list of
+            ``{"train": [pids], "test": [pids]}``; a relative path starts from the folder of the
+            data set or the one above. Without it they are drawn, always the same ones, even if such
+            a file is there. MATLAB's partition files differ from paper to paper and are not read.
     """
     return read_halves("viper", root, LAYOUT, _NAMING, split=split, partitions=partitions)

@@ -87,7 +87,7 @@ def test_an_unreadable_image_does_not_end_it(reader: ReidReader) -> None:
 def test_wide_images_boxes_and_many_cameras_fit(tmp_path: Path) -> None:
     paint(tmp_path, "red.png", RED, (600, 100))
     images = [ReidImage("red.png", 1, camid, box=(0, 0, 599, 3)) for camid in range(40)]
-    sheet = contact_sheet(ReidReader(tmp_path, images), "x", per_cell=1)
+    sheet = contact_sheet(ReidReader(tmp_path, images), "x")
     assert sheet.width < 24 * 201 + 65
     assert (np.asarray(sheet) == RED).all(-1).sum() == 24 * 192
 
