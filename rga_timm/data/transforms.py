@@ -1,8 +1,8 @@
 """From a PIL image to the network's input.
 
-Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, is applied after the normalisation, so
-that the erased part is grey. Drawing at random is separate from applying: to one image from its
-file, or to a batch on a GPU.
+Random erasing (Zhong et al., AAAI 2020) comes after the normalisation, so that the erased part is
+grey. Drawing at random is separate from applying: to one image from its file, or to a batch on a
+GPU.
 """
 
 from collections.abc import Callable, Sequence
