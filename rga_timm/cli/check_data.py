@@ -1,9 +1,9 @@
 """Look at a data set before it is trained on: what it is, and what is wrong with it.
 
     rga-timm check-data DIR
-    rga-timm check-data DIR --dataset market1501 --contact-sheet FILE.png --json FILE
+    rga-timm check-data DIR --dataset market1501 --json FILE
 
-Without --dataset it finds out which one lies there, or says what is missing. Then it decodes every
+Without --dataset it finds out which one is there, or says what is missing. Then it decodes every
 image and compares the lists with what was published. Nothing on disk is changed. Ends with 1 if
 there are errors, with 0 if there are warnings at most.
 """
@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rga_timm.cli.options import check_output_file
 from rga_timm.data import ReidSplits, create_dataset, parse_spec
 from rga_timm.data.checks import (
     Finding,
@@ -24,14 +25,12 @@ from rga_timm.data.checks import (
     check_counts,
     check_images,
     check_people,
-    contact_sheet,
-    find_strays,
     format_counts,
     identify,
     inspect_images,
-    stack_sheets,
     verdict,
 )
+from rga_timm.data.specs import FORM
 
 INTERRUPTED = 130  # what shells give after Ctrl-C
 
@@ -43,53 +42,31 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the data set lies")
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME[:OPTION=VALUE,...]",
-        help="which one it is (default: find out)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="folder of the data set")
+    add("--dataset", metavar=FORM, help="which one it is (default: find out)")
+    add(
         "--hash",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="look for identical images, by a hash of their pixels (default: yes)",
     )
-    parser.add_argument(
+    add(
         "--workers",
         type=int,
         default=min(8, os.cpu_count() or 1),
         help="processes that decode; 0: none but this one (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found here")
-
-    sheet = parser.add_argument_group("contact sheet")
-    sheet.add_argument(
-        "--contact-sheet",
-        type=Path,
-        metavar="PNG",
-        help="write thumbnails here: rows are people, columns are cameras",
-    )
-    sheet.add_argument(
-        "--sheet-splits",
-        nargs="+",
-        choices=("train", "query", "gallery"),
-        help="of these splits (default: train, or query where there is none)",
-    )
-    sheet.add_argument("--sheet-ids", type=int, default=12, help="people (default: %(default)s)")
-    sheet.add_argument("--seed", type=int, default=0, help="which people (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write everything found here")
     return parser
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    for file in filter(None, (args.json, args.contact_sheet)):
-        if not file.parent.is_dir():
-            parser.error(f"there is no folder {file.parent} to write {file.name} to")
-    if args.workers < 0 or args.seed < 0:
-        parser.error("--workers and --seed must not be negative")
-    if args.sheet_ids < 1:
-        parser.error("--sheet-ids must be at least 1")
+    if args.json:
+        check_output_file(args.json, parser)
+    if args.workers < 0:
+        parser.error("--workers must not be negative")
     if args.dataset:
         try:
             parse_spec(args.dataset)
@@ -122,54 +99,34 @@ def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
     return splits, []
 
 
-def write_sheet(args: argparse.Namespace, splits: ReidSplits) -> None:
-    """The contact sheet of the splits asked for."""
-    names = args.sheet_splits or ["train" if len(splits.train) else "query"]
-    sheets = [
-        contact_sheet(
-            splits.readers[name],
-            f"{splits.name}, {name}",
-            ids=args.sheet_ids,
-            seed=args.seed,
-            has_cameras=splits.has_cameras,
-        )
-        for name in names
-        if len(splits.readers[name])
-    ]
-    if not sheets:
-        print(f"no contact sheet: {', '.join(names)} has no images")
-        return
-    stack_sheets(sheets).save(args.contact_sheet, format="PNG")
-    print(f"contact sheet: {args.contact_sheet}")
-
-
 def write_json(
     args: argparse.Namespace, splits: ReidSplits | None, findings: list[Finding], decoded: int
 ) -> None:
     """Everything in plain types."""
-    report = {
-        "folder": str(args.folder),
-        "dataset": None,
-        "verdict": verdict(findings),
-        "images_decoded": decoded,
-        "findings": [finding.as_dict() for finding in findings],
-    }
+    dataset = None
     if splits is not None:
         published = splits.published or {}
-        report["dataset"] = {
+        dataset = {
             "root": str(splits.root),
             **splits.describe(),
             "published": {split: counts._asdict() for split, counts in published.items()},
         }
+    report = {
+        "folder": str(args.folder),
+        "dataset": dataset,
+        "verdict": verdict(findings),
+        "images_decoded": decoded,
+        "findings": [finding.as_dict() for finding in findings],
+    }
     args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check as the command line says; the exit code is returned."""
+    """Run the command; the exit status."""
     parser = get_parser()
     args = parser.parse_args(argv)
     check(args, parser)
-    # What is logged at other times, that counts are not the published ones, is among the findings.
+    # Warnings of the reader, that counts are not the published ones, are among the findings.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
 
     splits, findings = read(args)
@@ -179,7 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{format_counts(splits)}\n", flush=True)
         findings += check_counts(splits) + check_people(splits)
         try:
-            findings += find_strays(splits.root)
             for split, reader in splits.readers.items():
                 facts[split] = []
                 for fact in inspect_images(
@@ -196,8 +152,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         findings.insert(0, Finding("interrupted", "warning", text, "Run it again to the end."))
     for finding in findings:
         print("\n".join(finding.lines()))
-    if args.contact_sheet and splits is not None and not interrupted:
-        write_sheet(args, splits)
     if args.json:
         write_json(args, splits, findings, decoded)
     print(f"verdict: {verdict(findings)}, {decoded} images decoded")

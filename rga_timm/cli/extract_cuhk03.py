@@ -18,7 +18,8 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -60,11 +61,12 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` write a file, which gets its name only once it is whole."""
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """A temporary name to write a file to, which gets its own name once it is whole."""
     unfinished = path.with_name(f".{path.name}.unfinished")  # hidden: readers do not see it
     try:
-        write(unfinished)
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -80,11 +82,12 @@ def extract(mat: Path, output: Path) -> None:
         num_images[boxes] = len(cells)
         for cell in tqdm(cells, desc=folder.name, unit="image"):
             if not is_whole(folder / cell.name):
-                image = Image.fromarray(read_pixels(mat, boxes, cell))
-                write_whole(folder / cell.name, lambda path, image=image: image.save(path, "PNG"))
+                with write_whole(folder / cell.name) as path:
+                    Image.fromarray(read_pixels(mat, boxes, cell)).save(path, "PNG")
     test_sets = list_test_sets(mat)
-    # Last: who finds it knows that the images are all there.
-    write_whole(output / TEST_SETS, lambda path: write_test_sets(path, test_sets, num_images))
+    # Last: where it is, the images are all there.
+    with write_whole(output / TEST_SETS) as path:
+        write_test_sets(path, test_sets, num_images)
 
 
 def copy_new_protocol(mat: Path, output: Path) -> list[str]:
@@ -98,7 +101,8 @@ def copy_new_protocol(mat: Path, output: Path) -> list[str]:
             missing += [copy.name] * (not copy.exists())
             continue
         if not copy.exists() or copy.read_bytes() != content:
-            write_whole(copy, lambda path, content=content: path.write_bytes(content))
+            with write_whole(copy) as path:
+                path.write_bytes(content)
     return missing
 
 

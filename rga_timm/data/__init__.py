@@ -10,24 +10,17 @@ from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
 from .plain_folder import read_images
 from .reader import ReidDataset, ReidImage, ReidReader
-from .registry import (
-    DatasetInfo,
-    create_dataset,
-    dataset_info,
-    list_datasets,
-    parse_spec,
-    partition_specs,
-    register_dataset,
-)
+from .registry import DatasetInfo, dataset_info, list_datasets, register_dataset
 from .sampler import IdentityBatchSampler
+from .specs import create_dataset, parse_spec, partition_specs
 from .splits import Counts, ReidSplits
-from .transforms import Drawn, TrainTransform, eval_transform, train_transform
+from .transforms import Augmentation, TrainTransform, eval_transform, train_transform
 
 __all__ = [
+    "Augmentation",
     "CachedTrainLoader",
     "Counts",
     "DatasetInfo",
-    "Drawn",
     "IdentityBatchSampler",
     "ImageCache",
     "JoinedReader",

@@ -1,6 +1,6 @@
 """Decoded, resized images in memory, so that reading them does not keep a GPU waiting."""
 
-from types import TracebackType
+from typing import Any
 
 import torch
 from timm.data.transforms import str_to_interp_mode
@@ -15,9 +15,7 @@ _BATCH = 32  # images that a process hands over at a time
 
 
 class ImageCache:
-    """The images of a reader, decoded and resized, as bytes in memory.
-
-    Made by `fill`, for one run: nothing is kept on disk that a changed data set could outdate.
+    """The images of a reader, decoded and resized, as bytes in memory; made by `fill`.
 
     Args:
         images: (n, 3, H, W) uint8, in the reader's order.
@@ -30,7 +28,7 @@ class ImageCache:
 
     @staticmethod
     def required_bytes(n: int, img_size: tuple[int, int]) -> int:
-        """What a cache of ``n`` images of (height, width) pixels takes."""
+        """How many bytes ``n`` images of (height, width) pixels take."""
         return n * 3 * img_size[0] * img_size[1]
 
     @classmethod
@@ -54,7 +52,7 @@ class ImageCache:
             img_size: (height, width) in pixels.
             interpolation: As timm names them: ``"bilinear"``, ``"bicubic"``, …
             allowed_gb: How much memory it may take on each machine, in GB (10⁹ bytes); None for
-                whatever is free.
+                all that is free.
             num_workers: Processes that read, for each rank on the machine; 0 reads in this one.
             progress: Whether to show a bar, where there is a terminal.
 
@@ -99,7 +97,7 @@ class ImageCache:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "ImageCache":
-        """The cache in a device's memory. Close this one then, or let go of it.
+        """The cache in a device's memory. Close this one then.
 
         Raises:
             MemoryError: The GPU has less free.
@@ -115,18 +113,13 @@ class ImageCache:
         return ImageCache(self.images.to(device), self.interpolation)
 
     def close(self) -> None:
-        """Let go of the memory. It is free once all ranks on the machine have done so."""
+        """Release the memory. It is free once all ranks on the machine have done so."""
         self._images = None
 
     def __enter__(self) -> "ImageCache":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -148,10 +141,8 @@ def _read_all(
         num_workers=num_workers,
         generator=torch.Generator(),  # or it takes a number from torch's global ones
     )
-    done = 0
-    with tqdm(
-        total=len(reader), desc="caching images", unit="img", disable=None if progress else True
-    ) as bar:
+    hidden, done = None if progress else True, 0
+    with tqdm(total=len(reader), desc="caching images", unit="img", disable=hidden) as bar:
         for batch, _ in loader:
             images[done : done + len(batch)] = batch
             done += len(batch)

@@ -1,10 +1,11 @@
-"""Training batches from an `ImageCache`: the plain loader's, augmented on the device.
+"""Training batches from an `ImageCache`, augmented on the device.
 
-Loader processes only draw what is to be done to each image. The bytes of a batch go to the device
-as they are, a quarter of the floats, and are augmented there.
+Loader processes only draw the augmentation of each image. A batch is sent to the device as bytes, a
+quarter of the size of floats.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,10 +29,9 @@ def create_cached_train_loader(
     seed: int = 0,
     persistent_workers: bool = True,
 ) -> "CachedTrainLoader":
-    """What `create_train_loader` gives for the same arguments, but for images that are enlarged.
+    """The batches of `create_train_loader`, except that images are enlarged from the cache.
 
-    Those are enlarged from the cache, not from the original: see `TrainTransform.apply_batch`. Call
-    ``batch_sampler.set_epoch(epoch)`` before each epoch.
+    See `TrainTransform.apply_batch`. Call ``batch_sampler.set_epoch(epoch)`` before each epoch.
 
     Args:
         cache: Of the training split's images.
@@ -73,25 +73,15 @@ def create_cached_train_loader(
     return CachedTrainLoader(cache, transform, draws, targets, torch.device(device))
 
 
+@dataclass(frozen=True)
 class CachedTrainLoader:
-    """Iterates over (images (B, 3, H, W) float32, targets (B, 2) int64), both on the device.
+    """Iterates over (images (B, 3, H, W) float32, targets (B, 2) int64), both on the device."""
 
-    Made by `create_cached_train_loader`.
-    """
-
-    def __init__(
-        self,
-        cache: ImageCache,
-        transform: TrainTransform,
-        draws: DataLoader,
-        targets: torch.Tensor,
-        device: torch.device,
-    ) -> None:
-        self.cache = cache
-        self.transform = transform
-        self.draws = draws
-        self.targets = targets
-        self.device = device
+    cache: ImageCache
+    transform: TrainTransform
+    draws: DataLoader
+    targets: torch.Tensor
+    device: torch.device
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -120,13 +110,13 @@ class CachedTrainLoader:
 
 
 class _Draws(Dataset):
-    """What is drawn for a batch, with the random numbers of each image's own seed."""
+    """The augmentation of a batch, drawn with the random numbers of each image's own seed."""
 
     def __init__(self, transform: TrainTransform) -> None:
         self.transform = transform
 
     def __getitem__(self, batch: list[_SampleKey]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices (B,) of the images, and what is drawn for them (B, 8), int64."""
+        """Indices (B,) of the images, and their augmentation (B, 8), int64."""
         drawn = []
         with _random_state_kept():
             for key in batch:

@@ -1,12 +1,11 @@
-"""Who is trained on and who is tested on, where the data do not say: dealt at random, and kept.
+"""A random split into people to train on and people to test on, kept in a file.
 
-Re-identification is tested on people whom the model has never seen, so it is identities that are
-dealt, not images. The deal is kept as a CSV file with the columns ``identity`` and ``split``
-(``train`` or ``test``), and from then on the file decides: images can be added without anybody
-changing sides, a file of one's own can be put in its place, and it can be published with a score.
+Re-identification is tested on people whom the model has never seen, so identities are split, not
+images. The split is kept as a CSV file with the columns ``identity`` and ``split`` (``train`` or
+``test``), and from then on the file decides: images can be added without anybody changing sides, a
+user's own file can be put in its place, and it can be published with a score.
 """
 
-import contextlib
 import csv
 import hashlib
 import logging
@@ -21,18 +20,18 @@ _logger = logging.getLogger(__name__)
 DEFAULT_SHARE = 0.5
 DEFAULT_SEED = 0
 _SIDES = ("train", "test")
-_MINIMUM = 2  # of identities a side: a single one can neither be told apart nor confused
+_MINIMUM = 2  # identities a side: a single one cannot be confused with another
 
 
 class IdentitySplit(NamedTuple):
     """How to split by identity, as the options of a data set say it.
 
     Attributes:
-        default_file: Where the split is kept if `split_file` says nothing.
+        default_file: Where the split is kept if `split_file` is None.
         split_file: Where it is kept otherwise.
-        test_share: The share of identities that are tested on. With 0 all are trained on and with
-            1 all are tested on: then there is nothing to deal, and no file.
-        seed: Another seed, another deal.
+        test_share: The share of identities that are tested on. With 0 all are trained on and with 1
+            all are tested on: then there is no file.
+        seed: Of the random split.
     """
 
     default_file: Path
@@ -51,7 +50,7 @@ class IdentitySplit(NamedTuple):
         return self == IdentitySplit(self.default_file)
 
     def apply(self, identities: Iterable[str]) -> dict[str, str]:
-        """The side of each identity, ``"train"`` or ``"test"``: as in the file, or dealt and kept.
+        """The side of each identity, ``"train"`` or ``"test"``: as in the file, or drawn and kept.
 
         Processes may do this at the same time. The file appears in one piece, the first one to
         write it wins, and all others use what it wrote.
@@ -60,18 +59,17 @@ class IdentitySplit(NamedTuple):
             identities: The names of all in the data, in any order.
 
         Raises:
-            ValueError: ``test_share`` is no share; a side has too few identities; the file is not
+            ValueError: ``test_share`` is invalid; a side has too few identities; the file is not
                 such a file, or lacks identities; it cannot be written.
         """
         names = sorted(set(identities))
         if not 0 <= self.test_share <= 1:
-            raise ValueError(f"test_share is a share from 0 to 1, not {self.test_share}")
+            raise ValueError(f"test_share is from 0 to 1, not {self.test_share}")
         if self.test_share in (0, 1):
             return dict.fromkeys(names, _SIDES[int(self.test_share)])
         is_new = not self.file.exists()
         if is_new:
-            dealt = deal_identities(names, self.test_share, self.seed)
-            _write(self.file, dealt)
+            _write(self.file, split_identities(names, self.test_share, self.seed))
         split = self._read(names)
         _logger.info(
             "split by identity, %s %s: %s",
@@ -86,7 +84,7 @@ class IdentitySplit(NamedTuple):
             raise ValueError(
                 f"{self.file} does not say on which side {len(unknown)} of the identities in the "
                 f"data are ({_some(unknown)}). Add a line for each, such as {unknown[0]},train; or "
-                "delete the file, and all are dealt anew"
+                "delete the file for a new random split"
             )
         if gone := sorted(set(sides) - set(names)):
             _logger.warning(
@@ -95,37 +93,31 @@ class IdentitySplit(NamedTuple):
             )
         split = {name: sides[name] for name in names}
         _check_sizes(split, f"{self.file}: ")
-        asked = (self.test_share, self.seed)
-        if asked != (DEFAULT_SHARE, DEFAULT_SEED) and split != _deal(names, *asked):
+        options = (self.test_share, self.seed)
+        if options != (DEFAULT_SHARE, DEFAULT_SEED) and split != _draw(names, *options):
             _logger.warning(
-                "%s is not what test_share=%s and seed=%d would give. The file decides: delete "
-                "it, or name another one by split_file, to have these options heard",
-                *(self.file, *asked),
+                "%s is not what test_share=%s and seed=%d would give. The file decides: delete it, "
+                "or name another one by split_file, for these options to have an effect",
+                *(self.file, *options),
             )
         return split
 
 
-def deal_identities(identities: Iterable[str], test_share: float, seed: int) -> dict[str, str]:
-    """Deal identities to ``"train"`` and ``"test"`` at random.
+def split_identities(identities: Iterable[str], test_share: float, seed: int) -> dict[str, str]:
+    """Split identities into ``"train"`` and ``"test"`` at random.
 
-    The deal depends on the set of names, on the share and the seed, and on nothing else: not on
-    the order, nor on the version of a random number generator. Those with the smallest SHA-256 of
-    "seed name" are tested on.
-
-    Args:
-        identities: Their names.
-        test_share: What part of them is tested on, rounded to whole identities.
-        seed: Any whole number.
+    The split depends on the set of names, on the share and the seed alone: those with the smallest
+    SHA-256 of "seed name" are tested on.
 
     Raises:
         ValueError: Fewer than two would be on a side.
     """
-    split = _deal(sorted(set(identities)), test_share, seed)
+    split = _draw(sorted(set(identities)), test_share, seed)
     _check_sizes(split, f"test_share={test_share} of {len(split)} identities: ")
     return split
 
 
-def _deal(names: list[str], test_share: float, seed: int) -> dict[str, str]:
+def _draw(names: list[str], test_share: float, seed: int) -> dict[str, str]:
     # surrogateescape: a folder's name is not always valid UTF-8.
     order = sorted(
         names,
@@ -136,11 +128,7 @@ def _deal(names: list[str], test_share: float, seed: int) -> dict[str, str]:
 
 
 def read_identity_split(path: Path) -> dict[str, str]:
-    """The side of each identity in such a file.
-
-    Raises:
-        ValueError: It is not such a file; the error has FILE:LINE.
-    """
+    """The side of each identity in a split file; a ValueError with FILE:LINE if it is not one."""
     sides: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -170,26 +158,21 @@ def _write(path: Path, split: Mapping[str, str]) -> None:
                 "x", encoding="utf-8", errors="surrogateescape", newline=""
             ) as file:
                 csv.writer(file).writerows([("identity", "split"), *split.items()])
-            _publish(unfinished, path)
+            os.link(unfinished, path)  # unlike a rename, it does not replace what is there
+        except FileExistsError:
+            pass
+        except OSError:
+            if not unfinished.exists():
+                raise
+            if not path.exists():  # a file system without hard links
+                unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(
-            f"the split by identity cannot be kept in {path} ({error.strerror or error}): say by "
-            "split_file=PATH where it can be"
+            f"the split by identity cannot be kept in {path} ({error.strerror or error}): choose "
+            "another place by split_file=PATH"
         ) from error
-
-
-def _publish(unfinished: Path, path: Path) -> None:
-    """Give a file its name, if the name is free."""
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(unfinished, path)  # unlike a rename, it does not replace what is there
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                unfinished.replace(path)
 
 
 def _check_sizes(split: Mapping[str, str], where: str) -> None:

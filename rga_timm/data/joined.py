@@ -1,8 +1,6 @@
-"""Several data sets to train on as one, their identities and cameras kept apart."""
+"""Train on several data sets as one, their identities and cameras kept apart."""
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,21 +13,21 @@ from .splits import ReidSplits
 class JoinedReader(ReidReader):
     """Training splits one after another.
 
-    Pids are numbered anew: they are the labels, in the order of the sources, and within a source
-    as there. Cameras are numbered on from source to source.
+    Pids are numbered anew: they are the labels, source after source. Cameras are numbered on from
+    source to source.
 
     Args:
-        sources: Names and training splits. A path begins with the name of its source.
+        sources: Names, without slashes, and training splits. A path begins with the name of its
+            source.
 
     Raises:
-        ValueError: A source has no images, or is no training split.
+        ValueError: A source has no images, or is not a training split.
     """
 
     def __init__(self, sources: Sequence[tuple[str, ReidReader]]) -> None:
         images: list[ReidImage] = []
-        self._sources = list(sources)
         pids = cameras = 0
-        for name, source in self._sources:
+        for name, source in sources:
             if not len(source) or source.label_of is None:
                 raise ValueError(f"{name} has no images to train on")
             camids, numbers = np.unique(source.camids, return_inverse=True)
@@ -40,47 +38,26 @@ class JoinedReader(ReidReader):
                 images.append(image._replace(path=path, pid=pids + label, camid=cameras + number))
             pids += len(source.label_of)
             cameras += len(camids)
-        ends = accumulate(len(source) for _, source in self._sources)
-        self._starts = [0, *ends][:-1]
-        label_of = {pid: pid for pid in range(pids)}
-        super().__init__(self._sources[0][1].root, images, label_of)
+        self._sources = dict(sources)
+        super().__init__(sources[0][1].root, images, {pid: pid for pid in range(pids)})
 
     def open(self, index: int) -> BinaryIO:
         """The file of an image, open for reading."""
-        source, place = self._locate(index)
-        return self._sources[source][1].open(place)
-
-    def without(self, indices: Iterable[int]) -> "JoinedReader":
-        """The same reader without the images at these indices. Labels stay as they are."""
-        dropped: list[list[int]] = [[] for _ in self._sources]
-        for index in indices:
-            source, place = self._locate(index)
-            dropped[source].append(place)
-        return JoinedReader(
-            [
-                (name, source.without(places))
-                for (name, source), places in zip(self._sources, dropped, strict=True)
-            ]
-        )
+        source, path = self._locate(index)
+        return source.opener(path) if source.opener else (source.root / path).open("rb")
 
     def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        if not absolute:
-            return super()._filename(index, basename)
-        source, place = self._locate(index)
-        return self._sources[source][1].filename(place, absolute=True)
+        source, path = self._locate(index)
+        return str(source.root / path) if absolute else super()._filename(index, basename)
 
-    def _locate(self, index: int) -> tuple[int, int]:
-        """Which source an image is from, and its place there."""
-        index = range(len(self))[index]  # negative ones, and those out of range
-        source = bisect_right(self._starts, index) - 1
-        return source, index - self._starts[source]
+    def _locate(self, index: int) -> tuple[ReidReader, str]:
+        """The reader that an image is from, and its path there."""
+        name, _, path = self.images[index].path.partition("/")
+        return self._sources[name], path
 
 
 def join_train(datasets: Sequence[ReidSplits]) -> ReidReader:
-    """What to train on: the data set's own split, or several as one.
-
-    Args:
-        datasets: At least one.
+    """The training split of a data set, or those of several as one.
 
     Raises:
         ValueError: One of them has nothing to train on, or two of them share images.

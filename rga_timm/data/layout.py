@@ -1,9 +1,4 @@
-"""Find a data set in a folder, and read its names and lists: what all data sets have in common.
-
-A data set circulates in several layouts, each under a folder or two too many. A `Layout` says what
-must be there, `find_layout` looks for it in a folder and below, and what it says where nothing fits
-is what a user needs to mend it.
-"""
+"""Find a data set in a folder, and read its names and lists: what all data sets have in common."""
 
 import fnmatch
 import glob
@@ -16,18 +11,18 @@ from pathlib import Path
 
 _logger = logging.getLogger(__name__)
 
-SEARCH_DEPTH = 2  # how many folders too many may lie around a data set
+SEARCH_DEPTH = 2  # how many folders too many may be around a data set
 _NOT_DATA = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a data set lies on disk.
+    """One way in which a data set is stored on disk.
 
     Attributes:
         name: Whose layout it is, such as ``"the archive's own"``.
-        paths: Files and folders that must be there, relative to the layout's root. They may hold
-            wildcards, as `glob` has them.
+        paths: Files and folders that must be there, relative to the layout's root; `glob`
+            wildcards.
     """
 
     name: str
@@ -42,7 +37,7 @@ class Layout:
 
 
 def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tuple[Path, Layout]:
-    """Where below a folder a data set lies, and how.
+    """Find a data set in a folder or below it.
 
     Looks at ``root`` itself, then at what is right below it, then a level deeper; and at the folder
     above where ``root`` is one of the data set's own folders. Earlier layouts win over later ones.
@@ -60,51 +55,74 @@ def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tupl
         FileNotFoundError: No layout fits, or several folders do. The error says what was expected,
             what is there, and what the nearest layout lacks.
     """
-    expected = f"Expected is one of these layouts, or a folder around it: {_join(layouts)}"
+    expected = f"Expected one of these layouts, or a folder around it: {_join(layouts)}"
     if root is None:
-        raise FileNotFoundError(f"{name} has to be told where it lies. {expected}")
+        raise FileNotFoundError(f"{name} needs the folder of the data set. {expected}")
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "does not exist"
         raise FileNotFoundError(f"{root} {kind}. {expected}")
     seen: list[Path] = []
-    level = [root]
-    for _ in range(SEARCH_DEPTH + 1):
-        found = [
-            (folder, layout)
-            for folder in level
-            if (layout := next((fit for fit in layouts if not fit.missing_in(folder)), None))
-        ]
-        if found:
+    for level in levels_below(root):
+        if found := fitting(layouts, level):
             return _choose(name, root, found)
         seen += level
-        level = [below for folder in level for below in readable_subfolders(folder)]
-    # Not resolve(): the folder above a link is where the link lies. "." has no name of its own.
+    # Not resolve(): the folder above a link is the one that holds the link.
     inner = Path(os.path.abspath(root))
     for layout in layouts:
         is_part = any(fnmatch.fnmatch(inner.name, path.split("/")[0]) for path in layout.paths)
         if is_part and not layout.missing_in(inner.parent):
-            _logger.info("%s lies in the folder above %s: taking that", name, root)
+            _logger.info("%s is in the folder above %s: reading that", name, root)
             return inner.parent, layout
+    nearest = ""
+    if near := nearest_layouts(layouts, seen):
+        _, folder, layout, missing = near[0]
+        where = "it" if folder == root else str(folder)
+        nearest = f"As {layout.name} layout {where} lacks {', '.join(missing)}. "
     raise FileNotFoundError(
-        f"{name} was not found in {root}, which holds {listing(root)}. "
-        f"{_nearest(root, seen, layouts)}{expected}"
+        f"{name} was not found in {root}, which holds {listing(root)}. {nearest}{expected}"
     )
 
 
+def levels_below(root: Path, depth: int = SEARCH_DEPTH) -> Iterator[list[Path]]:
+    """Yield the folder itself, then the folders right below it, and so on, ``depth`` levels."""
+    level = [root]
+    for _ in range(depth):
+        yield level
+        level = [below for folder in level for below in _readable_subfolders(folder)]
+    yield level
+
+
+def fitting(layouts: Sequence[Layout], folders: Iterable[Path]) -> list[tuple[Path, Layout]]:
+    """The folders that hold all of a layout, each with the first layout that fits."""
+    return [
+        (folder, layout)
+        for folder in folders
+        if (layout := next((fit for fit in layouts if not fit.missing_in(folder)), None))
+    ]
+
+
+def nearest_layouts(
+    layouts: Iterable[Layout], folders: Sequence[Path]
+) -> list[tuple[float, Path, Layout, list[str]]]:
+    """Layouts of which a part is there, best first: missing share, folder, layout, its gaps."""
+    partial = [
+        (len(missing) / len(layout.paths), folder, layout, missing)
+        for folder in folders
+        for layout in layouts
+        if 0 < len(missing := layout.missing_in(folder)) < len(layout.paths)
+    ]
+    return sorted(partial, key=lambda item: item[0])
+
+
 def subfolders(folder: Path) -> list[Path]:
-    """The folders right below one, sorted, but for those that operating systems leave behind."""
+    """The folders right below one, sorted, without those that operating systems leave behind."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
     return [folder / name for name in sorted(names)]
 
 
-def readable_subfolders(folder: Path) -> list[Path]:
-    """Those of `subfolders` that may be looked into: a disk's root has a closed ``lost+found``."""
-    return [path for path in subfolders(folder) if os.access(path, os.R_OK | os.X_OK)]
-
-
 def file_names(folder: Path) -> list[str]:
-    """The names of the files right below a folder, sorted, but for what operating systems leave.
+    """The names of the files right below a folder, sorted, without what operating systems leave.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -119,34 +137,6 @@ def file_names(folder: Path) -> list[str]:
 def is_data(name: str) -> bool:
     """Whether a name is not one of those that macOS (._*) and Windows leave in folders."""
     return not name.startswith(".") and name.lower() not in _NOT_DATA
-
-
-def match_names(
-    folder: Path, names: Iterable[str], pattern: re.Pattern[str], example: str, title: str
-) -> Iterator[tuple[str, re.Match[str]]]:
-    """Names with their match of a pattern.
-
-    Args:
-        folder: That the names are from, for the error.
-        names: As of `file_names`.
-        pattern: That each whole name must match.
-        example: A name that does.
-        title: Of the data set.
-
-    Yields:
-        Name and match.
-
-    Raises:
-        ValueError: A name does not match.
-    """
-    for name in names:
-        match = pattern.fullmatch(name)
-        if match is None:
-            raise ValueError(
-                f"{folder / name} is not named as in {title}, where names are like {example}. "
-                "Is this another data set, or a file that does not belong there?"
-            )
-        yield name, match
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
@@ -173,11 +163,7 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 class ListedFiles:
     """Whether files are there, by listing each of their folders once: ``"a/b.jpg" in files``.
 
-    Data sets have more than 100,000 files, and on a network drive each question about one is a
-    question to the server.
-
-    Args:
-        root: Folder that the paths, with forward slashes, start from.
+    On a network drive each question about one file is a question to the server.
     """
 
     def __init__(self, root: Path) -> None:
@@ -212,6 +198,11 @@ def _holds(folder: Path, path: str) -> bool:
     return any(True for _ in glob.iglob(path, root_dir=folder))
 
 
+def _readable_subfolders(folder: Path) -> list[Path]:
+    """Those of `subfolders` that may be read: a disk's root has a closed ``lost+found``."""
+    return [path for path in subfolders(folder) if os.access(path, os.R_OK | os.X_OK)]
+
+
 def _choose(name: str, root: Path, found: list[tuple[Path, Layout]]) -> tuple[Path, Layout]:
     """One of several folders that fit: the only one that is called like the data set."""
     called = [item for item in found if plain_name(name) in plain_name(item[0].name)]
@@ -222,21 +213,6 @@ def _choose(name: str, root: Path, found: list[tuple[Path, Layout]]) -> tuple[Pa
     raise FileNotFoundError(
         f"{root} holds several folders that could be {name} ({folders}): name one of them"
     )
-
-
-def _nearest(root: Path, folders: Sequence[Path], layouts: Sequence[Layout]) -> str:
-    """What is missing where a part of a layout is there."""
-    partial = []
-    for folder in folders:
-        for layout in layouts:
-            missing = layout.missing_in(folder)
-            if missing and len(missing) < len(layout.paths):
-                partial.append((len(missing) / len(layout.paths), folder, layout, missing))
-    if not partial:
-        return ""
-    _, folder, layout, missing = min(partial, key=lambda item: item[0])
-    where = "it" if folder == root else str(folder)
-    return f"As {layout.name} layout {where} lacks {', '.join(missing)}. "
 
 
 def _join(layouts: Sequence[Layout]) -> str:

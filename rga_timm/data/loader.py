@@ -1,8 +1,8 @@
 """Loaders: reader → transform → batch.
 
-Training batches are the same however they come about. The augmentation of an image depends on
-(seed, epoch, its place in the epoch's global batches) and on nothing else, so the number of
-workers, the number of ranks and a resumed run do not change what is learnt from.
+The augmentation of an image depends on (seed, epoch, its place in the epoch's global batches)
+alone: the number of workers, the number of ranks and a resumed run do not change what is learnt
+from.
 """
 
 import random
@@ -80,9 +80,8 @@ def create_eval_loader(
 
     Returns:
         A loader of (images (B, 3, H, W) float32, targets (B, 2) int64), a target being
-        [label or pid, camera]. Of a test split of tracklets it is (B, 3), [pid, camera, tracklet]:
-        `rga_timm.evaluation.embed` makes one feature a tracklet of them. Several ranks may then
-        have a part each of the tracklet that lies on their border.
+        [label or pid, camera]; (B, 3), [pid, camera, tracklet], of a test split of tracklets. Two
+        ranks may have a part each of a tracklet.
 
     Raises:
         ValueError: ``rank`` is not one of ``world_size``.
@@ -111,8 +110,7 @@ class _SampleKey(NamedTuple):
 class _SeededBatches(Sampler[list[_SampleKey]]):
     """Gives each index of a batch sampler the seed of its augmentation.
 
-    The seed travels with the index: persistent workers, which hold a copy of the data set from
-    the first epoch on, learn of a new epoch in no other way.
+    The seed travels with the index, as persistent workers do not learn of a new epoch otherwise.
     """
 
     def __init__(self, batch_sampler: IdentityBatchSampler, seed: int) -> None:
@@ -137,13 +135,12 @@ class _SeededBatches(Sampler[list[_SampleKey]]):
 
     def _seed_of(self, epoch: int, place: int) -> int:
         # A hash of the three: neighbouring places get unrelated seeds.
-        return int(
-            np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0]
-        )
+        sequence = np.random.SeedSequence([self.seed, epoch, place])
+        return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class _SeededDataset(Dataset):
-    """Reads an image with the random numbers of its own seed."""
+    """Read an image with the random numbers of its own seed."""
 
     def __init__(self, dataset: ReidDataset) -> None:
         self.dataset = dataset
@@ -152,25 +149,14 @@ class _SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: _SampleKey) -> tuple[Any, torch.Tensor]:
-        with _seeded(key.seed):
+        with _random_state_kept():
+            _seed_all(key.seed)
             return self.dataset[key.image]
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's random numbers, and put them back afterwards."""
-    with _random_state_kept():
-        _seed_all(seed)
-        yield
-
-
-@contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Put Python's, numpy's and torch's random numbers back afterwards.
-
-    Without workers all of this happens in the training process, whose own randomness (dropout,
-    say) must not be touched.
-    """
+    """Put the global random numbers back: without workers they are the training process's."""
     python, torch_cpu = random.getstate(), torch.get_rng_state()
     numpy = np.random.get_state()  # noqa: NPY002 - transforms may use the global one
     try:

@@ -6,16 +6,12 @@ from typing import Any
 import numpy as np
 
 
-def load_mat(path: Path, names: list[str] | None = None) -> dict[str, Any]:
-    """The variables of a MATLAB file, as `scipy.io.loadmat` gives them.
-
-    Args:
-        path: Of a file of version 4 to 7; newer ones are HDF5.
-        names: Of the variables that are wanted; all by default.
+def load_mat(path: Path, names: list[str]) -> dict[str, Any]:
+    """The wanted variables of a MATLAB file, as `scipy.io.loadmat` gives them.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such MATLAB file, or lacks one of the variables.
+        ValueError: It is not a MATLAB file of version 4 to 7, or lacks one of the variables.
     """
     from scipy.io import loadmat  # here, since few need it and importing it takes long
 
@@ -28,7 +24,7 @@ def load_mat(path: Path, names: list[str] | None = None) -> dict[str, Any]:
             f"{path} is not a MATLAB file of version 4 to 7: is it cut off, or a web page? "
             f"({error})"
         ) from error
-    if missing := [name for name in names or () if name not in content]:
+    if missing := [name for name in names if name not in content]:
         from scipy.io import whosmat
 
         there = ", ".join(name for name, *_ in whosmat(str(path))) or "nothing"
@@ -37,18 +33,11 @@ def load_mat(path: Path, names: list[str] | None = None) -> dict[str, Any]:
 
 
 def read_matrix(path: Path, name: str) -> np.ndarray:
-    """One variable of a MATLAB file, of whole numbers.
-
-    Args:
-        path: Of a file of version 4 to 7; newer ones are HDF5.
-        name: Of the variable.
-
-    Returns:
-        (rows, columns) int64. MATLAB knows no vectors: they are matrices of one row or column.
+    """One variable of a MATLAB file: (rows, columns) int64; a vector is one row or column.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such MATLAB file, lacks the variable, or holds something else in it.
+        ValueError: `load_mat` cannot read the variable, or it is something else.
     """
     matrix = np.asarray(load_mat(path, [name])[name])
     if matrix.ndim == 2 and matrix.dtype.kind in "iuf":

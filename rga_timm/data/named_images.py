@@ -1,13 +1,13 @@
 """From images with names of people and cameras, as users have them, to numbers and splits.
 
-What the readers of users' own data have in common. `ReidSplits` is about numbers; here people and
-cameras have names of any text, a split may be given or not, and cameras may be known or not.
+What the readers of users' own data have in common: people and cameras have names of any text, a
+split may be given or not, and cameras may be known or not.
 """
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -59,10 +59,8 @@ def splits_from_names(
 
     An image of the split ``test`` is a query and a gallery image: it is looked for among all the
     others, or with cameras among those of other cameras. Validation images are test images; where
-    there are test images besides, they are left out.
-
-    Where no cameras are known, each image is a camera of its own, the same in query and gallery.
-    Of a tracklet, whose images are tested as one, all images are the same camera.
+    there are test images besides, they are left out. Where no cameras are known, each image, or
+    tracklet, is a camera of its own, the same in query and gallery.
 
     Args:
         name: Of the data set.
@@ -108,15 +106,58 @@ def splits_from_names(
     )
 
 
+def choose_columns(
+    table: object,
+    columns: Sequence[str],
+    wanted: Mapping[str, str | None],
+    optional: Collection[str],
+    option_of: Mapping[str, str],
+) -> dict[str, str]:
+    """From what a column says to its name, for those ``columns`` that ``wanted`` names.
+
+    A column need not be there if it is ``optional`` and has its usual name. ``option_of`` is for
+    the error: the option that names a column, where it is called otherwise.
+
+    Raises:
+        ValueError: A column that has to be there is not.
+    """
+    found = {}
+    for role, name in wanted.items():
+        if name is not None and name in columns:
+            found[role] = name
+        elif name is not None and (role not in optional or name != role):
+            raise ValueError(
+                f"{table} has no column {name!r}. It has {', '.join(columns)}: the option "
+                f"{option_of.get(role, role)} says which of them it is"
+            )
+    return found
+
+
+def image_of_row(
+    place: str, path: str, cells: Mapping[str, str], columns: Mapping[str, str], box: Box | None
+) -> NamedImage:
+    """The image that a row of a table is about; ``cells`` and ``columns`` as `choose_columns`.
+
+    Raises:
+        ValueError: It has no identity, or an unknown split.
+    """
+    if not cells["identity"]:
+        raise ValueError(f"{place} has no identity (column {columns['identity']!r})")
+    split = cells["split"].lower() if "split" in cells else None
+    if split is not None and split not in SPLITS:
+        raise ValueError(
+            f"{place} has the split {cells['split']!r} (column {columns['split']!r}), which is "
+            f"none of {', '.join(SPLITS)}"
+        )
+    camera, tracklet = cells.get("camera") or None, cells.get("tracklet") or None
+    return NamedImage(place, path, cells["identity"], camera, split, tracklet, box)
+
+
 def number_names(what: str, names: Iterable[str]) -> dict[str, int]:
     """A number for each name: the name itself if all are whole numbers, else its rank from 1.
 
-    Ranks are in the order of Unicode, whatever the order of the names. They start at 1 because pid
-    0 is Market-1501's distractor.
-
-    Args:
-        what: They are names of, for the error.
-        names: With repetitions.
+    Ranks are in the order of Unicode. They start at 1 because pid 0 is Market-1501's distractor.
+    ``what`` they are names of is for the error.
 
     Raises:
         ValueError: All are whole numbers, and two of them the same one: ``7`` and ``007``.
@@ -223,7 +264,7 @@ def _check_protocol(
     unmatched = sum(of_person[q.pid] == of_camera[q.pid, q.camid] for q in query)
     if query and unmatched == len(query):
         raise ValueError(
-            f"{name} cannot be tested on: nobody who is looked for is in the gallery "
+            f"{name} cannot be tested on: no query's person is in the gallery "
             + ("under another camera" if has_cameras else "in another image")
         )
     if unmatched:

@@ -1,7 +1,7 @@
 """Memory that the ranks of a training run on one machine have in common.
 
-It is a file in the system's shared memory that all of them map. Its name is taken away as soon as
-they have: the memory goes when the last of them lets go of it or dies, and nothing can stay behind.
+It is a file in the system's shared memory that all of them map. Its name is deleted as soon as they
+have: the memory is freed when the last of them releases it or dies, and nothing can stay behind.
 """
 
 import os
@@ -16,25 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import distributed as dist
 
-# Where control groups tell of a container's memory: limit, use, and what of that is page cache.
-_CGROUPS = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    (
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
-        "memory/memory.stat",
-        "total_inactive_file",
-    ),
-)
+_CGROUP = Path("/sys/fs/cgroup")  # of a container
 
 
 class Node:
     """The ranks of this run that are on this machine. Without torch.distributed, this process.
 
-    Made by all ranks of the run together, as everything that they do with it.
+    Made, and every method called, by all ranks of the run together.
 
     Attributes:
         ranks: On this machine, in order.
@@ -49,10 +41,10 @@ class Node:
             # Not the run's own group: a GPU's gives up after minutes of waiting. It is left to the
             # run's destroy_process_group(): right after use, older torch waits for ever in there.
             self.group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
-            said = self._gather((socket.gethostname(), uuid.uuid4().hex))
-            host = said[self.rank][0]
-            self.ranks = [rank for rank, (other, _) in enumerate(said) if other == host]
-            self._token = said[self.ranks[0]][1]
+            names = self._gather((socket.gethostname(), uuid.uuid4().hex))
+            host = names[self.rank][0]
+            self.ranks = [rank for rank, (other, _) in enumerate(names) if other == host]
+            self._token = names[self.ranks[0]][1]
         self.is_first = self.rank == self.ranks[0]
 
     @contextmanager
@@ -60,7 +52,7 @@ class Node:
         """Wait for all ranks at the end of the block. An error of one is an error of all.
 
         Raises:
-            RuntimeError: There was an error on another rank. It is said which.
+            RuntimeError: There was an error on another rank, which it names.
         """
         error: Exception | None = None
         try:
@@ -79,7 +71,7 @@ class Node:
         """Memory of ``size`` bytes, (size,) uint8, the same in all ranks on the machine.
 
         Raises:
-            MemoryError: There is not as much, of RAM or of shared memory.
+            MemoryError: There is less free, of RAM or of shared memory.
         """
         folder = shared_folder() if len(self.ranks) > 1 else None
         path = Path(folder or "", f"rga_timm-{self._token}")
@@ -98,7 +90,7 @@ class Node:
                 path.unlink(missing_ok=True)
 
     def _gather(self, item: Any) -> list[Any]:
-        """What each rank of the run says, in their order."""
+        """Each rank's item, in the order of the ranks."""
         if self.group is None:
             return [item]
         items: list[Any] = [None] * dist.get_world_size()
@@ -113,17 +105,9 @@ def shared_folder() -> Path:
 
 
 def check_free(size: int, folder: Path | None = None) -> None:
-    """Refuse what the machine has no room for.
-
-    Args:
-        size: Bytes.
-        folder: Of a file of that size, if it is to be one.
-
-    Raises:
-        MemoryError: There is less.
-    """
+    """Raise a MemoryError unless ``size`` bytes of RAM are free, and in ``folder`` for a file."""
     available = available_memory()
-    if available is not None and size > available:
+    if size > available:
         raise MemoryError(f"{_gb(size)} GB of memory are needed, {_gb(available)} GB are free")
     if folder is not None and size > (free := shutil.disk_usage(folder).free):
         raise MemoryError(
@@ -132,28 +116,21 @@ def check_free(size: int, folder: Path | None = None) -> None:
         )
 
 
-def available_memory(
-    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
-) -> int | None:
-    """Bytes of RAM that can be had without swapping; None where the system does not tell.
+def available_memory() -> int:
+    """Bytes of RAM that can be had without swapping, in a container what is left of its limit.
 
-    Args:
-        proc: Where Linux tells about the machine.
-        cgroup: Where it tells about the container.
+    The limit is that of Linux's control groups, version 2. Page cache does not count as used.
     """
-    found = []
-    if (info := proc / "meminfo").is_file():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
-        if "MemAvailable" in fields:
-            found.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    for limit, used, stat, cached in _CGROUPS:
-        try:
-            left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
-            fields = dict(line.split(" ", 1) for line in (cgroup / stat).read_text().splitlines())
-            found.append(left + int(fields.get(cached, 0)))
-        except (OSError, ValueError):  # no such control group, or no limit ("max")
-            continue
-    return max(0, min(found)) if found else None
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (
+            int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        cached = dict(line.split(" ", 1) for line in lines).get("inactive_file", 0)
+        return max(0, min(available, limit - used + int(cached)))
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        return available
 
 
 def _create(path: Path, size: int) -> None:

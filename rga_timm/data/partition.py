@@ -1,8 +1,7 @@
 """Partitions of people into those to train on and those to test on.
 
-Small data sets are tested on the mean over ten partitions. Few come with theirs; for the others
-everybody drew his own. Here they are drawn in a way that gives the same ones everywhere and always,
-or read from a file.
+Small data sets are tested on the mean over ten partitions. Few come with theirs. For the others
+they are drawn here, the same ones everywhere and always, or read from a file.
 """
 
 import json
@@ -17,28 +16,22 @@ PARTITIONS = 10  # the mean over ten is what papers report
 
 
 class Partition(NamedTuple):
-    """Who is trained on and who is tested on."""
+    """The people to train on and those to test on."""
 
     train: frozenset[int]
     test: frozenset[int]
 
 
 def random_partition(pids: Iterable[int], size: int, split: int) -> set[int]:
-    """Choose some of the people at random, the same ones whenever it is asked.
+    """Choose ``size`` of the people at random, always the same ones.
 
-    The choice depends on the set of pids and on ``split`` alone, and it never changes: each person
-    in the order of the pids draws 64 bits of a PCG64 that starts from ``split``, and those with the
-    smallest draws are chosen. Only the bit generator is used, since NumPy keeps its stream from
+    The choice depends on the set of pids and on ``split``, the number of the partition from 0,
+    alone: each person in the order of the pids draws 64 bits of a PCG64 that starts from ``split``,
+    and those with the smallest draws are chosen. NumPy keeps the stream of the bit generator from
     version to version, which it does not promise of ``Generator.permutation`` and the like.
 
-    Args:
-        pids: Everybody. Order and repetitions do not matter.
-        size: How many to choose.
-        split: Number of the partition, from 0.
-
     Raises:
-        ValueError: ``size`` is not between 1 and one less than there are people, or ``split`` is
-            negative.
+        ValueError: Nobody is left on one of the sides, or ``split`` is negative.
     """
     people = sorted(set(pids))
     if not 0 < size < len(people):
@@ -57,15 +50,14 @@ def choose_partition(
 ) -> Partition:
     """One of ten partitions: of a file if one is named, else a random one.
 
-    A partition file that only lies there is never taken: torchreid draws one anew on each machine
-    that it runs on, so scores would depend on what else ran there.
+    A partition file that is not named is never read: torchreid draws one anew on each machine.
 
     Args:
         root: Folder of the data set.
         pid_of: From the name of each image of those people that are to be partitioned to the pid.
         size: How many to train on, if they are drawn.
         split: Number of the partition, 0 to 9.
-        file: As for `read_partitions`. A relative path is looked for in ``root``, in the folder
+        file: As for `read_partition_file`. A relative path is looked for in ``root``, in the folder
             above, and in the working directory.
 
     Raises:
@@ -76,8 +68,12 @@ def choose_partition(
         people = set(pid_of.values())
         train = random_partition(people, size, split)
         return Partition(frozenset(train), frozenset(people - train))
-    path = _find(file, root)
-    partitions = read_partitions(path, pid_of)
+    named = Path(file).expanduser()
+    places = list(dict.fromkeys([root / named, root.absolute().parent / named, named]))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"there is no partition file {' or '.join(map(str, places))}")
+    partitions = read_partition_file(path, pid_of)
     if len(partitions) != PARTITIONS:
         raise ValueError(
             f"{path} holds {len(partitions)} partitions; the protocol is the mean over {PARTITIONS}"
@@ -87,7 +83,7 @@ def choose_partition(
     return partitions[split]
 
 
-def read_partitions(path: Path, pid_of: Mapping[str, int]) -> list[Partition]:
+def read_partition_file(path: Path, pid_of: Mapping[str, int]) -> list[Partition]:
     """The partitions that a JSON file holds.
 
     It is a list with an object for each, whose ``"train"`` and ``"test"`` are lists of people::
@@ -95,14 +91,9 @@ def read_partitions(path: Path, pid_of: Mapping[str, int]) -> list[Partition]:
         [{"train": [1, 4, 7], "test": [2, 3, 5]}, …]
 
     ``"query"`` and ``"gallery"`` may stand in the place of ``"test"``. A person is a pid, or the
-    path of an image, or a list that starts with such a path. Of paths only the file's name counts.
-    So torchreid's ``splits.json`` and ``splits_single_shot.json`` can be read, which are full of
-    paths on other machines. It writes some partitions twice, with the cameras swapped; one that is
-    the same as the one before is left out. People in neither list are left out too.
-
-    Args:
-        path: The file.
-        pid_of: From the name of each image to its pid.
+    path of an image, or a list that starts with such a path, of which only the file's name counts:
+    so torchreid's files can be read. torchreid writes some partitions twice, with the cameras
+    swapped; one that is the same as the one before is left out.
 
     Raises:
         ValueError: The file is of another form, names an image or a person that is not there, has
@@ -123,30 +114,20 @@ def read_partitions(path: Path, pid_of: Mapping[str, int]) -> list[Partition]:
     return partitions
 
 
-def _find(file: str, root: Path) -> Path:
-    path = Path(file).expanduser()
-    places = list(dict.fromkeys([root / path, root.absolute().parent / path, path]))
-    if found := next((place for place in places if place.is_file()), None):
-        return found
-    raise FileNotFoundError(f"there is no partition file {' or '.join(map(str, places))}")
-
-
 def _partition(
     place: str, entry: Any, pid_of: Mapping[str, int], people: Collection[int]
 ) -> Partition:
-    sides = entry.keys() if isinstance(entry, dict) else ()
-    if "train" not in sides or not {"test", "query"} & set(sides):
+    if not (isinstance(entry, dict) and "train" in entry and ("test" in entry or "query" in entry)):
         raise ValueError(
             f'{place} is not an object with "train" and "test", or "train", "query" and "gallery"'
         )
     train, test = (
         frozenset(
             pid
-            for side in names
-            if side in sides
-            for pid in _people(f"{place}, {side}", entry[side], pid_of, people)
+            for side in sides
+            for pid in _people(f"{place}, {side}", entry.get(side, []), pid_of, people)
         )
-        for names in (("train",), ("test", "query", "gallery"))
+        for sides in (("train",), ("test", "query", "gallery"))
     )
     if shared := sorted(train & test):
         raise ValueError(
@@ -163,21 +144,23 @@ def _people(
     """The pids of a list of pids, paths, or lists that start with a path."""
     if not isinstance(items, list):
         raise ValueError(f"{place} is not a list")
-    found, missing = [], []
+    found: list[int] = []
+    missing = []
     for item in items:
         key = item[0] if isinstance(item, list) and item else item
         if isinstance(key, str):
-            name = re.split(r"[/\\]", key)[-1]
-            found.append(pid_of.get(name))
+            pid = pid_of.get(re.split(r"[/\\]", key)[-1])
         elif isinstance(key, int) and not isinstance(key, bool) and key is item:
-            found.append(key if key in people else None)
+            pid = key if key in people else None
         else:
             raise ValueError(f"{place}: {item!r} is neither a person's number nor an image's path")
-        if found[-1] is None:
+        if pid is None:
             missing.append(key)
+        else:
+            found.append(pid)
     if missing:
         raise ValueError(
             f"{place} names {len(missing)} that are not there, or not in both cameras, "
             f"such as {missing[0]}"
         )
-    return [pid for pid in found if pid is not None]
+    return found

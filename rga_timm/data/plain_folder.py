@@ -1,8 +1,8 @@
-"""Images of a folder, whoever they show: to be embedded, not to be trained or tested on."""
+"""Images of a folder, without persons or cameras: to be embedded, not trained or tested on."""
 
 from pathlib import Path
 
-from .datasets.folder import IMAGE_EXTENSIONS, PassedOver, images_below
+from .datasets.folder import IMAGE_EXTENSIONS, Ignored, images_below
 from .layout import listing
 from .reader import ReidImage, ReidReader
 
@@ -13,8 +13,8 @@ def read_images(folder: str | Path) -> ReidReader:
     """All images below a folder, sorted by their paths, without persons or cameras.
 
     Args:
-        folder: Links to other folders are followed. What macOS and Windows leave behind is passed
-            over, and so are, with a warning, files that do not end like images.
+        folder: Links to other folders are followed. What macOS and Windows leave behind is
+            ignored, and so are, with a warning, files that do not end like images.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
@@ -22,12 +22,12 @@ def read_images(folder: str | Path) -> ReidReader:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
-    passed = PassedOver()
-    paths = sorted(path.relative_to(root).as_posix() for path in images_below(root, passed))
-    passed.log(root)
+    ignored = Ignored()
+    paths = sorted(path.relative_to(root).as_posix() for path in images_below(root, ignored))
+    ignored.log(root)
     if not paths:
         raise FileNotFoundError(
-            f"{root} holds no images, whose names end in {', '.join(IMAGE_EXTENSIONS)}; found was "
+            f"{root} holds no images, whose names end in {', '.join(IMAGE_EXTENSIONS)}; found "
             f"{listing(root)}"
         )
     return ReidReader(root, (ReidImage(path, UNKNOWN, UNKNOWN) for path in paths))

@@ -1,7 +1,8 @@
-"""The readers of re-identification: lists of images, each with a person and a camera."""
+"""Lists of images, each with a person and a camera."""
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,19 +22,16 @@ class ReidImage(NamedTuple):
     pid: int  # person, as the data set numbers them
     camid: int  # camera, as the data set numbers them
     tracklet: int = NO_TRACKLET  # images of one tracklet are tested as one, by their mean feature
-    box: tuple[int, int, int, int] | None = (
-        None  # left, top, right, bottom: what to cut out, pixels
-    )
+    # What to cut out: left, top, right, bottom in pixels.
+    box: tuple[int, int, int, int] | None = None
 
 
 class ReidReader(Reader):
     """A list of images as timm's data sets read it.
 
     ``reader[i]`` is an open file and the tensor ``[label, camid]`` (2,) int64, where the label is
-    ``label_of[pid]`` for training and the pid itself for testing. It is a tensor because timm's
-    ``fast_collate`` takes no tuples. In a test split of tracklets it is ``[pid, camid, tracklet]``
-    (3,). Read images through `ReidDataset`: timm's own `ImageDataset` takes readers too, but puts
-    the next image in the place of one that it cannot decode, and knows nothing of boxes.
+    ``label_of[pid]`` for training and the pid itself for testing; in a test split of tracklets it
+    is ``[pid, camid, tracklet]`` (3,). Read images through `ReidDataset`, which cuts out the boxes.
 
     Args:
         root: Folder that the paths of the images start from.
@@ -52,16 +50,19 @@ class ReidReader(Reader):
     ) -> None:
         super().__init__()
         self.root = Path(root)
-        self.images = list(images)
         self.label_of = dict(label_of) if label_of is not None else None
         self.opener = opener
-        self.pids = np.array([image.pid for image in self.images], dtype=np.int64)
-        self.camids = np.array([image.camid for image in self.images], dtype=np.int64)
-        self.tracklets = np.array([image.tracklet for image in self.images], dtype=np.int64)
+        self._set_images(images)
+
+    def _set_images(self, images: Iterable[ReidImage]) -> None:
+        self.images = list(images)
+        self.pids, self.camids, self.tracklets = (
+            np.array([image[1:4] for image in self.images], dtype=np.int64).reshape(-1, 3).T
+        )
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) int64: what ``reader[i]`` gives as the label, without opening a file."""
+        """(n,) int64: the label of each image, without opening a file."""
         if self.label_of is None:
             return self.pids
         return np.array([self.label_of[image.pid] for image in self.images], dtype=np.int64)
@@ -97,8 +98,9 @@ class ReidReader(Reader):
     def without(self, indices: Iterable[int]) -> "ReidReader":
         """The same reader without the images at these indices. Labels stay as they are."""
         dropped = set(indices)
-        kept = (image for i, image in enumerate(self.images) if i not in dropped)
-        return ReidReader(self.root, kept, self.label_of, self.opener)
+        reader = copy(self)
+        reader._set_images(image for i, image in enumerate(self.images) if i not in dropped)
+        return reader
 
     def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         path = Path(self.images[index].path)
@@ -108,10 +110,9 @@ class ReidReader(Reader):
 
 
 class ReidDataset(ImageDataset):
-    """timm's `ImageDataset`, except that an image which cannot be read is an error.
+    """timm's `ImageDataset`, except that an image which cannot be read is a RuntimeError.
 
-    timm goes on with the next image. That is the image of another person or camera: a wrong
-    positive in training, and in evaluation a ranking that is about something else.
+    timm goes on with the next image, which may be of another person or camera.
 
     Args:
         reader: What to read.
@@ -139,9 +140,9 @@ class ReidDataset(ImageDataset):
 def _cut_out(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     left, top, right, bottom = box
     if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
-        # Pillow would fill up with black what lies outside.
+        # Pillow would pad with black.
         raise ValueError(
-            f"the box {box} (left, top, right, bottom) does not lie within "
+            f"the box {box} (left, top, right, bottom) is not within "
             f"the {image.width}x{image.height} (width x height) image"
         )
     return image.crop(box)

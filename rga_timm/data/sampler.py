@@ -13,12 +13,9 @@ from torch.utils.data import Sampler
 class IdentityBatchSampler(Sampler[list[int]]):
     """Batches of ``num_identities`` different identities with ``num_instances`` images each.
 
-    The batches of an epoch depend on ``seed`` and the epoch alone. With several ranks, all of them
-    plan the same global batches, and each takes its share of the identities of every batch: rank
-    after rank they are the batch that one process would have.
-
-    An identity with fewer than K images gives each of them once and then repeats some. Within a
-    batch, one with at least K gives K different ones.
+    The batches of an epoch depend on ``seed`` and the epoch alone. With several ranks, each takes
+    its share of the identities of every global batch. An identity with fewer than K images gives
+    each of them once and then repeats some.
 
     Args:
         labels: (n,) the identity of each image of the data set.
@@ -130,7 +127,7 @@ def _count_batches(groups: np.ndarray, P: int, drop_last: bool) -> int:
 def _draw_groups(
     images: np.ndarray, count: int, K: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """``count`` times K of ``images``; all of them come once before one comes a second time.
+    """Draw ``count`` times K of ``images``; all come once before one comes a second time.
 
     Where a round of all images ends within a group, the group is completed from the next round by
     images that are not in it yet.

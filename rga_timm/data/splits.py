@@ -35,7 +35,7 @@ class Counts(NamedTuple):
         )
 
     def agrees(self, published: "Counts") -> bool:
-        """Whether everything that was published of a split is so here."""
+        """Whether these are the published counts, as far as there are some."""
         return all(theirs in (None, ours) for ours, theirs in zip(self, published, strict=True))
 
     def __str__(self) -> str:
@@ -57,9 +57,8 @@ class ReidSplits:
         gallery: Its labels are pids.
         published: The counts of each split as its authors give them, as far as they do.
         has_cameras: Whether the camera of each image is known. Where it is not, each image has a
-            camera id of its own: so the rule that leaves out gallery images of the same person and
-            camera leaves out the query image itself and nothing else. Where no image is in both,
-            one id for the queries and another for the gallery do as well.
+            camera id of its own, or all queries one and the gallery another where no image is in
+            both: so only the query image itself is left out of a ranking.
         single_gallery_shot: Whether the protocol of the data set is a gallery with one random image
             of each person, drawn many times.
         same_numbering: Whether a pid means the same person in ``train`` and in the test splits.
@@ -122,7 +121,7 @@ class ReidSplits:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of who is where in which image: two runs with the same one used the same data.
+        """SHA-256 of all images with their ids: two runs with the same one used the same data.
 
         Of the sorted lines "split path pid camid", and where there are some "tracklet" and "left
         top right bottom" of the box. The pixels do not count.
@@ -150,8 +149,8 @@ class ReidSplits:
             "test_fingerprint": self.test_fingerprint,
         }
 
-    def warn_of_surprises(self) -> None:
-        """Log how the data set differs from what it was published as, and who is in two splits."""
+    def warn_unexpected(self) -> None:
+        """Warn of counts that are not the published ones, and of people in train and test."""
         counts = self.counts if self.published else {}
         for split, published in (self.published or {}).items():
             if not counts[split].agrees(published):
@@ -160,7 +159,7 @@ class ReidSplits:
                     "Scores will not compare with published ones.",
                     *(split, self.root, counts[split], self.name, published),
                 )
-        # Only a warning: in a data set of one's own that is at times what one wants to measure.
+        # Only a warning: in users' own data that is at times what they want to measure.
         if shared := self.shared_pids():
             _logger.warning(
                 "%s: %d of %d train ids are in query or gallery too (such as %s). If they are the "
@@ -169,7 +168,7 @@ class ReidSplits:
             )
 
     def shared_pids(self) -> list[int]:
-        """The people who are trained and tested on, sorted; the distractor is nobody."""
+        """The people who are trained and tested on, sorted, without the distractor."""
         if not self.same_numbering:
             return []
         test = {*self.query.pids.tolist(), *self.gallery.pids.tolist()}
@@ -187,7 +186,7 @@ def _fingerprint(readers: Mapping[str, ReidReader]) -> str:
 
 
 def fingerprint_line(split: str, image: ReidImage) -> str:
-    """What of an image the fingerprint is made of: `ReidSplits.fingerprint` says what that is."""
+    """The line of an image in `ReidSplits.fingerprint`."""
     fields: list[object] = [split, image.path, image.pid, image.camid]
     if image.tracklet != NO_TRACKLET:
         fields.append(image.tracklet)

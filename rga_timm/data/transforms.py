@@ -1,11 +1,8 @@
 """From a PIL image to the network's input.
 
-The training transform is that of the paper's code: resize, or in half of the cases enlarge by 1/8
-and crop at random; flip; erase a rectangle (Zhong et al., "Random Erasing Data Augmentation",
-AAAI 2020) after the normalisation, so that the erased part is grey.
-
-What is drawn at random is apart from how it is applied: to one image as it comes from its file, or
-to a batch of resized ones on a GPU.
+Random erasing (Zhong et al., AAAI 2020) comes after the normalisation, so that the erased part is
+grey. Drawing at random is separate from applying: to one image from its file, or to a batch on a
+GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,15 +90,6 @@ class RandomEnlarge(nn.Module):
 
     The paper's code calls it Random2DTranslation. There the outermost crops come up half as often
     as the others; here all are equally likely.
-
-    Args:
-        img_size: (height, width) of the result in pixels.
-        p: How often to enlarge.
-        factor: By how much, at least 1.
-        interpolation: As timm names them.
-
-    Raises:
-        ValueError: ``factor`` is below 1.
     """
 
     def __init__(
@@ -143,8 +131,8 @@ class RandomEnlarge(nn.Module):
         return f"{self.img_size}, p={self.p}, enlarged_size={self.enlarged_size}"
 
 
-class Drawn(NamedTuple):
-    """What the augmentation does to one image. All numbers, so that a tensor can be made of it."""
+class Augmentation(NamedTuple):
+    """What is done to one image. All numbers, so that a tensor can be made of it."""
 
     enlarge: bool
     top: int  # of the crop from the enlarged image
@@ -159,14 +147,7 @@ class Drawn(NamedTuple):
 class TrainTransform:
     """Enlarge or resize, flip, normalise, erase: what `train_transform` returns.
 
-    From a PIL RGB image to a tensor (3, height, width) float32. Called, it draws and applies:
-    ``transform(image)`` is ``transform.apply(image, transform.draw())``.
-
-    Args:
-        enlarge: Draws from torch's random numbers.
-        flip: Draws from torch's random numbers.
-        normalise: Of images in 0..1.
-        erase: Of one rectangle, to 0. Draws from Python's random numbers.
+    Enlarging and flipping draw from torch's random numbers, erasing from Python's.
     """
 
     def __init__(
@@ -195,31 +176,22 @@ class TrainTransform:
         """Draw and apply."""
         return self.apply(image, self.draw())
 
-    def draw(self) -> Drawn:
+    def draw(self) -> Augmentation:
         """Draw for one image: all randomness of the augmentation is here.
 
-        Flip and erasing are torchvision's and timm's, which do not tell what they draw. They are
-        applied to small images in which it can be seen.
+        Flip and erasing are torchvision's and timm's, which do not return what they draw. They are
+        applied to small images that show it.
         """
         corner = self.enlarge.draw()
         flipped = self.flip(torch.tensor([[[0, 1]]]))[0, 0, 0] == 1
         sheet = self.erase(torch.ones(1, *self.img_size, dtype=torch.uint8))[0].numpy() == 0
         rows, columns = sheet.any(1).nonzero()[0], sheet.any(0).nonzero()[0]
-        box = (
-            (int(rows[0]), int(columns[0]), len(rows), len(columns)) if len(rows) else (0, 0, 0, 0)
-        )
-        return Drawn(corner is not None, *(corner or (0, 0)), bool(flipped), *box)
+        top_left = (int(rows[0]), int(columns[0])) if len(rows) else (0, 0)
+        box = (*top_left, len(rows), len(columns))
+        return Augmentation(corner is not None, *(corner or (0, 0)), bool(flipped), *box)
 
-    def apply(self, image: Image.Image, drawn: Drawn) -> torch.Tensor:
-        """Augment one image.
-
-        Args:
-            image: PIL, RGB, of any size.
-            drawn: By `draw`.
-
-        Returns:
-            (3, height, width) float32.
-        """
+    def apply(self, image: Image.Image, drawn: Augmentation) -> torch.Tensor:
+        """Augment a PIL RGB image of any size, to (3, height, width) float32."""
         image = self.enlarge.resize(image, (drawn.top, drawn.left) if drawn.enlarge else None)
         if drawn.flip:
             image = TF.hflip(image)
@@ -230,29 +202,29 @@ class TrainTransform:
         return result
 
     def apply_batch(
-        self, images: torch.Tensor, drawn: Sequence[Drawn] | torch.Tensor
+        self, images: torch.Tensor, drawn: Sequence[Augmentation] | torch.Tensor
     ) -> torch.Tensor:
         """Augment a batch of resized images, on the device that they are on.
 
-        What is not enlarged is what `apply` makes of the originals. The others are enlarged from
-        the resized image, not the original, and bilinearly whatever the interpolation. Where the
-        original has the size ``img_size``, a bilinear `apply` differs by a level of 255 at most,
-        as Pillow rounds between its two passes; elsewhere the result is a bit softer.
+        The result is that of `apply` on the originals, except where images are enlarged: here from
+        the resized image, and bilinearly whatever the interpolation. Where the original has the
+        size ``img_size``, a bilinear `apply` differs by a level of 255 at most, as Pillow rounds
+        between its two passes; elsewhere the result is a bit softer.
 
         Args:
             images: (B, 3, height, width) uint8, resized to ``img_size``.
-            drawn: B times what `draw` returns; or as a tensor (B, 8), best in memory of the CPU,
+            drawn: What `draw` returns for each; or as a tensor (B, 8), best in the CPU's memory,
                 as otherwise the CPU has to wait for it.
 
         Returns:
             (B, 3, height, width) float32.
 
         Raises:
-            ValueError: The images do not have that size or type, or are not as many.
+            ValueError: The images have another size, type or number.
         """
         _check_batch(images, self.img_size, len(drawn))
         plan = torch.as_tensor(drawn, dtype=torch.int64).cpu()  # (B, 8)
-        # Which images these are is found here: a GPU would have to be waited for.
+        # On the CPU, which would otherwise wait for the GPU.
         enlarged, flipped = plan[:, 0].nonzero()[:, 0], plan[:, 3].nonzero()[:, 0]
         corners = send(plan[enlarged, 1:3], images.device)
         enlarged, flipped = send(enlarged, images.device), send(flipped, images.device)
@@ -278,7 +250,7 @@ class TrainTransform:
 
     def _enlarge_batch(self, pixels: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
         """Crops (E, 3, H, W) at ``corners`` (E, 2) from the enlarged ``pixels`` (E, 3, H, W)."""
-        # Where the crop's pixels lie in the enlarged image, whose left edge is -1 and right edge 1.
+        # Positions of the crop's pixels in the enlarged image, whose edges are at -1 and 1.
         y, x = (
             (2 * (torch.arange(side, device=pixels.device) + corners[:, i, None]) + 1) / large - 1
             for i, (side, large) in enumerate(
@@ -310,4 +282,4 @@ def _check_batch(images: torch.Tensor, img_size: tuple[int, int], count: int) ->
             f"not {tuple(images.shape)} of {images.dtype}"
         )
     if len(images) != count:
-        raise ValueError(f"{count} times was drawn for {len(images)} images")
+        raise ValueError(f"there are {count} augmentations for {len(images)} images")

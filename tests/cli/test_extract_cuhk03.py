@@ -191,7 +191,7 @@ def test_images_that_went_missing_after_extraction_are_told(
 ) -> None:
     shutil.copytree(extracted, tmp_path, dirs_exist_ok=True)
     (tmp_path / "images_labeled" / "1_001_1_01.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"extract_cuhk03\.py again"):
+    with pytest.raises(FileNotFoundError, match=r"extract-cuhk03 again"):
         create_dataset(f"{CLASSIC},boxes=labeled", tmp_path)
     create_dataset(CLASSIC, tmp_path)
 
@@ -200,9 +200,9 @@ def test_images_that_went_missing_after_extraction_are_told(
     ("text", "message"),
     [
         ("not json", "is not a JSON file"),
-        ("[]", "is not what scripts/extract_cuhk03.py writes"),
-        ('{"test_sets": [["1_2_3"]], "num_images": {}}', "is not what scripts/extract"),
-        ('{"test_sets": [["1_001"]], "num_images": 3}', "is not what scripts/extract"),
+        ("[]", "is not what rga-timm extract-cuhk03 writes"),
+        ('{"test_sets": [["1_2_3"]], "num_images": {}}', "is not what rga-timm extract"),
+        ('{"test_sets": [["1_001"]], "num_images": 3}', "is not what rga-timm extract"),
     ],
 )
 def test_a_list_of_another_kind_is_an_error(
@@ -236,9 +236,10 @@ def test_ctrl_c_ends_the_command_without_a_traceback(
 ) -> None:
     # Images are held up, so that the command is at work when the signal comes.
     slow = (
-        "import sys, time, extract_cuhk03 as script; write = script.write_whole\n"
-        "script.write_whole = lambda *args: (write(*args), time.sleep(0.2))\n"
-        "script.main(sys.argv[1:])"
+        "import sys, time; from rga_timm.cli import extract_cuhk03 as command\n"
+        "read = command.read_pixels\n"
+        "command.read_pixels = lambda *args: time.sleep(0.2) or read(*args)\n"
+        "command.main(sys.argv[1:])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(

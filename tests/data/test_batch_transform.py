@@ -11,7 +11,7 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from rga_timm.data import Drawn, train_transform
+from rga_timm.data import Augmentation, train_transform
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 SIZE = (48, 24)
@@ -69,7 +69,7 @@ def test_draws_and_applies_what_a_chain_of_the_libraries_own_steps_does(interpol
 
 def test_applying_takes_no_random_numbers():
     transform = train_transform(SIZE, MEAN, STD)
-    drawn = Drawn(True, 3, 2, True, 5, 6, 7, 8)
+    drawn = Augmentation(True, 3, 2, True, 5, 6, 7, 8)
     before = random.getstate(), torch.get_rng_state()
     first = transform.apply(noise(96, 40), drawn)
     transform.apply_batch(torch.zeros(1, 3, *SIZE, dtype=torch.uint8), [drawn])
@@ -81,7 +81,7 @@ def test_applying_takes_no_random_numbers():
 def test_one_image_is_augmented_as_drawn():
     transform = train_transform(SIZE, MEAN, STD)
     image = noise(96, 40)
-    found = transform.apply(image, Drawn(True, 6, 1, True, 10, 4, 20, 15))
+    found = transform.apply(image, Augmentation(True, 6, 1, True, 10, 4, 20, 15))
     large = np.asarray(image.resize((27, 54), Image.Resampling.BILINEAR))
     pixels = large[6 : 6 + 48, 1 : 1 + 24][:, ::-1] / 255
     expected = ((pixels - MEAN) / STD).transpose(2, 0, 1)
@@ -89,7 +89,7 @@ def test_one_image_is_augmented_as_drawn():
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def draw_all(transform, count: int) -> list[Drawn]:
+def draw_all(transform, count: int) -> list[Augmentation]:
     drawn = []
     for seed in range(count):
         seed_all(seed)
@@ -138,7 +138,7 @@ def test_where_everything_or_nothing_is_enlarged_the_batch_is_whole():
     [
         (torch.zeros(2, 3, *SIZE), 2, r"\(B, 3, 48, 24\) of uint8, not .* of torch.float32"),
         (torch.zeros(2, 3, 24, 48, dtype=torch.uint8), 2, r"not \(2, 3, 24, 48\) of"),
-        (torch.zeros(2, 3, *SIZE, dtype=torch.uint8), 3, "3 times was drawn for 2 images"),
+        (torch.zeros(2, 3, *SIZE, dtype=torch.uint8), 3, "there are 3 augmentations for 2 images"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(images, count, message):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rga_timm.data import identity_split
-from rga_timm.data.identity_split import IdentitySplit, deal_identities, read_identity_split
+from rga_timm.data.identity_split import IdentitySplit, read_identity_split, split_identities
 
 NAMES = [f"person {i}" for i in range(10)]
 
@@ -22,9 +22,9 @@ def write(path: Path, *lines: str) -> Path:
 def test_those_with_the_smallest_hashes_are_tested_on():
     hashes = {name: hashlib.sha256(f"7 {name}".encode()).hexdigest() for name in NAMES}
     expected = set(sorted(NAMES, key=hashes.get)[:3])
-    dealt = deal_identities(NAMES, 0.3, 7)
-    assert {name for name, side in dealt.items() if side == "test"} == expected
-    assert dealt != deal_identities(NAMES, 0.3, 8)
+    drawn = split_identities(NAMES, 0.3, 7)
+    assert {name for name, side in drawn.items() if side == "test"} == expected
+    assert drawn != split_identities(NAMES, 0.3, 8)
 
 
 @given(
@@ -33,20 +33,20 @@ def test_those_with_the_smallest_hashes_are_tested_on():
     ),
     st.integers(),
 )
-def test_a_deal_ignores_order_and_repetition_and_has_its_share(names, seed):
+def test_the_random_split_ignores_order_and_repetition_and_has_its_share(names, seed):
     in_order, shuffled = names
-    dealt = deal_identities(in_order, 0.5, seed)
-    assert deal_identities(shuffled + shuffled[:2], 0.5, seed) == dealt
-    assert sorted(dealt) == in_order
-    assert list(dealt.values()).count("test") == round(len(in_order) / 2)
+    drawn = split_identities(in_order, 0.5, seed)
+    assert split_identities(shuffled + shuffled[:2], 0.5, seed) == drawn
+    assert sorted(drawn) == in_order
+    assert list(drawn.values()).count("test") == round(len(in_order) / 2)
 
 
-def test_the_first_deal_is_kept_as_plain_csv(tmp_path, caplog):
+def test_the_first_split_is_kept_as_plain_csv(tmp_path, caplog):
     split = IdentitySplit(tmp_path / "kept.csv", seed=3)
     with caplog.at_level(logging.INFO):
-        dealt = split.apply(NAMES[::-1])
-    assert dealt == deal_identities(NAMES, 0.5, 3)
-    lines = [f"{name},{dealt[name]}" for name in NAMES]
+        drawn = split.apply(NAMES[::-1])
+    assert drawn == split_identities(NAMES, 0.5, 3)
+    lines = [f"{name},{drawn[name]}" for name in NAMES]
     assert split.file.read_text() == "\n".join(["identity,split", *lines]) + "\n"
     assert os.listdir(tmp_path) == ["kept.csv"]
     (message,) = caplog.messages
@@ -75,7 +75,7 @@ def test_the_file_wins_over_the_options_and_says_so(tmp_path, caplog):
     lines = [f"{name},{side}" for name, side in zip("dcba", sides, strict=True)]
     file = write(tmp_path / "kept.csv", *lines)
     expected = {"a": "test", "b": "test", "c": "train", "d": "train"}
-    assert deal_identities("abcd", 0.5, 5) != expected
+    assert split_identities("abcd", 0.5, 5) != expected
     with caplog.at_level(logging.INFO):
         assert IdentitySplit(file).apply("abcd") == expected
         assert [record.levelname for record in caplog.records] == ["INFO"]
@@ -116,7 +116,7 @@ def test_a_file_that_leaves_a_side_too_few_of_those_in_the_data_is_an_error(tmp_
 
 
 @pytest.mark.parametrize(("share", "side"), [(0, "train"), (1, "test"), (1.0, "test")])
-def test_all_or_nobody_tested_on_needs_no_deal_and_no_file(tmp_path, share, side):
+def test_all_or_nobody_tested_on_needs_no_file(tmp_path, share, side):
     split = IdentitySplit(tmp_path / "kept.csv", test_share=share)
     assert split.apply("a") == {"a": side}
     assert not os.listdir(tmp_path)
@@ -124,7 +124,7 @@ def test_all_or_nobody_tested_on_needs_no_deal_and_no_file(tmp_path, share, side
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_is_from_0_to_1(tmp_path, share):
-    with pytest.raises(ValueError, match="test_share is a share from 0 to 1"):
+    with pytest.raises(ValueError, match="test_share is from 0 to 1"):
         IdentitySplit(tmp_path / "kept.csv", test_share=share).apply(NAMES)
 
 
@@ -161,7 +161,9 @@ def test_spaces_and_marks_of_spreadsheets_in_the_file_do_no_harm(tmp_path):
 def test_where_nothing_can_be_written_another_place_is_asked_for(tmp_path):
     (tmp_path / "file").touch()
     for place in ("file/kept.csv", "nowhere/kept.csv"):
-        with pytest.raises(ValueError, match=r"kept\.csv \(.*\): say by split_file=PATH"):
+        with pytest.raises(
+            ValueError, match=r"kept\.csv \(.*\): choose another place by split_file=PATH"
+        ):
             IdentitySplit(tmp_path / place).apply(NAMES)
     split = IdentitySplit(tmp_path / "file" / "kept.csv", split_file=str(tmp_path / "mine.csv"))
     assert split.apply(NAMES) == read_identity_split(tmp_path / "mine.csv")
@@ -197,8 +199,8 @@ def test_who_comes_second_takes_the_split_of_the_first(tmp_path, monkeypatch, ha
 
     if not has_links:
         monkeypatch.setattr(os, "link", no_links)
-    first = deal_identities(NAMES, 0.5, 1)
+    first = split_identities(NAMES, 0.5, 1)
     identity_split._write(file, first)
-    identity_split._write(file, deal_identities(NAMES, 0.5, 2))
+    identity_split._write(file, split_identities(NAMES, 0.5, 2))
     assert read_identity_split(file) == first
     assert os.listdir(tmp_path) == ["kept.csv"]

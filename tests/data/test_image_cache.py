@@ -103,42 +103,34 @@ def test_what_is_more_than_there_is_is_refused_before_anything_is_read(monkeypat
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({}, None),
-        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    2000 kB\n"}, 2_048_000),
-        ({"proc/meminfo": "MemTotal: 9 kB\n"}, None),
-        (  # a container's limit, of which page cache does not count
+        ({}, 2_048_000),
+        # A container's limit; page cache does not count as used.
+        ({"memory.max": "1000000", "memory.current": "700000"}, 2_048_000),
+        (
             {
-                "proc/meminfo": "MemAvailable: 2000 kB\n",
-                "cgroup/memory.max": "1000000\n",
-                "cgroup/memory.current": "700000\n",
-                "cgroup/memory.stat": "anon 5\ninactive_file 100000\nactive_file 7\n",
+                "memory.max": "1000000\n",
+                "memory.current": "700000\n",
+                "memory.stat": "anon 5\ninactive_file 100000\nactive_file 7\n",
             },
             400_000,
         ),
         (
-            {
-                "proc/meminfo": "MemAvailable: 2000 kB\n",
-                "cgroup/memory.max": "max\n",
-                "cgroup/memory.current": "700000\n",
-                "cgroup/memory.stat": "inactive_file 100000\n",
-            },
+            {"memory.max": "max\n", "memory.current": "9\n", "memory.stat": "inactive_file 0\n"},
             2_048_000,
         ),
-        (  # the older form
-            {
-                "cgroup/memory/memory.limit_in_bytes": "1000\n",
-                "cgroup/memory/memory.usage_in_bytes": "900\n",
-                "cgroup/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
-            },
-            150,
+        (
+            {"memory.max": "10\n", "memory.current": "20\n", "memory.stat": "inactive_file 0\n"},
+            0,
         ),
     ],
 )
-def test_free_memory_is_the_machines_or_the_containers(tmp_path, files, expected):
+def test_free_memory_is_the_machines_or_the_containers(tmp_path, monkeypatch, files, expected):
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert node_memory.available_memory(tmp_path / "proc", tmp_path / "cgroup") == expected
+    machine = SimpleNamespace(available=2_048_000)
+    monkeypatch.setattr(node_memory.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(node_memory, "_CGROUP", tmp_path)
+    assert node_memory.available_memory() == expected
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -73,7 +73,7 @@ def test_what_the_nearest_layout_lacks_is_said(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         find_layout("data", tmp_path, [NEW, OLD])
     assert f"As torchreid's layout {tmp_path / 'in'} lacks test." in str(error.value)
-    assert "Expected is one of these layouts" in str(error.value)
+    assert "Expected one of these layouts" in str(error.value)
     assert "the archive's own (images_*/train, list.txt); torchreid's (train," in str(error.value)
 
 
@@ -81,11 +81,11 @@ def test_no_root_a_root_that_is_not_there_and_a_file_are_told_apart(tmp_path):
     file = tmp_path / "data.zip"
     file.touch()
     for root, message in (
-        (None, "data has to be told where it lies"),
+        (None, "data needs the folder of the data set"),
         (tmp_path / "nowhere", r"nowhere does not exist"),
         (file, r"data\.zip is a file, not a folder"),
     ):
-        with pytest.raises(FileNotFoundError, match=f"{message}. Expected is one"):
+        with pytest.raises(FileNotFoundError, match=f"{message}. Expected one"):
             find_layout("data", root, [NEW])
     file.unlink()
     with pytest.raises(FileNotFoundError, match="holds nothing: it is empty"):

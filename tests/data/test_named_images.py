@@ -133,7 +133,7 @@ def test_options_for_a_split_are_an_error_where_there_is_one():
             made(images, **option)
 
 
-def test_without_a_split_people_are_dealt_by_their_names(tmp_path):
+def test_without_a_split_people_are_split_by_their_names(tmp_path):
     images = [image(f"{p}{i}", p) for p in "abcdef" for i in range(2)]
     splits = made(images, tmp_path, seed=2)
     sides = dict(line.split(",") for line in (tmp_path / "split.csv").read_text().splitlines())

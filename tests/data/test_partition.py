@@ -7,7 +7,7 @@ from rga_timm.data.partition import (
     Partition,
     choose_partition,
     random_partition,
-    read_partitions,
+    read_partition_file,
 )
 
 NAMES = {f"{pid:03d}_{angle}.bmp": pid for pid in range(6) for angle in (0, 90)}
@@ -79,7 +79,7 @@ def test_a_file_of_pids_is_read(tmp_path):
         tmp_path / "mine.json",
         [{"train": [0, 1, 2], "test": [3, 4, 5]}, {"train": [5], "test": [0]}],
     )
-    assert read_partitions(path, NAMES) == [
+    assert read_partition_file(path, NAMES) == [
         Partition(frozenset({0, 1, 2}), frozenset({3, 4, 5})),
         Partition(frozenset({5}), frozenset({0})),
     ]
@@ -111,7 +111,7 @@ def test_a_file_of_torchreid_is_read_and_its_two_directions_are_one_partition(tm
         for train, test in halves
         for angles in ((0, 90), (90, 0))
     ]
-    assert read_partitions(write(tmp_path / "splits.json", entries), NAMES) == [
+    assert read_partition_file(write(tmp_path / "splits.json", entries), NAMES) == [
         Partition(frozenset({0, 2, 4}), frozenset({1, 3, 5})),
         Partition(frozenset({1, 2, 3}), frozenset({0, 4, 5})),
     ]
@@ -122,7 +122,7 @@ def test_paths_of_windows_and_bare_names_are_read(tmp_path):
         "train": [r"D:\data\VIPeR\cam_a\000_0.bmp", "001_90.bmp"],
         "test": ["cam_b/002_90.bmp"],
     }
-    assert read_partitions(write(tmp_path / "mine.json", [entry]), NAMES) == [
+    assert read_partition_file(write(tmp_path / "mine.json", [entry]), NAMES) == [
         Partition(frozenset({0, 1}), frozenset({2}))
     ]
 
@@ -152,7 +152,7 @@ def test_paths_of_windows_and_bare_names_are_read(tmp_path):
 def test_a_partition_that_does_not_fit_is_told_with_file_and_number(tmp_path, entry, message):
     path = write(tmp_path / "mine.json", [{"train": [0], "test": [1]}, entry])
     with pytest.raises(ValueError, match=rf"mine\.json, partition 1.*{message}"):
-        read_partitions(path, NAMES)
+        read_partition_file(path, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_file_of_another_form_is_an_error(tmp_path, content, message):
     path = tmp_path / "mine.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_partitions(path, NAMES)
+        read_partition_file(path, NAMES)
 
 
 def test_a_partition_is_random_unless_a_file_is_named(tmp_path):

@@ -19,12 +19,12 @@ def test_images_come_sorted_and_without_persons_or_cameras(
     assert paths == ["10.bmp", "a/9.webp", "a/c/1.jpeg", "b.png", "b/2.JPG"]
     assert {*reader.pids} == {*reader.camids} == {*reader.tracklets} == {-1}
     assert reader.root == tmp_path
-    assert "ignored 1 files that are no images, such as notes.txt" in caplog.text
+    assert "ignored 1 files that are not images, such as notes.txt" in caplog.text
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"holds no images, .* found was .*notes\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"holds no images, .* found .*notes\.txt"):
         read_images(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         read_images(tmp_path / "nowhere")

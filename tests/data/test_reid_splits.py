@@ -86,9 +86,9 @@ def test_counts_other_than_the_published_ones_are_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
         splits(
             IMAGES[:1], published={"query": Counts(1, 1)}, same_numbering=False
-        ).warn_of_surprises()
+        ).warn_unexpected()
         assert not caplog.messages
-        splits(IMAGES, published={"query": Counts(2, 1)}, same_numbering=False).warn_of_surprises()
+        splits(IMAGES, published={"query": Counts(2, 1)}, same_numbering=False).warn_unexpected()
     (message,) = caplog.messages
     assert message.startswith(
         "query of unused has 1 images, 1 ids, 1 cameras; x was published with 2"
@@ -98,9 +98,9 @@ def test_counts_other_than_the_published_ones_are_warned_of(caplog):
 def test_people_in_both_train_and_test_are_warned_of_but_distractors_are_not(caplog):
     distractor = ReidImage("c/0.png", 0, 1)
     both = {"query": IMAGES[:1], "gallery": [distractor], "root": Path("data")}
-    ReidSplits.from_images("x", train=[distractor, IMAGES[1]], **both).warn_of_surprises()
+    ReidSplits.from_images("x", train=[distractor, IMAGES[1]], **both).warn_unexpected()
     assert not caplog.messages
-    ReidSplits.from_images("x", train=IMAGES, **both).warn_of_surprises()
+    ReidSplits.from_images("x", train=IMAGES, **both).warn_unexpected()
     assert "1 of 2 train ids are in query or gallery too (such as 30)" in caplog.messages[0]
     assert len(caplog.messages) == 1
 

@@ -1,12 +1,10 @@
 """What can be wrong with a data set on disk, found before it costs a training run."""
 
-from .contact_sheet import contact_sheet, stack_sheets
 from .decode import ImageFacts, find_bad_images, inspect_images, skip_bad_images
 from .finding import Finding, Level, verdict
 from .identify import Identification, identify
 from .images import check_images
 from .people import check_counts, check_people, format_counts
-from .strays import find_strays
 
 __all__ = [
     "Finding",
@@ -16,13 +14,10 @@ __all__ = [
     "check_counts",
     "check_images",
     "check_people",
-    "contact_sheet",
     "find_bad_images",
-    "find_strays",
     "format_counts",
     "identify",
     "inspect_images",
     "skip_bad_images",
-    "stack_sheets",
     "verdict",
 ]

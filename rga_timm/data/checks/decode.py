@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -19,8 +19,8 @@ _logger = logging.getLogger(__name__)
 
 _CHUNK = 32  # images that a process does at a time: sending each alone costs as much as decoding
 
-# What lies in the place of images when a download went wrong, by its first bytes.
-_NO_IMAGES = {
+# What a failed download leaves in the place of images, by its first bytes.
+_NOT_IMAGES = {
     b"version https://git-lfs": "a Git LFS pointer in the place of the file: run git lfs pull",
     b"<!doctype html": "a web page, not an image: the download failed",
     b"<html": "a web page, not an image: the download failed",
@@ -33,8 +33,7 @@ class ImageFacts(NamedTuple):
     position: int  # in its reader
     reason: str | None = None  # why it cannot be decoded; then the rest is not known
     size: tuple[int, int] = (0, 0)  # width, height in pixels, of the box where there is one
-    mode: str = ""  # Pillow's, of the file: RGB, L, CMYK ...
-    digest: str = ""  # SHA-256 of size and RGB pixels; empty where it was not asked for
+    digest: str = ""  # SHA-256 of size and RGB pixels; empty where it was not wanted
 
 
 def inspect_images(
@@ -45,18 +44,17 @@ def inspect_images(
     progress: bool = True,
     name: str = "images",
 ) -> Iterator[ImageFacts]:
-    """Decode every image.
+    """Decode every image as `ReidDataset` does: what fails here would end a training run.
 
-    As `ReidDataset` does it, with the reader's opener and boxes: what fails here would end a
-    training run, and nothing else. A JPEG that is damaged in its middle decodes to wrong pixels
-    without an error; nothing can tell that from its file.
+    A JPEG that is damaged in its middle decodes to wrong pixels without an error; that cannot be
+    told from its file.
 
     Args:
         reader: The split.
         workers: Processes; 0 decodes in this one.
         hashes: Whether to hash the pixels. Of the pixels and not the file, as the same image with
             other metadata or in another lossless format is still the same image.
-        progress: Whether to show a bar, where there is a terminal to show it on.
+        progress: Whether to show a bar, where there is a terminal.
         name: What the bar calls the images.
 
     Yields:
@@ -69,9 +67,8 @@ def inspect_images(
         collate_fn=list,
         generator=torch.Generator(),  # or it takes a number from torch's global ones
     )
-    with tqdm(total=len(reader), desc=name, unit=" images", disable=None if progress else True) as (
-        bar
-    ):
+    hidden = None if progress else True
+    with tqdm(total=len(reader), desc=name, unit=" images", disable=hidden) as bar:
         for chunk in loader:
             yield from chunk
             bar.update(len(chunk))
@@ -80,16 +77,9 @@ def inspect_images(
 def find_bad_images(
     reader: ReidReader, workers: int = 4, progress: bool = True, name: str = "images"
 ) -> dict[int, str]:
-    """The images that cannot be decoded.
+    """From the index of each image that cannot be decoded to the reason, in the reader's order.
 
-    Args:
-        reader: The split.
-        workers: Processes; 0 decodes in this one.
-        progress: Whether to show a bar, where there is a terminal to show it on.
-        name: What the bar calls the images.
-
-    Returns:
-        From the index of an image to the reason, in the reader's order.
+    Arguments are those of `inspect_images`.
     """
     facts = inspect_images(reader, workers=workers, hashes=False, progress=progress, name=name)
     return {fact.position: fact.reason for fact in facts if fact.reason is not None}
@@ -102,13 +92,13 @@ def skip_bad_images(
 
     Labels stay as they are, also where an identity loses its last training image: a broken file is
     no reason for the classifier's outputs to mean other people than those of everybody else's
-    checkpoints. Such a class has no images. That does no harm: batches are made of the identities
-    that have some, and the classifier learns never to answer with it. It is warned of.
+    checkpoints. Such a class has no images; a warning is logged. It does no harm: batches are made
+    of the identities that have some, and the classifier learns never to answer with it.
 
     Args:
         splits: The data set.
         workers: Processes; 0 decodes in this one.
-        progress: Whether to show a bar, where there is a terminal to show it on.
+        progress: Whether to show a bar, where there is a terminal.
 
     Returns:
         The data set, and the (split, path, reason) of each image that was left out. Without any,
@@ -131,8 +121,7 @@ def skip_bad_images(
         kept[split] = reader.without(bad)
     if not skipped:
         return splits, []
-    lost = sorted(set(splits.classes) - set(kept["train"].pids.tolist()))
-    if lost:
+    if lost := sorted(set(splits.classes) - set(kept["train"].pids.tolist())):
         _logger.warning(
             "%s: %d train ids have no readable image (such as %s). They keep their labels.",
             *(splits.root, len(lost), ", ".join(map(str, lost[:5]))),
@@ -153,28 +142,20 @@ class _Inspection(Dataset):
     def __getitem__(self, index: int) -> ImageFacts:
         data = b""
         try:
-            # One way to the bytes for everything that is asked of them: behind an opener may be a
-            # network or an archive.
+            # Read once, for the reason and the pixels: an opener may read from a network.
             with self.reader.open(index) as file:
                 data = file.read()
-            pixels = self._decode(index, data)
-            with Image.open(io.BytesIO(data)) as image:
-                mode = image.mode
-        # Whatever an opener or a decoder comes up with, it is about this image, and the others are
-        # to be looked at too.
+            images = [self.reader.images[index]]
+            one = ReidReader(self.reader.root, images, opener=lambda _: io.BytesIO(data))
+            pixels = ReidDataset(one)[0][0]
+        # Whatever an opener or a decoder raises is about this image; look at the others too.
         except Exception as error:
             return ImageFacts(index, _reason(error, data))
-        return ImageFacts(index, None, pixels.size, mode, _digest(pixels) if self.hashes else "")
-
-    def _decode(self, index: int, data: bytes) -> Image.Image:
-        images = [self.reader.images[index]]
-        one = ReidReader(self.reader.root, images, opener=lambda _: io.BytesIO(data))
-        return ReidDataset(one)[0][0]
-
-
-def _digest(pixels: Image.Image) -> str:
-    # The size too: 2x8 and 8x2 black pixels are not the same image.
-    return hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
+        if not self.hashes:
+            return ImageFacts(index, None, pixels.size)
+        # The size too: 2x8 and 8x2 black pixels are not the same image.
+        digest = hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
+        return ImageFacts(index, None, pixels.size, digest)
 
 
 def _reason(error: Exception, data: bytes) -> str:
@@ -189,7 +170,7 @@ def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty (0 bytes)"
     start = data[:64].lstrip().lower()
-    for beginning, reason in _NO_IMAGES.items():
+    for beginning, reason in _NOT_IMAGES.items():
         if start.startswith(beginning):
             return reason
     if isinstance(cause, UnidentifiedImageError):

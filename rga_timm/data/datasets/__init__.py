@@ -1,41 +1,7 @@
 """The data sets, one small file each. Importing this registers them all."""
 
-from . import (
-    cuhk01,
-    cuhk03,
-    folder,
-    grid,
-    hf,
-    ilids_vid,
-    market1501,
-    mars,
-    msmt17,
-    occluded_reid,
-    partial_reid,
-    pedestrians,
-    prid450s,
-    prid2011,
-    table,
-    veri776,
-    viper,
-)
+import importlib
+import pkgutil
 
-__all__ = [
-    "cuhk01",
-    "cuhk03",
-    "folder",
-    "grid",
-    "hf",
-    "ilids_vid",
-    "market1501",
-    "mars",
-    "msmt17",
-    "occluded_reid",
-    "partial_reid",
-    "pedestrians",
-    "prid450s",
-    "prid2011",
-    "table",
-    "veri776",
-    "viper",
-]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

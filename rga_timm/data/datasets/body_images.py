@@ -1,10 +1,11 @@
 """What Occluded-REID and Partial-REID have in common: folders of body images, no cameras."""
 
-import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..layout import file_names, listing, match_names, subfolders
+from ..layout import subfolders
+from ..naming import Naming
 from ..reader import ReidImage
 from ..splits import ReidSplits
 
@@ -12,67 +13,48 @@ from ..splits import ReidSplits
 # another, so that the rule about the same camera never leaves anything out.
 QUERY_CAMERA, GALLERY_CAMERA = 0, 1
 
-_NAME = re.compile(r"(?P<pid>\d+)_\d+\.(jpe?g|png|tiff?|bmp)", re.IGNORECASE)
 
+@dataclass(frozen=True)
+class BodyImages:
+    """A data set to test on, of a folder of queries and one of whole bodies.
 
-def read_body_images(
-    name: str, root: Path, query: str, gallery: str, *, example: str, title: str, **attributes: Any
-) -> ReidSplits:
-    """Read a data set to test on, from a folder of queries and one of whole bodies.
-
-    Images lie in the folder itself or in a folder for each person.
-
-    Args:
-        name: Of the data set, as registered.
-        root: Of the layout.
-        query: Folder of the queries below ``root``.
-        gallery: Folder of the gallery below ``root``.
-        example: A file's name.
-        title: Of the data set.
-        attributes: Of `ReidSplits`.
-
-    Raises:
-        FileNotFoundError: A folder is not there, or empty.
-        ValueError: A name is of another form, a folder's number is not that of the images in it, or
-            somebody is looked for who is not in the gallery.
+    Images are in the folder itself or in a folder for each person.
     """
-    asked = _read_folder(root, query, QUERY_CAMERA, example, title)
-    sought = _read_folder(root, gallery, GALLERY_CAMERA, example, title)
-    if missing := sorted({image.pid for image in asked} - {image.pid for image in sought}):
-        raise ValueError(
-            f"{root / gallery} lacks {len(missing)} people of {root / query}, such as "
-            f"{missing[0]}. Is the data set complete?"
-        )
-    return ReidSplits.from_images(
-        name, root, query=asked, gallery=sought, has_cameras=False, **attributes
-    )
 
+    name: str
+    title: str
+    example: str
 
-def _read_folder(root: Path, folder: str, camid: int, example: str, title: str) -> list[ReidImage]:
-    images = _images(root, folder, camid, example, title)
-    for below in subfolders(root / folder):
-        found = _images(root, f"{folder}/{below.name}", camid, example, title)
-        if stray := [image for image in found if not _is_number(below.name, image.pid)]:
+    def read(self, root: Path, query: str, gallery: str, **attributes: Any) -> ReidSplits:
+        """Read the folders ``query`` and ``gallery`` below ``root``.
+
+        Raises:
+            FileNotFoundError: A folder is not there, or empty.
+            ValueError: A name is of another form, a folder's number is not that of the images in
+                it, or a query's person is not in the gallery.
+        """
+        queries = self._read_folder(root, query, QUERY_CAMERA)
+        answers = self._read_folder(root, gallery, GALLERY_CAMERA)
+        if missing := sorted({i.pid for i in queries} - {i.pid for i in answers}):
             raise ValueError(
-                f"{root / stray[0].path} is an image of person {stray[0].pid} in the folder of "
-                f"{below.name}"
+                f"{root / gallery} lacks {len(missing)} people of {root / query}, such as "
+                f"{missing[0]}. Is the data set complete?"
             )
-        images += found
-    if not images:
-        raise FileNotFoundError(
-            f"{root / folder} holds no images. Expected files such as {example}, "
-            f"found {listing(root / folder)}"
+        return ReidSplits.from_images(
+            self.name, root, query=queries, gallery=answers, has_cameras=False, **attributes
         )
-    return images
 
-
-def _images(root: Path, folder: str, camid: int, example: str, title: str) -> list[ReidImage]:
-    names = file_names(root / folder)
-    return [
-        ReidImage(f"{folder}/{name}", int(match["pid"]), camid)
-        for name, match in match_names(root / folder, names, _NAME, example, title)
-    ]
-
-
-def _is_number(text: str, number: int) -> bool:
-    return text.isdecimal() and int(text) == number
+    def _read_folder(self, root: Path, folder: str, camid: int) -> list[ReidImage]:
+        pattern = r"(?P<pid>\d+)_\d+\.(jpe?g|png|tiff?|bmp)"
+        naming = Naming(self.title, pattern, self.example)
+        images = naming.read_folder(root, folder, camid, may_be_empty=True)
+        for below in subfolders(root / folder):
+            inner = f"{folder}/{below.name}"
+            for image in naming.read_folder(root, inner, camid, may_be_empty=True):
+                if not (below.name.isdecimal() and int(below.name) == image.pid):
+                    raise ValueError(
+                        f"{root / image.path} is an image of person {image.pid} in the folder of "
+                        f"{below.name}"
+                    )
+                images.append(image)
+        return naming.check_any(images, root / folder)

@@ -3,22 +3,23 @@
 971 people in 3,884 images: two of each from camera A, two from camera B.
 """
 
-import re
 from pathlib import Path
 from typing import Literal
 
-from ..layout import Layout, file_names, find_layout, listing, match_names
+from ..layout import Layout, find_layout
+from ..naming import Naming
 from ..partition import PARTITIONS, random_partition
-from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
 
 NUM_IDS = 971
 
 # 0001003.png: person from 1; image, of which 1 and 2 are from camera A, 3 and 4 from camera B.
-_NAME = re.compile(r"(?P<pid>\d{4})00(?P<number>[1-4])\.(png|jpe?g|bmp)", re.IGNORECASE)
-_EXAMPLE = "0001003.png (PERSON, 4 digits, IMAGE, 001 to 004)"
-
+_NAMING = Naming(
+    "CUHK01",
+    r"(?P<pid>\d{4})00(?P<number>[1-4])\.(png|jpe?g|bmp)",
+    "0001003.png (PERSON, 4 digits, IMAGE, 001 to 004)",
+)
 LAYOUT = Layout("the archive's own", ("campus",))
 
 
@@ -30,18 +31,14 @@ def _counts(test_ids: int) -> dict[str, Counts]:
 
 
 @register_dataset(
-    "cuhk01",
-    title="CUHK01",
-    layouts=[LAYOUT],
-    published=_counts(486),
-    partitions=PARTITIONS,
+    "cuhk01", title="CUHK01", layouts=[LAYOUT], published=_counts(486), partitions=PARTITIONS
 )
 def cuhk01(root: Path | None, *, split: int = 0, test_ids: Literal[486, 100] = 486) -> ReidSplits:
-    """CUHK01: camera A (1) asks for the people of camera B (2). Papers average over partitions.
+    """CUHK01: queries are from camera A (1), the gallery is from camera B (2).
 
-    There are no published lists of who is tested on: papers draw 10 partitions at random. These are
-    ours, drawn with the number of the partition as the seed, and the same everywhere; so scores
-    compare with published ones as one draw with another.
+    There are no published lists of who is tested on: papers draw 10 partitions at random, and
+    average over them. These are drawn with the number of the partition as the seed, the same
+    everywhere; so scores compare with published ones as one draw with another.
 
     The gallery holds both images of a person from camera B (multi-shot), and both images from
     camera A are queries. Papers that say single-shot keep one gallery image of each person.
@@ -50,13 +47,14 @@ def cuhk01(root: Path | None, *, split: int = 0, test_ids: Literal[486, 100] = 4
         root: The folder with ``campus``, or a folder around it.
         split: Which of the 10 partitions.
         test_ids: How many people are tested on: 486 of the 971, as most papers do, or 100.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or there are no images in it.
-        ValueError: A file is not named as in CUHK01.
     """
     root, _ = find_layout("cuhk01", root, [LAYOUT])
-    images = _read(root / "campus")
+    images = _NAMING.read_folder(root, "campus", lambda match: (int(match["number"]) + 1) // 2)
+    for image in images:
+        if not 1 <= image.pid <= NUM_IDS:
+            raise ValueError(
+                f"{root / image.path}: CUHK01's people are 1 to {NUM_IDS}, not {image.pid}"
+            )
     # Of all 971, so that it is the same people where images are missing.
     tested = random_partition(range(1, NUM_IDS + 1), test_ids, split)
     train = [image for image in images if image.pid not in tested]
@@ -70,24 +68,5 @@ def cuhk01(root: Path | None, *, split: int = 0, test_ids: Literal[486, 100] = 4
             f"{len(train)} to train, {len(query)} queries, {len(gallery)} in the gallery"
         )
     return ReidSplits.from_images(
-        "cuhk01",
-        root,
-        train=train,
-        query=query,
-        gallery=gallery,
-        published=_counts(test_ids),
+        "cuhk01", root, train=train, query=query, gallery=gallery, published=_counts(test_ids)
     )
-
-
-def _read(folder: Path) -> list[ReidImage]:
-    images = []
-    for name, match in match_names(folder, file_names(folder), _NAME, _EXAMPLE, "CUHK01"):
-        pid = int(match["pid"])
-        if not 1 <= pid <= NUM_IDS:
-            raise ValueError(f"{folder / name}: CUHK01's people are 1 to {NUM_IDS}, not {pid}")
-        images.append(ReidImage(f"{folder.name}/{name}", pid, (int(match["number"]) + 1) // 2))
-    if not images:
-        raise FileNotFoundError(
-            f"{folder} holds no images. Expected files such as {_EXAMPLE}, found {listing(folder)}"
-        )
-    return images

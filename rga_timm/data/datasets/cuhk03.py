@@ -8,13 +8,13 @@ protocol, in Market-1501's layout (CUHK03-NP). The first pair of cameras alone i
 of images.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-from ..layout import Layout, file_names, find_layout, listing, match_names
+from ..layout import Layout, file_names, find_layout
+from ..naming import Naming
 from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
@@ -35,14 +35,18 @@ from .market1501 import FOLDERS
 MAT = "cuhk-03.mat"
 NUM_TEST_SETS = 20
 
-# 0001_c1_1.png: person, camera, number of the image in the new protocol's list.
-_NP_NAME = re.compile(
-    r"(?P<pid>\d+)_c(?P<camid>[12])(s\d+)?(_\d+)+(\.jpe?g|\.png|\.bmp)+", re.IGNORECASE
+# Person, camera, number of the image in the new protocol's list.
+_NP_NAMING = Naming(
+    "CUHK03",
+    r"(?P<pid>\d+)_c(?P<camid>[12])(s\d+)?(_\d+)+(\.jpe?g|\.png|\.bmp)+",
+    "0001_c1_1.png (PERSON_cCAMERA_NUMBER.png)",
 )
-_NP_EXAMPLE = "0001_c1_1.png (PERSON_cCAMERA_NUMBER.png)"
-# 0000_05.jpg: person, number of the image; both from 0.
-_PAIR_NAME = re.compile(r"(?P<pid>\d+)_0(?P<number>\d)(\.jpe?g|\.png|\.bmp)", re.IGNORECASE)
-_PAIR_EXAMPLE = "0000_05.jpg (PERSON_NUMBER.jpg)"
+# Person, number of the image; both from 0.
+_PAIR_NAMING = Naming(
+    "CUHK03",
+    r"(?P<pid>\d+)_0(?P<number>\d)(\.jpe?g|\.png|\.bmp)",
+    "0000_05.jpg (PERSON_NUMBER.jpg)",
+)
 
 RAW = Layout("the archive's own", (MAT,))
 
@@ -99,8 +103,8 @@ def cuhk03(
 ) -> ReidSplits:
     """CUHK03, with people counted through the pairs of cameras, 1 to 1,467, and views as cameras.
 
-    The archive's HDF5 file is read as it is; `rga-timm extract-cuhk03` makes files of it. Both
-    give the same images under the same names, so their fingerprints are the same.
+    The archive's HDF5 file is read as it is (which needs h5py); `rga-timm extract-cuhk03` makes
+    files of it. Both give the same images under the same names, so their fingerprints are the same.
 
     The first pair of cameras alone has protocol=classic and split=0: its ``val`` is what is tested
     on. Its people are numbered from 0 in each folder, and are others in each.
@@ -115,11 +119,6 @@ def cuhk03(
             are queries and gallery, of which one of each person is drawn.
         boxes: The default is the harder kind, and the one that is given where only one is.
         split: Which of the 20 test sets of ``"classic"``.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or something is missing in it.
-        ImportError: h5py is missing, which the archive's own file needs.
-        ValueError: The options do not go together, or a file is not as it should be.
     """
     if protocol == "new" and split:
         raise ValueError(f"protocol=new has one split: split={split} needs protocol=classic")
@@ -128,7 +127,7 @@ def cuhk03(
         return _read_np(root, boxes)
     if kind == "pair":
         return _read_pair(root, boxes, split)
-    images = _in_mat(root, boxes) if kind == "raw" else _in_files(root, boxes)
+    images = _read_images(root, boxes, from_mat=kind == "raw")
     if protocol == "new":
         return _split_new(images, boxes)
     if kind == "torchreid's list":
@@ -179,16 +178,15 @@ def _find(root: Path | None, protocol: str, boxes: str) -> tuple[Path, str]:
     return root, suited[layout]
 
 
-def _in_mat(root: Path, boxes: str) -> _Images:
-    """The images in the archive's file, under the names that they would have as files."""
-    path = root / MAT
-    paths = {cell: f"images_{boxes}/{cell.name}" for cell in list_cells(path, boxes)}
-    return _Images(root, paths, MatOpener(str(path.resolve())))
-
-
-def _in_files(root: Path, boxes: str) -> _Images:
-    folder = root / f"images_{boxes}"
-    names = {parse_name(name, folder): f"{folder.name}/{name}" for name in file_names(folder)}
+def _read_images(root: Path, boxes: str, from_mat: bool) -> _Images:
+    """All images; in the archive's file they are called as they would be as files."""
+    folder = f"images_{boxes}"
+    if from_mat:
+        path = root / MAT
+        paths = {cell: f"{folder}/{cell.name}" for cell in list_cells(path, boxes)}
+        return _Images(root, paths, MatOpener(str(path.resolve())))
+    files = file_names(root / folder)
+    names = {parse_name(name, root / folder): f"{folder}/{name}" for name in files}
     return _Images(root, {cell: names[cell] for cell in sorted(names)})
 
 
@@ -196,14 +194,21 @@ def _split_new(images: _Images, boxes: str) -> ReidSplits:
     path = find_new_protocol(images.root, boxes)
     lists = read_new_protocol(path)
     images.require((cell for group in lists for cell, _ in group), path)
-    train, query, gallery = ([images.image(*item) for item in group] for group in lists)
+    splits = ([images.image(*item) for item in group] for group in lists)
+    return _new(images.root, boxes, *splits, opener=images.opener)
+
+
+def _new(
+    root: Path, boxes: str, *splits: list[ReidImage], opener: Callable[[str], BinaryIO] | None
+) -> ReidSplits:
+    train, query, gallery = splits
     return ReidSplits.from_images(
         "cuhk03",
-        images.root,
+        root,
         train=train,
         query=query,
         gallery=gallery,
-        opener=images.opener,
+        opener=opener,
         published=_PUBLISHED[boxes],
     )
 
@@ -268,21 +273,8 @@ def _single_shot(
 
 def _read_np(root: Path, boxes: str) -> ReidSplits:
     """CUHK03-NP: the new protocol in Market-1501's layout."""
-    train, query, gallery = (
-        [
-            ReidImage(path, int(match["pid"]), int(match["camid"]))
-            for path, match in _names(root, f"{boxes}/{folder}", _NP_NAME, _NP_EXAMPLE)
-        ]
-        for folder in FOLDERS
-    )
-    return ReidSplits.from_images(
-        "cuhk03",
-        root,
-        train=train,
-        query=query,
-        gallery=gallery,
-        published=_PUBLISHED[boxes],
-    )
+    splits = (_NP_NAMING.read_folder(root, f"{boxes}/{folder}") for folder in FOLDERS)
+    return _new(root, boxes, *splits, opener=None)
 
 
 def _read_pair(root: Path, boxes: str, split: int) -> ReidSplits:
@@ -290,28 +282,10 @@ def _read_pair(root: Path, boxes: str, split: int) -> ReidSplits:
     if split:
         raise ValueError(f"{root} is the first pair of cameras, which has no split={split}, only 0")
     train, test = (
-        [
-            ReidImage(path, int(match["pid"]), 1 if int(match["number"]) < VIEW_IMAGES else 2)
-            for path, match in _names(root, f"{boxes}/{folder}", _PAIR_NAME, _PAIR_EXAMPLE)
-        ]
+        _PAIR_NAMING.read_folder(
+            root, f"{boxes}/{folder}", lambda match: 1 if int(match["number"]) < VIEW_IMAGES else 2
+        )
         for folder in ("train", "val")
     )
     # Person 0 of val is not person 0 of train.
     return _single_shot(root, train, test, same_numbering=False)
-
-
-def _names(
-    root: Path, folder: str, pattern: re.Pattern[str], example: str
-) -> list[tuple[str, re.Match[str]]]:
-    """The paths of a folder's images with their matches."""
-    names = file_names(root / folder)
-    found = [
-        (f"{folder}/{name}", match)
-        for name, match in match_names(root / folder, names, pattern, example, "CUHK03")
-    ]
-    if not found:
-        raise FileNotFoundError(
-            f"{root / folder} holds no images. Expected files such as {example}, "
-            f"found {listing(root / folder)}"
-        )
-    return found

@@ -2,7 +2,8 @@
 
 ``detected`` and ``labeled`` are each a cell array of 5 pairs of cameras, and each of these one of
 M people × 10 images; ``testsets`` is one of 20 test sets. A cell array is a data set of references.
-What MATLAB calls H×W×3 is (3, W, H) here, because it stores columns first.
+What MATLAB calls H×W×3 is (3, W, H) here, because it stores columns first. All functions raise a
+ValueError if it is another file or a broken one, and an ImportError without h5py.
 """
 
 import contextlib
@@ -19,16 +20,7 @@ from .cuhk03_protocol import PAIR_SIZES, VIEW_IMAGES, Cell, Person, parse_name
 
 
 def list_cells(path: Path, boxes: str) -> list[Cell]:
-    """The cells that hold an image, in order. Not everybody has all ten images.
-
-    Args:
-        path: Of ``cuhk-03.mat``.
-        boxes: ``"labeled"`` or ``"detected"``.
-
-    Raises:
-        ImportError: h5py is not installed.
-        ValueError: It is another file, or a broken one.
-    """
+    """The cells that hold an image, in order. Not everybody has all ten images."""
     with _open(path) as file:
         tables = [file[reference][()] for reference in file[boxes][()].ravel()]
         return [
@@ -39,12 +31,7 @@ def list_cells(path: Path, boxes: str) -> list[Cell]:
 
 
 def list_test_sets(path: Path) -> list[set[Person]]:
-    """The people of each of the classic protocol's test sets.
-
-    Raises:
-        ImportError: h5py is not installed.
-        ValueError: It is another file, or a broken one.
-    """
+    """The people of each of the classic protocol's test sets."""
     with _open(path) as file:
         # (2, 100) doubles: pairs, then people.
         tables = [file[reference][()] for reference in file["testsets"][()].ravel()]
@@ -60,7 +47,6 @@ def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
     """One image, (H, W, 3) uint8, RGB.
 
     Raises:
-        ImportError: h5py is not installed.
         OSError: It cannot be read.
         ValueError: There is no such image.
     """
@@ -81,10 +67,7 @@ class MatOpener:
     """Opens the images in ``cuhk-03.mat`` by the names that they would have as files.
 
     An image comes as a PPM file in memory: no pixel is changed, and none is compressed for nothing.
-
-    Attributes:
-        path: Of ``cuhk-03.mat``. That is all that goes to loader processes, each of which opens the
-            file itself, on its first image.
+    Loader processes get only the path, and each opens the file on its first image.
     """
 
     path: str
@@ -113,8 +96,7 @@ class _Handle:
         return self._references[boxes, pair]
 
 
-# One a file, however many readers there are of it.
-_handles: dict[str, _Handle] = {}
+_handles: dict[str, _Handle] = {}  # one a file, however many readers there are of it
 
 
 def _handle(path: str) -> _Handle:
@@ -122,8 +104,7 @@ def _handle(path: str) -> _Handle:
     if handle is None or handle.process != os.getpid():
         if handle is not None:
             # After a fork the descriptor, and with it the place in the file, is shared with the
-            # parent. HDF5 would go on using it for as long as the file is open here: this closes
-            # it in this process only.
+            # parent. HDF5 would use it for as long as the file is open in this process.
             with contextlib.suppress(Exception):
                 handle.file.close()
         handle = _handles[path] = _Handle(path)
@@ -173,13 +154,9 @@ def _cells_of_pair(file: Any, table: np.ndarray, pair: int, place: str) -> Itera
 
 
 def _is_image(data: Any) -> bool:
-    """Whether a cell holds an image. An empty one holds its size, 0×0, instead.
-
-    Raises:
-        ValueError: It holds something else.
-    """
+    """Whether a cell holds an image: an empty one holds its size, 0×0. Others are a ValueError."""
     if data.size == 0 or data.ndim == 1:
         return False
     if data.ndim != 3 or data.shape[0] != 3 or data.dtype != np.uint8:
-        raise ValueError(f"{data.dtype} of the shape {data.shape} is no image: (3, W, H) uint8")
+        raise ValueError(f"{data.dtype} of the shape {data.shape} is not an image, (3, W, H) uint8")
     return True

@@ -1,8 +1,9 @@
-"""What CUHK03's images are called, who is tested on, and the lists that say so.
+"""CUHK03's file names, its two protocols, and the lists that say who is tested on.
 
-Two protocols are in use. The classic one (Li et al., CVPR 2014) is 20 test sets of 100 people,
-which are in the archive's own file. The new one (Zhong et al., "Re-ranking Person Re-identification
-with k-reciprocal Encoding", CVPR 2017) is in files of its own, one for each kind of boxes.
+The classic protocol (Li et al., CVPR 2014) is 20 test sets of 100 people, which are in the
+archive's own file. The new one (Zhong et al., "Re-ranking Person Re-identification with
+k-reciprocal Encoding", CVPR 2017) is in files of its own, one for each kind of boxes. What is read
+from a file is a ValueError if it is another one.
 """
 
 import json
@@ -57,22 +58,14 @@ class Cell(NamedTuple):
 
 
 def parse_name(name: str, place: str | Path) -> Cell:
-    """The cell that a name such as ``1_001_1_01.png`` stands for.
-
-    Args:
-        name: Of an image's file, whatever its extension.
-        place: Where the name is from, for the error.
-
-    Raises:
-        ValueError: It is no such name.
-    """
+    """The cell of a name like ``1_001_1_01.png``, whatever its extension; errors name ``place``."""
     if match := _NAME.fullmatch(name):
         pair, person, view, number = map(int, match.groups())
         cell = Cell(pair, person, number)
         known = 1 <= pair <= len(PAIR_SIZES) and 1 <= person <= PAIR_SIZES[pair - 1]
         if known and 1 <= number <= 2 * VIEW_IMAGES and view == cell.view:
             return cell
-    raise ValueError(f"{place}: {name!r} is not a name of CUHK03's, which are like {_EXAMPLE}")
+    raise ValueError(f"{place}: {name!r} is not a file name of CUHK03, which are like {_EXAMPLE}")
 
 
 class NewProtocol(NamedTuple):
@@ -95,8 +88,7 @@ def find_new_protocol(root: Path, boxes: str) -> Path:
         FileNotFoundError: It is in none of them.
     """
     name = new_protocol_file(boxes)
-    places = [root, root.resolve().parent, root / "cuhk03_release"]
-    for folder in places:
+    for folder in (root, root.resolve().parent, root / "cuhk03_release"):
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(
@@ -107,13 +99,7 @@ def find_new_protocol(root: Path, boxes: str) -> Path:
 
 
 def read_new_protocol(path: Path) -> NewProtocol:
-    """Read ``cuhk03_new_protocol_config_{detected,labeled}.mat``, a MATLAB file of version 5.
-
-    Its indices count from 1.
-
-    Raises:
-        ValueError: It is another file.
-    """
+    """Read ``cuhk03_new_protocol_config_{detected,labeled}.mat``, whose indices count from 1."""
     index_names = [f"{split}_idx" for split in NewProtocol._fields]
     content = load_mat(path, ["filelist", "labels", *index_names])
     try:
@@ -138,13 +124,7 @@ def read_new_protocol(path: Path) -> NewProtocol:
 def write_test_sets(
     path: Path, test_sets: Sequence[set[Person]], num_images: dict[str, int]
 ) -> None:
-    """Write the classic protocol's test sets, for `read_test_sets`.
-
-    Args:
-        path: The file to write.
-        test_sets: The people of each.
-        num_images: How many images there are of each kind of boxes.
-    """
+    """Write the classic protocol's test sets, with how many images there are of each boxes."""
     lists = [[f"{pair}_{person:03d}" for pair, person in sorted(people)] for people in test_sets]
     about = "CUHK03: the people of each of the classic protocol's test sets, as PAIR_PERSON"
     text = json.dumps({"about": about, "num_images": num_images, "test_sets": lists}, indent=1)
@@ -152,11 +132,7 @@ def write_test_sets(
 
 
 def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
-    """Read what `write_test_sets` wrote: the test sets, and how many images there are.
-
-    Raises:
-        ValueError: It is another file.
-    """
+    """Read what `write_test_sets` wrote: the test sets, and how many images there are."""
     content = _read_json(path)
     try:
         test_sets = [{_person(name) for name in people} for people in content["test_sets"]]
@@ -168,14 +144,8 @@ def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
 def read_torchreid_split(path: Path, split: int) -> tuple[list[Cell], list[Cell]]:
     """The images of the train and of the test people in torchreid's list of classic splits.
 
-    The list holds the paths of the machine that it was written on. Only file names are used.
-
-    Args:
-        path: ``splits_classic_{detected,labeled}.json``.
-        split: Which of the splits, from 0.
-
-    Raises:
-        ValueError: It is another file, or has no such split.
+    The list, ``splits_classic_{detected,labeled}.json``, holds the paths of the machine that it was
+    written on. Only file names are used.
     """
     content = _read_json(path)
     try:

@@ -55,50 +55,41 @@ def folder(
             and whose only group is the camera: ``_(\d+)_\w+\.jpg``. Commas fit into it only if it
             is given as an argument.
         test_share: Where there is no split: the share of the people to test on.
-        seed: Where there is no split: another one deals another split.
+        seed: Where there is no split: of the random split.
         split_file: Where the split by identity is kept, ``root/rga_timm_split.csv`` by default.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or nobody in it.
-        ValueError: Images without a person or without a camera, folders that are partly splits and
-            partly people, and what `splits_from_names` objects to.
     """
-    root = _check_root(root)
+    if root is None or not root.is_dir():
+        what = "needs a folder" if root is None else f"found no folder {root}"
+        raise FileNotFoundError(f"folder {what}. Expected a folder that holds one per person")
     camera_of = _camera_reader(camera)
-    passed = PassedOver()
-    walked = list(_walk(root, passed))
+    ignored = Ignored()
+    walked = list(_walk(root, ignored))
     images = [
         NamedImage(str(root / path), path, person, camera_of(path, below), split)
         for split, person, below, path in walked
     ]
-    passed.log(root)
-    if camera == "none" and walked and all(below for _, _, below, _ in walked):
-        _logger.warning(
-            "%s: all images lie in folders below those of people, such as %s. Are these the "
-            "cameras (folder:camera=folder), or is this a folder too high?",
-            *(root, walked[0][3]),
-        )
+    ignored.log(root)
     if not images:
         raise FileNotFoundError(
-            f"{root} holds no images in folders of people. Expected are DIR/PERSON/IMAGE or "
+            f"{root} holds no images in folders of people. Expected DIR/PERSON/IMAGE or "
             f"DIR/train/PERSON/IMAGE, with images that end in {', '.join(IMAGE_EXTENSIONS)}; found "
-            f"was {listing(root)}"
+            f"{listing(root)}"
         )
     if camera == "none":
-        _hint_at_cameras(images)
+        _warn_of_unread_cameras(root, images, all(below for _, _, below, _ in walked))
     by_identity = IdentitySplit(root / SPLIT_FILE, split_file, test_share, seed)
     return splits_from_names("folder", root, images, by_identity)
 
 
-class PassedOver:
-    """What is no image, or of nobody; said once for all of it."""
+class Ignored:
+    """Files that are not images, and people without images, to be warned of once."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self.people: list[str] = []  # without images
 
     def images_of(self, names: Iterable[str]) -> list[str]:
-        """The images among files, sorted; the others are passed over."""
+        """The images among files, sorted; the others are noted."""
         images: list[str] = []
         for name in sorted(filter(is_data, names)):
             (images if name.lower().endswith(IMAGE_EXTENSIONS) else self.files).append(name)
@@ -107,42 +98,35 @@ class PassedOver:
     def log(self, root: Path) -> None:
         """Warn of it."""
         for what, names in (
-            ("files that are no images", self.files),
+            ("files that are not images", self.files),
             ("folders of people that hold no image", self.people),
         ):
             if names:
                 _logger.warning("%s: ignored %d %s, such as %s", root, len(names), what, names[0])
 
 
-def _check_root(root: Path | None) -> Path:
-    if root is None or not root.is_dir():
-        what = "has to be told where it lies" if root is None else f"found no folder {root}"
-        raise FileNotFoundError(f"folder {what}. Expected is a folder that holds one per person")
-    return root
-
-
-def _walk(root: Path, passed: PassedOver) -> Iterator[tuple[str | None, str, list[str], str]]:
+def _walk(root: Path, ignored: Ignored) -> Iterator[tuple[str | None, str, list[str], str]]:
     """Split, person, folders below the person's, and path of each image, in a fixed order."""
     tops = _tops(root)
     for top in dict.fromkeys([root, *tops]):
         names = [name for name in file_names(top) if name != SPLIT_FILE]
-        if loose := passed.images_of(names):
+        if loose := ignored.images_of(names):
             raise ValueError(
-                f"{len(loose)} images, such as {loose[0]}, lie right in {top} and in no person's "
-                "folder. Expected is PERSON/IMAGE there. (Where their names say who is in them, a "
-                "table of them can be read: see the data set 'table')"
+                f"{len(loose)} images, such as {loose[0]}, are right in {top} and not in a "
+                "person's folder. Expected PERSON/IMAGE there. (Where their names say who is in "
+                "them, list them in a table: see the data set 'table')"
             )
     for top, split in tops.items():
         for person in subfolders(top):
-            paths = list(images_below(person, passed))
+            paths = list(images_below(person, ignored))
             if not paths:
-                passed.people.append(str(person.relative_to(root)))
+                ignored.people.append(str(person.relative_to(root)))
             for path in paths:
                 below = list(path.relative_to(person).parts[:-1])
                 yield split, person.name, below, path.relative_to(root).as_posix()
 
 
-def images_below(folder: Path, passed: PassedOver) -> Iterator[Path]:
+def images_below(folder: Path, ignored: Ignored) -> Iterator[Path]:
     """The images in a folder and the folders below it, in a fixed order; links are followed."""
 
     def stop(error: OSError) -> None:
@@ -151,7 +135,7 @@ def images_below(folder: Path, passed: PassedOver) -> Iterator[Path]:
     # Links are followed: they are a cheap way to make a train and a test folder.
     for inner, folders, names in os.walk(folder, onerror=stop, followlinks=True):
         folders[:] = sorted(filter(is_data, folders))
-        for name in passed.images_of(names):
+        for name in ignored.images_of(names):
             yield Path(inner, name)
 
 
@@ -167,28 +151,33 @@ def _tops(root: Path) -> dict[Path, str | None]:
         raise ValueError(
             f"{root} holds {', '.join(path.name for path in called)}, which are splits, and beside "
             f"them {len(others)} other folders, such as {others[0]}: move these elsewhere; or if "
-            "all are people, call none of them by the name of a split"
+            "all are people, rename those that are called like a split"
         )
     return called
 
 
 def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
     """From an image's path, and the folders below the person's, to the camera's name."""
-    if camera == "none":
-        return lambda path, below: None
-    if camera == "folder":
-        return _camera_of_folder
     try:
         pattern = re.compile(CAMERA_IN_NAME if camera == "name" else camera)
     except re.error as error:
-        raise ValueError(f"camera={camera} is no regular expression: {error}") from error
-    if pattern.groups != 1:
+        raise ValueError(f"camera={camera} is not a regular expression: {error}") from error
+    if pattern.groups != 1 and camera not in ("none", "folder"):
         raise ValueError(
-            f"camera={camera} is none of none, folder and name, hence a regular expression; but it "
-            f"has {pattern.groups} groups (in parentheses) instead of the one that is the camera"
+            f"camera={camera} is a regular expression (not none, folder or name), but it has "
+            f"{pattern.groups} groups (in parentheses) instead of the one that is the camera"
         )
 
-    def search(path: str, below: Sequence[str]) -> str:
+    def read(path: str, below: Sequence[str]) -> str | None:
+        if camera == "none":
+            return None
+        if camera == "folder":
+            if not below:
+                raise ValueError(
+                    f"with camera=folder images are in PERSON/CAMERA/, but {path} is right in the "
+                    "person's folder"
+                )
+            return below[0]
         match = pattern.search(path.rpartition("/")[2] if camera == "name" else path)
         if match is None or not match[1]:
             raise ValueError(
@@ -197,24 +186,21 @@ def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
             )
         return match[1]
 
-    return search
+    return read
 
 
-def _camera_of_folder(path: str, below: Sequence[str]) -> str:
-    if not below:
-        raise ValueError(
-            f"with camera=folder images lie in PERSON/CAMERA/, but {path} lies right in the "
-            "person's folder"
+def _warn_of_unread_cameras(root: Path, images: Sequence[NamedImage], is_below: bool) -> None:
+    if is_below:
+        _logger.warning(
+            "%s: all images are in folders below those of people, such as %s. Are these the "
+            "cameras (folder:camera=folder), or is this a folder too high?",
+            *(root, images[0].path),
         )
-    return below[0]
-
-
-def _hint_at_cameras(images: Sequence[NamedImage]) -> None:
     names = (image.path.rpartition("/")[2] for image in images)
     alike = [name for name in names if _MARKET_NAME.match(name)]
     if len(alike) > len(images) / 2:
         _logger.warning(
-            "names such as %s seem to say which camera took the image. With camera=name it is "
-            "read; without, finding somebody again in the same camera's images counts as well",
+            "names such as %s seem to say which camera took the image. camera=name reads it; "
+            "without, matches within the same camera count as well",
             alike[0],
         )

@@ -4,28 +4,30 @@ Loy et al., "Time-Delayed Correlation Analysis for Multi-Camera Activity Underst
 The partitions: Liu et al., "Person Re-Identification: What Features are Important?", ECCV 2012
 workshops.
 
-250 people with one image to ask with and one to be found, 775 images of other people in the
-gallery, 8 cameras. Ten given partitions: 125 people to train on, 125 to test on; the 775 are always
-in the gallery.
+250 people with one query image and one gallery image, 775 images of other people in the gallery, 8
+cameras. Ten given partitions: 125 people to train on, 125 to test on; the 775 are always in the
+gallery.
 """
 
-import re
 from pathlib import Path
 
 from ..layout import Layout, find_layout
 from ..matlab import load_mat
+from ..naming import Naming
 from ..partition import PARTITIONS
 from ..registry import register_dataset
 from ..splits import DISTRACTOR_PID, Counts, ReidSplits
-from .single_shot import pick, read_folder, require
+from .single_shot import one_of_each, require
 
 TITLE = "GRID"
 PARTITION_FILE = "features_and_partitions.mat"
 
-# 0001_1_25004_107_32_106_221.jpeg: person, camera, frame, box. Person 0 is nobody of the 250.
-_NAME = re.compile(r"(?P<pid>\d+)_(?P<camid>\d+)(_-?\d+)+\.(jpe?g|png)", re.IGNORECASE)
-_EXAMPLE = "0001_1_25004_107_32_106_221.jpeg (PERSON_CAMERA_FRAME_BOX.jpeg)"
-
+# Person, camera, frame, box. Person 0 is nobody of the 250.
+_NAMING = Naming(
+    TITLE,
+    r"(?P<pid>\d+)_(?P<camid>\d+)(_-?\d+)+\.(jpe?g|png)",
+    "0001_1_25004_107_32_106_221.jpeg (PERSON_CAMERA_FRAME_BOX.jpeg)",
+)
 # torchreid has a folder grid around it.
 LAYOUT = Layout("the archive's own", ("probe", "gallery", PARTITION_FILE))
 
@@ -43,29 +45,23 @@ def grid(root: Path | None, *, split: int = 0) -> ReidSplits:
         root: The folder with ``probe``, ``gallery`` and ``features_and_partitions.mat``, or a
             folder around it.
         split: Number of the partition, 0 to 9.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or there are no images.
-        ValueError: A name is of another form, somebody is missing in one of the folders, or the
-            partitions are not those of these people.
     """
     root, _ = find_layout("grid", root, [LAYOUT])
-    probes, others = (
-        read_folder(root, folder, _NAME, _EXAMPLE, TITLE) for folder in ("probe", "gallery")
-    )
+    probes, others = (_NAMING.read_folder(root, folder) for folder in ("probe", "gallery"))
     distractors = [image for image in others if image.pid == DISTRACTOR_PID]
-    asked = pick(probes, root / "probe")
-    sought = pick((image for image in others if image.pid != DISTRACTOR_PID), root / "gallery")
-    require(sought, asked, root / "probe", TITLE)
-    require(asked, sought, root / "gallery", TITLE)
-    train = _read_partition(root / PARTITION_FILE, split, set(asked))
-    test = sorted(asked.keys() - train)
+    queries = one_of_each(probes, root / "probe")
+    known = (image for image in others if image.pid != DISTRACTOR_PID)
+    answers = one_of_each(known, root / "gallery")
+    require(answers, queries, root / "probe", TITLE)
+    require(queries, answers, root / "gallery", TITLE)
+    train = _read_partition(root / PARTITION_FILE, split, set(queries))
+    test = sorted(queries.keys() - train)
     return ReidSplits.from_images(
         "grid",
         root,
-        train=[images[pid] for images in (asked, sought) for pid in sorted(train)],
-        query=[asked[pid] for pid in test],
-        gallery=distractors + [sought[pid] for pid in test],
+        train=[images[pid] for images in (queries, answers) for pid in sorted(train)],
+        query=[queries[pid] for pid in test],
+        gallery=distractors + [answers[pid] for pid in test],
     )
 
 
@@ -76,17 +72,14 @@ def _read_partition(path: Path, split: int, people: set[int]) -> set[int]:
     ``galleryImIdx`` and ``personIdx``. The first two count rows of features; the third are pids,
     whatever it is called: torchreid goes by the order alone.
     """
-    # The features beside it are large.
-    contents = load_mat(path, ["trainIdxAll"])
-    cells = contents["trainIdxAll"].ravel()
+    # By name, as the features beside it are large.
+    cells = load_mat(path, ["trainIdxAll"])["trainIdxAll"].ravel()
     if len(cells) != PARTITIONS:
         raise ValueError(f"{path} holds {len(cells)} partitions; {TITLE} comes with {PARTITIONS}")
-    if not 0 <= split < PARTITIONS:
-        raise ValueError(f"{path} holds the partitions 0 to {PARTITIONS - 1}, not {split}")
     place = f"{path}, trainIdxAll{{{split + 1}}}"  # as MATLAB writes it
     fields = list(cells[split].dtype.names or ())
     if len(fields) < 3:
-        raise ValueError(f"{place} is no struct of probeImIdx, galleryImIdx and personIdx")
+        raise ValueError(f"{place} is not a struct of probeImIdx, galleryImIdx and personIdx")
     field = "personIdx" if "personIdx" in fields else fields[2]
     listed = cells[split][field].ravel()[0].ravel().tolist()
     train = {int(pid) for pid in listed}

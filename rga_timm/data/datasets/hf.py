@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
-from ..named_images import SPLITS, NamedImage, splits_from_names
+from ..named_images import SPLITS, NamedImage, choose_columns, image_of_row, splits_from_names
 from ..registry import register_dataset
 from ..splits import ReidSplits
 from ..table_file import text_of
 
 _logger = logging.getLogger(__name__)
 
+_OPTION_OF = {"split": "split_column"}
 _IMAGE_TYPES = ("string", "large_string", "binary", "large_binary")
 
 
@@ -46,10 +47,10 @@ def hf(
 
     An image is called SPLIT/ROW, after its split there and its row in it. People are called as
     their class is, where the column has classes, else as the column says. If all are called by
-    whole numbers, these are the pids; else the pids are 1, 2, … in the sorted order of the names.
-    Cameras are numbered in the same way.
+    whole numbers, these are the pids; else the pids are 1, 2, … in the sorted order of the names;
+    and cameras alike.
 
-    Where there is but the split ``train_split``, and no ``split_column``, people are split at
+    Where the only split is ``train_split``, and without ``split_column``, people are split at
     random, as `rga_timm.data.identity_split` says.
 
     Args:
@@ -67,15 +68,9 @@ def hf(
         test_split: The split whose images are both query and gallery. Beside these two, splits
             that are called ``query``, ``gallery`` or ``validation`` are taken as such.
         test_share: Where there is no test split: the share of the people to test on.
-        seed: Where there is no test split: another one deals another split.
+        seed: Where there is no test split: of the random split.
         split_file: Where the split by identity is kept: by default in ``OWNER--NAME.split.csv`` in
             the current folder, for one on disk in ``NAME.split.csv`` beside it.
-
-    Raises:
-        FileNotFoundError: There is no such data set.
-        ValueError: Neither or both of ``root`` and ``repo``; columns or splits that are not there;
-            rows without a person or camera; and what `splits_from_names` objects to.
-        ImportError: The package `datasets` is missing.
     """
     if (root is None) == (repo is None):
         raise ValueError(
@@ -94,11 +89,11 @@ def hf(
         if split_column
         else _split_names(source, parts, train_split, test_split)
     )
-    columns = {"identity": identity, "camera": camera, "split": split_column}
+    wanted = {"identity": identity, "camera": camera, "split": split_column}
     images = [
-        named
+        named if split_column else named._replace(split=split)
         for part, split in split_of.items()
-        for named in _rows(f"{source}, {part}", part, parts[part], columns, split)
+        for named in _rows(f"{source}, {part}", part, parts[part], wanted)
     ]
     return splits_from_names(
         "hf",
@@ -112,11 +107,7 @@ def hf(
 class RowOpener:
     """From the name of an image, SPLIT/ROW, to an open file of it.
 
-    Args:
-        parts: The data set's splits.
-        column: That holds the images.
-        source: Of the data set, for errors.
-        folder: That paths in the column start from, where it holds paths.
+    Paths in the column start from ``folder``; ``source`` is the data set's name for errors.
 
     Raises:
         ValueError: There is no such column, or it holds no images.
@@ -197,50 +188,31 @@ def _split_names(
 
 
 def _rows(
-    place: str, part: str, rows: Any, columns: Mapping[str, str | None], split: str | None
+    place: str, part: str, rows: Any, wanted: Mapping[str, str | None]
 ) -> Iterator[NamedImage]:
     """The rows of one of the data set's splits; only what the columns say is read, no image."""
-    asked = {
-        role: name
-        for role, name in columns.items()
-        if name is not None and (name in rows.column_names or (role, name) != ("camera", "camera"))
-    }
-    cells = {role: _texts(rows, name, role, place) for role, name in asked.items()}
+    columns = choose_columns(place, rows.column_names, wanted, ("camera",), _OPTION_OF)
+    texts = {role: _texts(rows, name, role, place) for role, name in columns.items()}
     for i in range(len(rows)):
-        row = {role: of_role[i] for role, of_role in cells.items()}
-        for role, text in row.items():
-            if not text:
-                raise ValueError(f"{place}, row {i} has no {role} (column {asked[role]!r})")
-        if "split" in row and row["split"].lower() not in SPLITS:
-            raise ValueError(
-                f"{place}, row {i} has the split {row['split']!r}, which is none of {_join(SPLITS)}"
-            )
-        yield NamedImage(
-            f"{place}, row {i}",
-            f"{part}/{i}",
-            row["identity"],
-            row.get("camera"),
-            row["split"].lower() if "split" in row else split,
-        )
+        cells = {role: of_role[i] for role, of_role in texts.items()}
+        yield image_of_row(f"{place}, row {i}", f"{part}/{i}", cells, columns, None)
 
 
 def _texts(rows: Any, column: str, role: str, place: str) -> list[str]:
     """A column as texts; the name of its class for each row where it has classes."""
-    option = "split_column" if role == "split" else role
-    _check_column(rows, column, option, place)
     feature = rows.features[column]
     values = rows.with_format(None).select_columns([column])[:][column]
     datasets = _package()
     if isinstance(feature, datasets.ClassLabel):
         return ["" if v is None or v < 0 else feature.names[v] for v in values]
     if not isinstance(feature, datasets.Value):
-        raise ValueError(f"{place}: the column {column!r} holds {feature}, which is no {role}")
+        raise ValueError(f"{place}: the column {column!r} holds {feature}, which says no {role}")
     return [text_of(value).strip() for value in values]
 
 
 def _undecoded(rows: Any, column: str, place: str) -> Any:
     """The column of images alone, as it is on disk: encoded, or a path."""
-    _check_column(rows, column, "image", place)
+    choose_columns(place, rows.column_names, {"image": column}, (), _OPTION_OF)
     rows = rows.with_format(None).select_columns([column])
     feature = rows.features[column]
     datasets = _package()
@@ -249,15 +221,7 @@ def _undecoded(rows: Any, column: str, place: str) -> Any:
     is_file = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
     if is_file or getattr(feature, "dtype", None) in _IMAGE_TYPES:
         return rows
-    raise ValueError(f"{place}: the column {column!r} holds {feature}, which is no image")
-
-
-def _check_column(rows: Any, column: str, option: str, place: str) -> None:
-    if column not in rows.column_names:
-        raise ValueError(
-            f"{place} has no column {column!r}. It has {_join(rows.column_names)}: the option "
-            f"{option} says which of them it is"
-        )
+    raise ValueError(f"{place}: the column {column!r} holds {feature}, which is not an image")
 
 
 def _join(names: Iterable[str]) -> str:

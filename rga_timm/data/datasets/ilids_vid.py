@@ -4,11 +4,11 @@
 with it: 150 people to train on, 150 to test on, and published scores are the mean over the ten.
 """
 
-import re
 from pathlib import Path
 
-from ..layout import Layout, file_names, find_layout, match_names, subfolders
+from ..layout import Layout, find_layout, subfolders
 from ..matlab import read_matrix
+from ..naming import Naming
 from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
@@ -17,10 +17,8 @@ _SEQUENCES = "i-LIDS-VID/sequences"
 _PARTITIONS = "train-test people splits/train_test_splits_ilidsvid.mat"
 LAYOUT = Layout("the archive's own", (f"{_SEQUENCES}/cam1", f"{_SEQUENCES}/cam2", _PARTITIONS))
 
-# person001: the numbers have gaps. The folder's name is repeated in cam1_person001_00317.png,
-# the last number is the frame.
-_FOLDER = re.compile(r"person(?P<pid>\d{3})")
-
+# The people's numbers have gaps.
+_FOLDERS = Naming("iLIDS-VID", r"person\d{3}", "person001")
 
 # How many images there are to a partition was not published.
 _PUBLISHED = {
@@ -42,11 +40,6 @@ def ilids_vid(root: Path | None, *, split: int = 0) -> ReidSplits:
         root: The folder with ``i-LIDS-VID`` and ``train-test people splits``, or a folder around
             it.
         split: The partition, from 0: a row of the authors' list, whose first half is tested on.
-
-    Raises:
-        FileNotFoundError: The layout is another one.
-        ValueError: A name is not as it should be, people are not under both cameras, or the
-            partition is not one of these people.
     """
     root, _ = find_layout("ilids_vid", root, [LAYOUT])
     people = [_people(root / _SEQUENCES / camera) for camera in ("cam1", "cam2")]
@@ -69,24 +62,15 @@ def ilids_vid(root: Path | None, *, split: int = 0) -> ReidSplits:
 
 def _people(folder: Path) -> list[str]:
     """The names of the people's folders, sorted: the partitions count in this order."""
-    names = [path.name for path in subfolders(folder)]
-    matches = match_names(folder, names, _FOLDER, "person001", "iLIDS-VID")
-    return [name for name, _ in matches]
+    return [_FOLDERS.match(folder, path.name).string for path in subfolders(folder)]
 
 
 def _read_tracklet(root: Path, person: str, place: int, camid: int) -> list[ReidImage]:
-    folder = f"{_SEQUENCES}/cam{camid}/{person}"
-    names = file_names(root / folder)
-    pattern = re.compile(rf"cam{camid}_{person}_\d+\.png")
-    example = f"cam{camid}_{person}_00317.png"
-    pid, number = int(person.removeprefix("person")), 2 * place - 2 + camid
-    images = [
-        ReidImage(f"{folder}/{name}", pid, camid, number)
-        for name, _ in match_names(root / folder, names, pattern, example, "iLIDS-VID")
-    ]
-    if not images:
-        raise FileNotFoundError(f"{root / folder} holds no images such as {example}")
-    return images
+    # The name of the folder is repeated in that of the image, before the number of the frame.
+    pattern = rf"cam{camid}_person(?P<pid>{person.removeprefix('person')})_\d+\.png"
+    naming = Naming("iLIDS-VID", pattern, f"cam{camid}_{person}_00317.png")
+    images = naming.read_folder(root, f"{_SEQUENCES}/cam{camid}/{person}", camid)
+    return [image._replace(tracklet=2 * place - 2 + camid) for image in images]
 
 
 def _read_partition(path: Path, split: int, count: int) -> tuple[list[int], list[int]]:

@@ -8,11 +8,11 @@ them, so `read_market1501` reads any of those.
 
 import logging
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..layout import Layout, file_names, find_layout, listing, match_names
+from ..layout import Layout, file_names, find_layout
+from ..naming import Naming
 from ..reader import ReidImage, ReidReader
 from ..registry import register_dataset
 from ..splits import DISTRACTOR_PID, Counts, ReidSplits
@@ -20,15 +20,17 @@ from ..splits import DISTRACTOR_PID, Counts, ReidSplits
 _logger = logging.getLogger(__name__)
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+LAYOUT = Layout("the archive's own", FOLDERS)
 JUNK_PID = -1  # neither right nor wrong as an answer: such images are dropped
 
-# 0002_c1s1_000451_03.jpg: person, camera, sequence, frame, number of the box in the frame.
+# Person, camera, sequence, frame, number of the box in the frame.
 # Some of Market-1501's own files end in .jpg.jpg.
-_NAME = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_\d+_\d+(\.jpe?g|\.png)+", re.IGNORECASE)
-_EXAMPLE = "0002_c1s1_000451_03.jpg (PERSON_cCAMERAsSEQUENCE_FRAME_NUMBER.jpg)"
-
-LAYOUT = Layout("the archive's own", FOLDERS)
-
+_NAMING = Naming(
+    "Market-1501",
+    r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_\d+_\d+(\.jpe?g|\.png)+",
+    "0002_c1s1_000451_03.jpg (PERSON_cCAMERAsSEQUENCE_FRAME_NUMBER.jpg)",
+    junk_pid=JUNK_PID,
+)
 MULTI_QUERY_FOLDER = "gt_bbox"
 
 # distractors_500k.zip unpacks to images/; torchreid and fast-reid look for that in the root only.
@@ -42,7 +44,6 @@ DISTRACTOR_FOLDERS = (
 # Left out of a ranking is who has the query's person and camera. No query has the distractors'
 # person, nor this camera: Market-1501 counts its cameras from 1.
 DISTRACTOR_CAMID = 0
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # Junk left out. The gallery's ids include the distractor.
 _PUBLISHED = {
@@ -69,13 +70,8 @@ def market1501(
             ``images`` and ``distractors_500k`` in the root and beside it. Every image of that
             folder is one, whatever its name: pid 0, camid 0, never left out of a ranking.
         multi_query: Whether a query is all images of its person under its camera, as in the
-            authors' multi-query test, instead of one of them. They lie in the archive's folder
+            authors' multi-query test, instead of one of them. They are in the archive's folder
             ``gt_bbox``. Each query is a tracklet: it is tested by the mean of its images' features.
-
-    Raises:
-        FileNotFoundError: The layout is another one, one of its folders is empty, or there are no
-            distractors or no ``gt_bbox``.
-        ValueError: A file is not named as in Market-1501.
     """
     splits = read_market1501(root, "market1501")
     if multi_query:
@@ -89,37 +85,17 @@ def market1501(
 
 
 def read_market1501(root: Path | None, name: str) -> ReidSplits:
-    """Read a data set in Market-1501's layout.
+    """Read a data set in Market-1501's layout, called ``name``.
 
     Junk (pid -1) is dropped; distractors (pid 0) stay.
-
-    Args:
-        root: As for `market1501`.
-        name: What to call the data set.
 
     Raises:
         FileNotFoundError: The layout is another one, or one of its folders is empty.
         ValueError: A file is not named as in Market-1501.
     """
     root, _ = find_layout(name, root, [LAYOUT])
-    train, query, gallery = (_read_folder(root, folder) for folder in FOLDERS)
+    train, query, gallery = (_NAMING.read_folder(root, folder) for folder in FOLDERS)
     return ReidSplits.from_images(name, root, train=train, query=query, gallery=gallery)
-
-
-def _read_folder(root: Path, folder: str) -> list[ReidImage]:
-    """The images of one folder in the order of their names, junk left out."""
-    names = file_names(root / folder)
-    images = [
-        ReidImage(f"{folder}/{name}", int(match["pid"]), int(match["camid"]))
-        for name, match in match_names(root / folder, names, _NAME, _EXAMPLE, "Market-1501")
-    ]
-    images = [image for image in images if image.pid != JUNK_PID]
-    if not images:
-        raise FileNotFoundError(
-            f"{root / folder} holds no images of people. Expected files such as {_EXAMPLE}, "
-            f"found {listing(root / folder)}"
-        )
-    return images
 
 
 def _all_images_of(query: ReidReader, root: Path) -> list[ReidImage]:
@@ -133,13 +109,13 @@ def _all_images_of(query: ReidReader, root: Path) -> list[ReidImage]:
     number = {pair: i for i, pair in enumerate(pairs)}
     images = [
         image._replace(tracklet=number[image.pid, image.camid])
-        for image in _read_folder(root, MULTI_QUERY_FOLDER)
+        for image in _NAMING.read_folder(root, MULTI_QUERY_FOLDER)
         if (image.pid, image.camid) in number
     ]
     if missing := sorted(set(number.values()) - {image.tracklet for image in images}):
         pid, camid = pairs[missing[0]]
         raise FileNotFoundError(
-            f"{root / MULTI_QUERY_FOLDER} is not all there: it has no image for {len(missing)} of "
+            f"{root / MULTI_QUERY_FOLDER} is not complete: it has no image for {len(missing)} of "
             f"{len(pairs)} queries, such as person {pid} under camera {camid}"
         )
     return images
@@ -148,20 +124,14 @@ def _all_images_of(query: ReidReader, root: Path) -> list[ReidImage]:
 def _read_distractors(root: Path) -> list[ReidImage]:
     """The images of the first folder of distractors that has some."""
     for folder in DISTRACTOR_FOLDERS:
-        if not (root / folder).is_dir():
-            continue
-        names = [
-            name for name in file_names(root / folder) if name.lower().endswith(_IMAGE_SUFFIXES)
-        ]
-        if names:
+        found = file_names(root / folder) if (root / folder).is_dir() else []
+        if names := [name for name in found if name.lower().endswith((".jpg", ".jpeg", ".png"))]:
             _logger.info("%d distractors from %s", len(names), root / folder)
-            return [
-                ReidImage(f"{folder}/{name}", DISTRACTOR_PID, DISTRACTOR_CAMID) for name in names
-            ]
+            return [ReidImage(f"{folder}/{n}", DISTRACTOR_PID, DISTRACTOR_CAMID) for n in names]
     # Not Path.resolve() nor parents: "..", seen from a link, is beside what it links to.
     looked = ", ".join(os.path.realpath(root / folder) for folder in DISTRACTOR_FOLDERS)
     raise FileNotFoundError(
         f"there are no distractors for {root}: none of these folders is there with images in it: "
-        f"{looked}. Unpack the authors' distractors_500k.zip in {root}, so that its images lie in "
+        f"{looked}. Unpack the authors' distractors_500k.zip in {root}, so that its images are in "
         f"{root / DISTRACTOR_FOLDERS[0]}, or read market1501 without distractors=true"
     )

@@ -35,10 +35,7 @@ LAYOUT = Layout(
 )
 
 # From the authors' info; junk left out. The gallery's ids include the distractor.
-_TRAIN_AND_QUERY = {
-    "train": Counts(509914, 625, 6, 8298),
-    "query": Counts(114493, 626, 6, 1980),
-}
+_TRAIN_AND_QUERY = {"train": Counts(509914, 625, 6, 8298), "query": Counts(114493, 626, 6, 1980)}
 _PUBLISHED = {**_TRAIN_AND_QUERY, "gallery": Counts(543216, 621, 6, 9330)}
 _PUBLISHED_WITH_QUERIES = {**_TRAIN_AND_QUERY, "gallery": Counts(657709, 635, 6, 11310)}
 
@@ -47,8 +44,7 @@ _PUBLISHED_WITH_QUERIES = {**_TRAIN_AND_QUERY, "gallery": Counts(657709, 635, 6,
 def mars(root: Path | None, *, queries_in_gallery: bool = False) -> ReidSplits:
     """MARS. Images of one tracklet have its number: the row of the authors' table, from 1.
 
-    Junk (pid -1) is dropped; distractors (pid 0) stay in the gallery. All other images of the lists
-    must be there: that is seen by listing each person's folder once.
+    Junk (pid -1) is dropped; distractors (pid 0) stay in the gallery.
 
     Args:
         root: The folder with ``bbox_train``, ``bbox_test`` and ``info``, or a folder around it.
@@ -56,10 +52,6 @@ def mars(root: Path | None, *, queries_in_gallery: bool = False) -> ReidSplits:
             evaluation: there a query may also be found as another query of the same person, under
             another camera. Without them, as torchreid and most others have it, 140 of the 1,980
             queries have no match and do not count.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or images of the lists are not there.
-        ValueError: Names, tables and queries do not fit together.
     """
     root, _ = find_layout("mars", root, [LAYOUT])
     train = _read_tracklets(root, "bbox_train", "train_name.txt", "train")

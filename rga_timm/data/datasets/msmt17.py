@@ -52,10 +52,6 @@ def msmt17(
             such as CLIP-ReID train on them. So say it with a score.
         version: ``v1`` (folders ``train``, ``test``) or ``v2`` (``mask_train_v2``,
             ``mask_test_v2``); None takes the one that is there.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or a list names a file that is not there.
-        ValueError: Both versions are there and none was asked for, or a line of a list is wrong.
     """
     layouts = [LAYOUTS[version]] if version else list(LAYOUTS.values())
     root, layout = find_layout("msmt17", root, layouts)

@@ -10,9 +10,9 @@ from typing import Literal
 from ..layout import Layout, find_layout
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
-from .body_images import read_body_images
+from .body_images import BodyImages
 
-_EXAMPLE = "001_001.jpg (PERSON_NUMBER.jpg)"
+_IMAGES = BodyImages("partial_reid", "Partial-REID", "001_001.jpg (PERSON_NUMBER.jpg)")
 
 # fast-reid has it so too.
 LAYOUT = Layout("the archive's own", ("partial_body_images", "whole_body_images"))
@@ -24,7 +24,7 @@ _PUBLISHED = {"query": Counts(300, 60), "gallery": Counts(300, 60)}
 def partial_reid(
     root: Path | None, *, query: Literal["partial", "occluded"] = "partial"
 ) -> ReidSplits:
-    """Partial-REID: partial (or occluded) bodies ask, whole ones answer.
+    """Partial-REID: partial (or occluded) bodies are the queries, whole ones the gallery.
 
     Cameras are not known. As is usual, queries have camera 0 and the gallery has camera 1.
 
@@ -33,18 +33,7 @@ def partial_reid(
             it.
         query: ``"partial"`` is what most papers take; ``"occluded"`` are the images in
             ``occluded_body_images``.
-
-    Raises:
-        FileNotFoundError: The layout is another one, or a folder is empty.
-        ValueError: A name is of another form, or somebody is not in the gallery.
     """
     root, _ = find_layout("partial_reid", root, [LAYOUT])
-    return read_body_images(
-        "partial_reid",
-        root,
-        f"{query}_body_images",
-        "whole_body_images",
-        example=_EXAMPLE,
-        title="Partial-REID",
-        published=_PUBLISHED if query == "partial" else {"gallery": _PUBLISHED["gallery"]},
-    )
+    published = _PUBLISHED if query == "partial" else {"gallery": _PUBLISHED["gallery"]}
+    return _IMAGES.read(root, f"{query}_body_images", "whole_body_images", published=published)

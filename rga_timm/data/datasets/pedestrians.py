@@ -1,10 +1,10 @@
 """`pedestrians`: a small re-identification data set that is drawn instead of downloaded.
 
-For trying things out, for tests and for examples: everything that works on Market-1501 works on
-it, in its layout and at a hundredth of its cost. People are sprites; nobody real is in it. What
-makes re-identification hard is in it too: cameras that disagree about colours, other sides of the
-same person, occlusion, backgrounds in the colours of clothes, people who differ in cut and not in
-colour. A score on it says that training works. It says nothing about real pedestrians.
+For trying things out, for tests and for examples: everything that works on Market-1501 works on it,
+in its layout and at a hundredth of its cost. People are sprites; nobody real is in it. It has what
+makes re-identification hard: cameras that disagree about colours, other sides of the same person,
+occlusion, backgrounds in the colours of clothes, people who differ in cut and not in colour. A
+score on it says that training works, and nothing about real pedestrians.
 """
 
 import contextlib
@@ -75,12 +75,12 @@ def draw(
 ) -> Path:
     """Draw a data set in Market-1501's layout.
 
-    The same arguments give the same files, byte for byte, as long as Pillow and numpy are the
-    same. ``root`` appears in one piece at the end or not at all; of several processes that draw
-    it at the same time one wins, and the others use what the winner drew.
+    The same arguments give the same files, byte for byte, as long as Pillow and numpy are the same.
+    ``root`` appears in one piece at the end or not at all; of several processes that draw it at the
+    same time one wins, and the others use what the winner drew.
 
     Args:
-        root: The folder to make. Its parents are made too.
+        root: The folder to make, with its parents.
         seed: Another seed, other people and other cameras.
         train_ids: How many people there are to train on.
         train_images: Images of each of them, spread over the cameras.

@@ -4,27 +4,21 @@
 test on, with camera a as the queries.
 """
 
-import re
 from pathlib import Path
 
 from ..layout import Layout
+from ..naming import Naming
 from ..partition import PARTITIONS
 from ..registry import register_dataset
-from ..splits import Counts, ReidSplits
-from .single_shot import read_halves
+from ..splits import ReidSplits
+from .single_shot import half_counts, read_halves
 
-# img_001.png: person. Masks of the silhouette and the body's parts lie beside it under other names.
+# Masks of the silhouette and the body's parts are beside the images, under other names.
 _PREFIX = "img_"
-_NAME = re.compile(r"img_(?P<pid>\d+)\.(png|bmp|jpe?g)", re.IGNORECASE)
-_EXAMPLE = "img_001.png (img_PERSON.png)"
-
+_NAMING = Naming("PRID 450S", r"img_(?P<pid>\d+)\.(png|bmp|jpe?g)", "img_001.png (img_PERSON.png)")
 LAYOUT = Layout("the archive's own", ("cam_a/img_*", "cam_b/img_*"))
 
-_PUBLISHED = {
-    "train": Counts(450, 225, 2),
-    "query": Counts(225, 225, 1),
-    "gallery": Counts(225, 225, 1),
-}
+_PUBLISHED = half_counts(225)
 
 
 @register_dataset(
@@ -35,20 +29,12 @@ def prid450s(root: Path | None, *, split: int = 0, partitions: str | None = None
 
     Args:
         root: The folder with ``cam_a`` and ``cam_b``, or a folder around it. In these, files that
-            are not called ``img_…`` are passed over.
+            are not called ``img_…`` are ignored.
         split: Number of the partition, 0 to 9.
-        partitions: JSON file with ten partitions, of the form that `read_partitions` reads; a
-            relative path starts from the folder of the data set or the one above. Without it the
-            partitions are those of `random_partition`, even if such a file lies there.
+        partitions: JSON file with ten partitions, a list of ``{"train": [pids], "test": [pids]}``;
+            a relative path starts from the folder of the data set or the one above. Without it they
+            are drawn, always the same ones, even if such a file is there.
     """
     return read_halves(
-        "prid450s",
-        root,
-        [LAYOUT],
-        pattern=_NAME,
-        example=_EXAMPLE,
-        title="PRID 450S",
-        split=split,
-        partitions=partitions,
-        prefix=_PREFIX,
+        "prid450s", root, LAYOUT, _NAMING, split=split, partitions=partitions, prefix=_PREFIX
     )

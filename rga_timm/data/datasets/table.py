@@ -23,17 +23,17 @@ import csv
 import os
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
 from ..layout import ListedFiles, file_names, listing
-from ..named_images import SPLITS, Box, NamedImage, splits_from_names
+from ..named_images import SPLITS, Box, NamedImage, choose_columns, image_of_row, splits_from_names
 from ..reader import NO_TRACKLET
 from ..registry import register_dataset
 from ..splits import ReidSplits
-from ..table_file import PARQUET_EXTENSIONS, Row, TableFile
+from ..table_file import PARQUET_EXTENSIONS, TableFile
 
 SPLIT_SUFFIX = ".split.csv"  # people.csv is split as people.split.csv says
 BOX_COLUMNS = "left top right bottom"
@@ -64,9 +64,9 @@ def table(
     If all people are called by whole numbers, these are the pids; else the pids are 1, 2, … in the
     sorted order of the names. Cameras and tracklets are numbered in the same way.
 
-    A column with its usual name is read if it is there. A column that an option calls otherwise has
-    to be there, and with None it is not read. A name with a comma in it has to be given as an
-    argument.
+    A column with its usual name is read if it is there. A column that an option renames has to be
+    there, and with None it is not read. A name with a comma in it has to be given as an argument.
+    Errors have FILE:LINE, for Parquet FILE: row N, from 1.
 
     Args:
         root: The file, or the folder that holds it and no other table.
@@ -80,23 +80,31 @@ def table(
         same_numbering: Whether an identity means the same person in train and in the test splits.
         single_gallery_shot: Whether the protocol is a gallery with one random image of each person.
         test_share: Where there is no split: the share of the people to test on.
-        seed: Where there is no split: another one deals another split.
+        seed: Where there is no split: of the random split.
         split_file: Where the split by identity is kept: for NAME.csv in NAME.split.csv beside it.
-
-    Raises:
-        FileNotFoundError: There is no such table, or images that it lists are not there.
-        ValueError: The file is no table or lacks a column; a row is not as it should be, is there
-            twice, or contradicts another one; and what `splits_from_names` objects to. The error
-            has FILE:LINE, for Parquet FILE: row N, from 1.
-        ImportError: It is Parquet, and pyarrow is missing.
     """
     file = _find(root)
     folder = Path(images).expanduser() if images else file.parent
     content = TableFile(file, expected=(path, identity))
     asked = {"path": path, "identity": identity, "camera": camera}
     asked |= {"split": split_column, "tracklet": tracklet, **_box_columns(box)}
-    columns = _columns_there(content, asked)
-    listed = [_image(row, columns) for row in content.rows([*dict.fromkeys(columns.values())])]
+    option_of = {"split": "split_column", **dict.fromkeys(_BOX, "box")}
+    columns = choose_columns(file, content.columns, asked, _OPTIONAL, option_of)
+    sides = [side for side in _BOX if side in columns]
+    if sides and len(sides) < len(_BOX):
+        raise ValueError(
+            f"{file} has {', '.join(sides)} of the box's columns {', '.join(_BOX)}, but not all "
+            "four. With box=none they are not read"
+        )
+    listed = []
+    for place, texts in content.rows([*dict.fromkeys(columns.values())]):
+        cells = {role: texts[name].strip() for role, name in columns.items()}
+        if not cells["path"]:
+            raise ValueError(f"{place} has no path (column {path!r})")
+        # The path as it is: a file's name may begin with a space.
+        listed.append(
+            image_of_row(place, texts[path], cells, columns, _box(place, cells) if sides else None)
+        )
     if not listed:
         raise ValueError(f"{file} has a header but no rows")
     _check_listed_once(listed, same_numbering)
@@ -124,19 +132,19 @@ def write_table(splits: ReidSplits, path: str | Path) -> dict[str, Any]:
             together with them.
 
     Returns:
-        The options that `table` has to be given so that it reads the same, if any: the folder of
-        the images where the file lies elsewhere, and what the file does not say of the protocol.
+        The options with which `table` reads the same, if any: the folder of the images where the
+        file is elsewhere, and what the file does not say of the protocol.
 
     Raises:
-        ValueError: The images are no files of their own; one is twice in a split, or both trained
-            and tested on as different people, which no table can say; ``path`` is no ``.csv``.
+        ValueError: The images are not files of their own; one is twice in a split, or both trained
+            and tested on as different people, which no table can say; ``path`` is not a ``.csv``.
         FileExistsError: There is such a file.
     """
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise ValueError(f"a table is written to a file that ends in .csv, not to {path}")
     if any(reader.opener for reader in splits.readers.values()):
-        raise ValueError(f"the images of {splits.name} are no files that a table could list")
+        raise ValueError(f"the images of {splits.name} are not files that a table could list")
     query, gallery = set(splits.query.images), set(splits.gallery.images)
     rows = [
         *(("train", image) for image in splits.train.images),
@@ -175,9 +183,9 @@ def write_table(splits: ReidSplits, path: str | Path) -> dict[str, Any]:
 
 def _find(root: Path | None) -> Path:
     """The table's file."""
-    expected = "Expected is a CSV or Parquet file, or a folder that holds exactly one"
+    expected = "Expected a CSV or Parquet file, or a folder that holds exactly one"
     if root is None:
-        raise FileNotFoundError(f"table has to be told where it lies. {expected}")
+        raise FileNotFoundError(f"table needs the file. {expected}")
     if root.is_file():
         return root
     if not root.is_dir():
@@ -202,69 +210,19 @@ def _box_columns(box: str | None) -> dict[str, str]:
     return dict(zip(_BOX, names, strict=False))
 
 
-def _columns_there(table: TableFile, asked: Mapping[str, str | None]) -> dict[str, str]:
-    """From what a column says to its name, for those that are there.
-
-    Raises:
-        ValueError: One that has to be there is not.
-    """
-    there = {}
-    for role, name in asked.items():
-        if name is None:
-            continue
-        if name in table.columns:
-            there[role] = name
-        elif role not in _OPTIONAL or name != role:
-            option = "split_column" if role == "split" else "box" if role in _BOX else role
-            raise ValueError(
-                f"{table.path} has no column {name!r}. It has {', '.join(table.columns)}: the "
-                f"option {option} says which of them it is"
-            )
-    sides = [side for side in _BOX if side in there]
-    if sides and len(sides) < len(_BOX):
-        raise ValueError(
-            f"{table.path} has {', '.join(sides)} of the box's columns {', '.join(_BOX)}, but not "
-            "all four. With box=none they are not read"
-        )
-    return there
-
-
-def _image(row: Row, columns: Mapping[str, str]) -> NamedImage:
-    """What a row says; a ValueError where that is not enough or makes no sense."""
-    cells = {role: row.cells[name].strip() for role, name in columns.items()}
-    for role in ("path", "identity"):
-        if not cells[role]:
-            raise ValueError(f"{row.place} has no {role} (column {columns[role]!r})")
-    split = cells.get("split")
-    if split is not None and split.lower() not in SPLITS:
-        raise ValueError(
-            f"{row.place} has the split {split!r} (column {columns['split']!r}), which is none of "
-            f"{', '.join(SPLITS)}"
-        )
-    return NamedImage(
-        row.place,
-        row.cells[columns["path"]],  # as it is: a file's name may begin with a space
-        cells["identity"],
-        cells.get("camera") or None,
-        split.lower() if split is not None else None,
-        cells.get("tracklet") or None,
-        _box(row, cells) if "left" in cells else None,
-    )
-
-
-def _box(row: Row, cells: Mapping[str, str]) -> Box | None:
+def _box(place: str, cells: dict[str, str]) -> Box | None:
     texts = [cells[side] for side in _BOX]
     if not any(texts):
         return None
     if not all(re.fullmatch("[0-9]{1,9}", text) for text in texts):
         raise ValueError(
-            f"{row.place} has the box {', '.join(map(repr, texts))}, which should be four whole "
+            f"{place} has the box {', '.join(map(repr, texts))}, which should be four whole "
             f"numbers of pixels from 0, {', '.join(_BOX)}; or four empty cells for the whole image"
         )
     left, top, right, bottom = map(int, texts)
     if left >= right or top >= bottom:
         raise ValueError(
-            f"{row.place} has an empty box: left {left}, top {top}, right {right}, bottom {bottom}"
+            f"{place} has an empty box: left {left}, top {top}, right {right}, bottom {bottom}"
         )
     return left, top, right, bottom
 

@@ -5,27 +5,22 @@ Gray et al., "Evaluating Appearance Models for Recognition, Reacquisition, and T
 test on, with camera a as the queries.
 """
 
-import re
 from pathlib import Path
 
 from ..layout import Layout
+from ..naming import Naming
 from ..partition import PARTITIONS
 from ..registry import register_dataset
-from ..splits import Counts, ReidSplits
-from .single_shot import read_halves
+from ..splits import ReidSplits
+from .single_shot import half_counts, read_halves
 
-# 000_45.bmp: person, angle of view in degrees.
-_NAME = re.compile(r"(?P<pid>\d+)_\d+\.(bmp|png|jpe?g)", re.IGNORECASE)
-_EXAMPLE = "000_45.bmp (PERSON_ANGLE.bmp)"
+# Person, angle of view in degrees.
+_NAMING = Naming("VIPeR", r"(?P<pid>\d+)_\d+\.(bmp|png|jpe?g)", "000_45.bmp (PERSON_ANGLE.bmp)")
 
 # torchreid and fast-reid have it so too, the former with a folder viper around it.
 LAYOUT = Layout("the archive's own", ("cam_a/[0-9]*_*", "cam_b/[0-9]*_*"))
 
-_PUBLISHED = {
-    "train": Counts(632, 316, 2),
-    "query": Counts(316, 316, 1),
-    "gallery": Counts(316, 316, 1),
-}
+_PUBLISHED = half_counts(316)
 
 
 @register_dataset(
@@ -39,18 +34,9 @@ def viper(root: Path | None, *, split: int = 0, partitions: str | None = None) -
     Args:
         root: The folder with ``cam_a`` and ``cam_b``, or a folder around it.
         split: Number of the partition, 0 to 9.
-        partitions: JSON file with ten partitions, such as torchreid's ``splits.json``, of the form
-            that `read_partitions` reads; a relative path starts from the folder of the data set or
-            the one above. Without it the partitions are those of `random_partition`, even if such a
-            file lies there. MATLAB's partition files differ from paper to paper and are not read.
+        partitions: JSON file with ten partitions, such as torchreid's ``splits.json``, or a list of
+            ``{"train": [pids], "test": [pids]}``; a relative path starts from the folder of the
+            data set or the one above. Without it they are drawn, always the same ones, even if such
+            a file is there. MATLAB's partition files differ from paper to paper and are not read.
     """
-    return read_halves(
-        "viper",
-        root,
-        [LAYOUT],
-        pattern=_NAME,
-        example=_EXAMPLE,
-        title="VIPeR",
-        split=split,
-        partitions=partitions,
-    )
+    return read_halves("viper", root, LAYOUT, _NAMING, split=split, partitions=partitions)

@@ -81,15 +81,6 @@ def test_cameras_do_not_matter_where_they_are_not_known():
     assert found(made) == {}
 
 
-def test_a_camera_with_less_than_a_tenth_of_its_even_share_is_noted():
-    # Of 60 images of three cameras a tenth of an even share is 2.
-    train = people(*[(1 + i % 2, 1 + i // 2 % 2) for i in range(58)], (1, 3))
-    finding = found(splits(train=train))["rare_cameras"]
-    assert finding.level == "note"
-    assert finding.items == [{"split": "train", "camera": 3, "images": 1}]
-    assert found(splits(train=[*train, *people((2, 3))])) == {}
-
-
 def test_queries_without_a_match_under_another_camera_are_found():
     query = [*QUERY, ReidImage("only here.png", 7, 1), ReidImage("same camera.png", 8, 3)]
     gallery = [*GALLERY, ReidImage("a.png", 8, 3)]

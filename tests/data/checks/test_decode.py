@@ -66,7 +66,7 @@ def test_a_box_that_does_not_fit_its_image_is_a_reason(tmp_path: Path) -> None:
     images = [ReidImage("a.png", 1, 1, box=box) for box in ((0, 0, 8, 8), (0, 0, 17, 8))]
     reader = ReidReader(tmp_path, images)
     assert list(find_bad_images(reader, workers=0)) == [1]
-    assert "does not lie within the 16x32" in find_bad_images(reader, workers=0)[1]
+    assert "is not within the 16x32" in find_bad_images(reader, workers=0)[1]
     assert next(inspect_images(reader, workers=0)).size == (8, 8)
 
 
@@ -107,7 +107,6 @@ def test_equal_pixels_have_equal_digests_whatever_the_file(tmp_path: Path) -> No
     a, b, c, d, e, f = (fact.digest for fact in facts)
     assert a == b == c
     assert len({a, d, e, f}) == 4
-    assert [fact.mode for fact in facts] == ["RGB"] * 4 + ["L"] * 2
     assert {fact.digest for fact in inspect_images(reader, workers=0, hashes=False)} == {""}
 
 

@@ -165,7 +165,9 @@ def test_images_may_have_been_saved_in_another_format(torchreid):
 )
 def test_other_names_are_an_error(torchreid, name):
     (torchreid / "images_detected" / name).touch()
-    with pytest.raises(ValueError, match=rf"images_detected: '{name}' is not a name of CUHK03's"):
+    with pytest.raises(
+        ValueError, match=rf"images_detected: '{name}' is not a file name of CUHK03"
+    ):
         create_dataset("cuhk03", torchreid)
 
 
@@ -184,7 +186,7 @@ def test_other_names_are_an_error(torchreid, name):
         ({"query_idx": [[1], [0]]}, r"query_idx holds 0, but there are \d+ images, from 1"),
         ({"gallery_idx": [[9999]]}, r"gallery_idx holds 9999, but there are"),
         ({"train_idx": []}, r"train_idx is empty"),
-        ({"filelist": "0001_c1_1.png"}, r"filelist 1: '0001_c1_1.png' is not a name"),
+        ({"filelist": "0001_c1_1.png"}, r"filelist 1: '0001_c1_1.png' is not a file name"),
     ],
 )
 def test_a_wrong_list_of_the_new_protocol_is_an_error(torchreid, change, message):
@@ -209,7 +211,7 @@ def test_a_wrong_list_of_the_new_protocol_is_an_error(torchreid, change, message
     [
         ("<html>", "is not a JSON file"),
         ("{}", "does not hold split 0 as torchreid writes it"),
-        ('[{"train": [], "query": [["a/b.png", 0, 0]]}]', r"'b\.png' is not a name of CUHK03's"),
+        ('[{"train": [], "query": [["a/b.png", 0, 0]]}]', r"'b\.png' is not a file name of CUHK03"),
         ('[{"train": [1], "query": []}]', "does not hold split 0"),
         ("[]", "does not hold split 0"),
     ],

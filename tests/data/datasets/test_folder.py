@@ -90,7 +90,7 @@ def test_the_camera_is_the_folder_below_the_person_s(tmp_path):
         "test/q/door/1.jpg": 1,
     }
     under_test(tmp_path, "q/2.jpg")
-    with pytest.raises(ValueError, match=r"PERSON/CAMERA/, but test/q/2\.jpg lies right in"):
+    with pytest.raises(ValueError, match=r"PERSON/CAMERA/, but test/q/2\.jpg is right in"):
         create_dataset("folder:camera=folder", tmp_path)
 
 
@@ -129,9 +129,9 @@ def test_the_camera_is_what_a_regular_expression_says(tmp_path):
         ("name", r"no camera is found in test/p/1\.jpg with camera=name"),
         (r"_(\d+)", r"no camera is found in test/p/1\.jpg"),
         (r"(_\d+)?1", r"no camera is found in test/p/1\.jpg"),
-        ("folders", "none of none, folder and name, hence a regular expression; but it has 0"),
+        ("folders", "is a regular expression .not none, folder or name., but it has 0"),
         (r"(\d)(\d)", "it has 2 groups"),
-        (r"(\d", "is no regular expression: missing"),
+        (r"(\d", "is not a regular expression: missing"),
     ],
 )
 def test_a_camera_that_is_not_found_is_an_error(tmp_path, camera, message):
@@ -145,7 +145,7 @@ def test_cameras_that_seem_to_be_in_the_names_are_pointed_at(tmp_path, caplog):
     under_test(tmp_path, *(f"2/{name}" for name in names), "2/x.jpg")
     create_dataset("folder", tmp_path)
     assert "names such as 0002_c1s1_000451_03.jpg seem to say" in caplog.text
-    assert "With camera=name it is read" in caplog.text
+    assert "camera=name reads it" in caplog.text
     caplog.clear()
     create_dataset("folder", tmp_path, camera=r"(?:_c|x)([\d.])")
     under_test(tmp_path, "2/y.jpg")  # now it is but half of the names
@@ -160,7 +160,7 @@ def test_other_files_are_counted_once_and_what_systems_leave_is_not(tmp_path, ca
     splits = create_dataset("folder", tmp_path)
     assert len(splits.query) == 2
     assert [message.split(": ", 1)[1] for message in caplog.messages] == [
-        "ignored 4 files that are no images, such as README.md",
+        "ignored 4 files that are not images, such as README.md",
         "ignored 1 folders of people that hold no image, such as test/q",
     ]
 
@@ -176,11 +176,11 @@ def test_links_to_folders_are_followed(tmp_path):
 def test_images_in_nobody_s_folder_are_an_error(tmp_path):
     under_test(tmp_path, "p/1.jpg", "p/2.jpg", "3.jpg")
     with pytest.raises(
-        ValueError, match=r"1 images, such as 3\.jpg, lie right in .*test and in no"
+        ValueError, match=r"1 images, such as 3\.jpg, are right in .*test and not in"
     ):
         create_dataset("folder", tmp_path)
     (tmp_path / "test" / "3.jpg").rename(tmp_path / "3.jpg")
-    with pytest.raises(ValueError, match=r"such as 3\.jpg, lie right in"):
+    with pytest.raises(ValueError, match=r"such as 3\.jpg, are right in"):
         create_dataset("folder", tmp_path)
 
 
@@ -198,12 +198,12 @@ def test_two_folders_of_the_same_number_are_an_error(tmp_path):
 
 
 def test_no_folder_and_no_people_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match="folder has to be told where it lies"):
+    with pytest.raises(FileNotFoundError, match="folder needs a folder"):
         create_dataset("folder")
     with pytest.raises(FileNotFoundError, match=r"found no folder .*nowhere"):
         create_dataset("folder", tmp_path / "nowhere")
     make(tmp_path, "a/notes.txt")
-    with pytest.raises(FileNotFoundError, match=r"holds no images in folders .* found was a/"):
+    with pytest.raises(FileNotFoundError, match=r"holds no images in folders .* found a/"):
         create_dataset("folder", tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_another_matlab_file_is_an_error(grid_root):
     with pytest.raises(ValueError, match=r"partitions\.mat holds no trainIdxAll"):
         create_dataset("grid", grid_root)
     scipy.io.savemat(path, {"trainIdxAll": np.arange(10)})
-    with pytest.raises(ValueError, match=r"trainIdxAll\{1\} is no struct of probeImIdx"):
+    with pytest.raises(ValueError, match=r"trainIdxAll\{1\} is not a struct of probeImIdx"):
         create_dataset("grid", grid_root)
 
 

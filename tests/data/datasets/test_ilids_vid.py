@@ -103,7 +103,9 @@ def test_a_name_that_does_not_fit_its_folder_is_an_error(root, old, new, message
 
 def test_an_empty_tracklet_is_an_error(root):
     (root / SEQUENCES / "cam1/person002/cam1_person002_00317.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"cam1/person002 holds no images such as cam1_per"):
+    with pytest.raises(
+        FileNotFoundError, match=r"cam1/person002 holds no images of iLIDS-VID.*such as cam1_per"
+    ):
         create_dataset("ilids_vid", root)
 
 

@@ -113,7 +113,7 @@ def test_counts_other_than_the_published_ones_are_warned_of_for_market1501_only(
     market_root, caplog
 ):
     with caplog.at_level(logging.WARNING):
-        read_market1501(market_root, "mine").warn_of_surprises()
+        read_market1501(market_root, "mine").warn_unexpected()
         assert not caplog.messages
         create_dataset("market1501", market_root)
     assert [message.split()[0] for message in caplog.messages] == ["train", "query", "gallery"]

@@ -54,7 +54,9 @@ def test_fast_reids_folder_without_occluded_ones_is_read(partial_root, tmp_path)
 def test_an_empty_folder_is_an_error(partial_root):
     for file in (partial_root / "partial_body_images").iterdir():
         file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"partial_body_images holds no images\. Expected"):
+    with pytest.raises(
+        FileNotFoundError, match=r"partial_body_images holds no images of Partial-REID\. Expected"
+    ):
         create_dataset("partial_reid", partial_root)
 
 

@@ -241,7 +241,7 @@ def test_a_table_without_content_is_an_error(tmp_path, lines, message):
 
 
 def test_what_is_no_table_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"people\.xlsx does not end as tables do"):
+    with pytest.raises(ValueError, match=r"people\.xlsx does not end in one of"):
         create_dataset("table", make(tmp_path, HEADER, name="people.xlsx"))
     with pytest.raises(ValueError, match=r"people\.parquet is not a Parquet file"):
         create_dataset("table", make(tmp_path, HEADER, name="people.parquet"))
@@ -271,11 +271,11 @@ def test_files_are_not_asked_for_one_by_one(tmp_path, monkeypatch):
 
 
 def test_the_table_has_to_be_found(tmp_path):
-    with pytest.raises(FileNotFoundError, match="table has to be told where it lies"):
+    with pytest.raises(FileNotFoundError, match="table needs the file"):
         create_dataset("table")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         create_dataset("table", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"holds nothing: it is empty\. Expected is a CSV"):
+    with pytest.raises(FileNotFoundError, match=r"holds nothing: it is empty\. Expected a CSV"):
         create_dataset("table", tmp_path)
     make(tmp_path, HEADER, *ROWS)
     make(tmp_path, HEADER, *ROWS, name="b.parquet")
@@ -384,7 +384,7 @@ def test_what_no_table_can_say_is_not_written(tmp_path):
     image = ReidImage("a/1.jpg", 1, 1)
     file = tmp_path / "x.csv"
     for splits, message in (
-        ({"train": [image], "opener": open}, "the images of x are no files that a table could"),
+        ({"train": [image], "opener": open}, "the images of x are not files that a table could"),
         ({"train": [image, image]}, "x, train: 'a/1.jpg' is listed for the second time"),
         ({"train": [image], "query": [image._replace(pid=2)]}, "is '2', but '1' at x, train"),
     ):
