@@ -10,21 +10,25 @@ a second pass the numbers of the one bin that matters by their lower 16.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.ranking.counting import GalleryIndex
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
-from rga_timm.evaluation.ranking.features import Ids, check_query_gallery
-from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY
+from rga_timm.evaluation.ranking.features import Ids, Images, check_images, check_same_width
+from rga_timm.evaluation.ranking.ranking import Ranking, as_ranking
 from rga_timm.evaluation.ranking.rerank import Reranking
-from rga_timm.evaluation.ranking.tiles import Comparison, Tiles
+from rga_timm.evaluation.ranking.tiles import Tiles
+
+if TYPE_CHECKING:  # embedding imports the readers, which nothing here needs
+    from rga_timm.evaluation.embedding.embed import Embeddings
 
 _BITS = 16  # of a float32 looked at in each pass
 
@@ -106,43 +110,53 @@ def verify(
     Raises:
         ValueError: as `evaluate`, a rate out of range, or pairs of one kind only.
     """
-    comparison = Comparison.checked(metric, rerank, expand, tile_memory)
+    query = check_images("query", query_features, query_pids, query_camids)
+    gallery = check_images("gallery", gallery_features, gallery_pids, gallery_camids)
+    ranking = as_ranking(metric, rerank, expand)
+    compute = Compute(
+        device=device or gallery.features.device,
+        distributed=distributed,
+        progress=progress,
+        tile_memory=tile_memory,
+    )
+    return _verify(query, gallery, fprs, ranking, compute)
+
+
+def verify_embeddings(
+    query: Embeddings,
+    gallery: Embeddings,
+    fprs: Sequence[float],
+    ranking: Ranking,
+    compute: Compute,
+) -> Verification:
+    """Verify embeddings, as `verify` does arrays."""
+    return _verify(
+        check_images("query", query.features, query.pids, query.camids),
+        check_images("gallery", gallery.features, gallery.pids, gallery.camids),
+        *(fprs, ranking, compute),
+    )
+
+
+def _verify(
+    query: Images, gallery: Images, fprs: Sequence[float], ranking: Ranking, compute: Compute
+) -> Verification:
+    check_same_width(query.features, gallery.features)
     fprs = [float(fpr) for fpr in fprs]
     if not fprs or not all(0 <= fpr <= 1 for fpr in fprs):
         raise ValueError(f"false positive rates lie in 0 ... 1, got {fprs}")
-    sets = check_query_gallery(
-        query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
-    )
-    index = GalleryIndex(sets.gallery_pids, sets.gallery_camids)
-    pairs = index.same_person(sets.query_pids, sets.query_camids)
-    num_impostor = len(sets.query) * len(sets.gallery) - len(pairs.rows)
-    num_genuine = int((~pairs.same_camera).sum())
-    if not num_genuine or not num_impostor:
-        raise ValueError(
-            f"there are {num_genuine} pairs of one person under two cameras and {num_impostor} "
-            "pairs of two people: both are needed"
-        )
-    tiles = Tiles(
-        sets.query,
-        sets.gallery,
-        comparison,
-        device=device,
-        distributed=distributed,
-        progress=progress,
-    )
-    passes = _Passes(sets.query_pids, sets.query_camids, index, tiles, distributed)
-
+    passes = _Passes(query, gallery, ranking, compute)
     genuine, upper = passes.first()
+    num_genuine, num_impostor = passes.num_genuine, passes.num_impostor
     wanted = [_most_accepted(fpr, num_impostor) for fpr in fprs]
     below = np.cumsum(upper)
-    bins = {int(np.searchsorted(below, k, side="right")) for k in wanted if k < num_impostor}
-    lower = passes.second(sorted(bins))
+    # The k-th smallest, from 0, is the first that may not be accepted.
+    bins = [int(np.searchsorted(below, k, side="right")) for k in wanted]
+    lower = passes.second({b for b in bins if b < len(upper)})
 
     points = []
-    for fpr, k in zip(fprs, wanted, strict=True):
+    for fpr, k, upper_bits in zip(fprs, wanted, bins, strict=True):
         threshold, accepted = np.inf, num_impostor
-        if k < num_impostor:  # the k-th smallest, from 0, is the first that may not be accepted
-            upper_bits = int(np.searchsorted(below, k, side="right"))
+        if k < num_impostor:
             before = int(below[upper_bits] - upper[upper_bits])
             in_bin = np.cumsum(lower[upper_bits])
             lower_bits = int(np.searchsorted(in_bin, k - before, side="right"))
@@ -151,10 +165,10 @@ def verify(
             threshold = float(bits.view(np.float32))
         points.append(
             OperatingPoint(
-                target_fpr=float(fpr),
+                target_fpr=fpr,
                 fpr=accepted / num_impostor,
                 tpr=float(np.mean(genuine < threshold)),
-                threshold=threshold * tiles.factor,
+                threshold=threshold * passes.tiles.factor,
             )
         )
     return Verification(tuple(points), num_genuine, num_impostor)
@@ -171,47 +185,46 @@ def _most_accepted(fpr: float, pairs: int) -> int:
 class _Passes:
     """Goes through all distances, a tile at a time."""
 
-    def __init__(
-        self,
-        query_pids: np.ndarray,
-        query_camids: np.ndarray,
-        index: GalleryIndex,
-        tiles: Tiles,
-        distributed: bool,
-    ) -> None:
-        self.pids, self.camids, self.index = query_pids, query_camids, index
-        self.tiles, self.distributed = tiles, distributed
+    def __init__(self, query: Images, gallery: Images, ranking: Ranking, compute: Compute) -> None:
+        self.pids, self.camids, self.distributed = query.pids, query.camids, compute.distributed
+        self.index = GalleryIndex(gallery.pids, gallery.camids)
+        pairs = self.index.same_person(self.pids, self.camids)
+        self.num_impostor = len(query.pids) * len(gallery.pids) - len(pairs.rows)
+        self.num_genuine = int((~pairs.same_camera).sum())
+        if not self.num_genuine or not self.num_impostor:
+            raise ValueError(
+                f"there are {self.num_genuine} pairs of one person under two cameras and "
+                f"{self.num_impostor} pairs of two people: both are needed"
+            )
+        self.tiles = Tiles(query.features, gallery.features, ranking, compute)
 
     def first(self) -> tuple[np.ndarray, np.ndarray]:
         """Distances of all genuine pairs, and how many impostors have which upper bits."""
         genuine, counts = [np.empty(0, dtype=np.float32)], np.zeros(1 << (_BITS - 1), dtype=int)
-        for distances, impostors, matches in self._tiles():
-            genuine.append(distances[matches].cpu().numpy())
+        for matches, impostors in self._tiles():
+            genuine.append(matches)
             # Not negative: the sign bit is 0, and bits grow with the number.
             upper = torch.bincount(impostors >> _BITS, minlength=len(counts))
             counts += upper.cpu().numpy()
         return gather_rows(np.concatenate(genuine), self.distributed), self._sum(counts)
 
-    def second(self, bins: Sequence[int]) -> dict[int, np.ndarray]:
+    def second(self, bins: Collection[int]) -> dict[int, np.ndarray]:
         """How many impostors of each of these bins have which lower bits."""
-        counts = {upper: np.zeros(1 << _BITS, dtype=int) for upper in bins}
-        for _, impostors, _ in self._tiles() if bins else ():
+        counts = {upper: np.zeros(1 << _BITS, dtype=int) for upper in sorted(bins)}
+        for _, impostors in self._tiles() if bins else ():
             for upper, count in counts.items():
                 lower = impostors[impostors >> _BITS == upper] & ((1 << _BITS) - 1)
                 count += torch.bincount(lower, minlength=len(count)).cpu().numpy()
         return {upper: self._sum(count) for upper, count in counts.items()}
 
-    def _tiles(self) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]]:
-        """Of each tile distances (T, G), the bits of all impostors' (n,), and where matches are."""
-        for tile in self.tiles.of(share(len(self.pids), self.distributed), exact=True):
+    def _tiles(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Of each tile the matches' distances (m,), and the bits of all impostors' (n,)."""
+        for tile, distances in self.tiles.of(share(len(self.pids), self.distributed), cell=50):
             pairs = self.index.same_person(self.pids[tile], self.camids[tile])
-            distances = self.tiles.distances(tile)
-            to_device = (torch.from_numpy(i).to(distances.device) for i in pairs[:2])
             is_impostor = torch.ones_like(distances, dtype=torch.bool)
-            is_impostor[tuple(to_device)] = False
+            is_impostor[pairs.rows, pairs.columns] = False
             impostors = (distances[is_impostor] + 0.0).view(torch.int32)  # -0.0 becomes 0.0
-            rows, columns = (torch.from_numpy(i).to(distances.device) for i in pairs.matches)
-            yield distances, impostors, (rows, columns)
+            yield distances[pairs.matches].cpu().numpy(), impostors
 
     def _sum(self, counts: np.ndarray) -> np.ndarray:
         """Over all processes."""
