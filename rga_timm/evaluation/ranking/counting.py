@@ -112,6 +112,10 @@ def near_images(distances: np.ndarray, pairs: SamePerson) -> Iterator[NearImages
 
 
 def _order_keys(distances: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """`distance.order_keys` of single pairs that are not negative, in fewer steps."""
+    """Integers, all different in a row, that order images as a stable sort of distances would.
+
+    The bits of a float32 that is not negative, read as an integer, grow with it; the column breaks
+    ties.
+    """
     bits = (distances + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
     return (bits.astype(np.int64) << 32) | columns

@@ -1,4 +1,4 @@
-"""Distances that do not depend on how they were computed, and the order in which they rank.
+"""Distances that do not depend on how they were computed.
 
 A matrix product rounds differently for another tile shape, BLAS or device. Two equal images in the
 gallery could then come out 1e-7 apart, and a ranking would change with the size of a tile. So
@@ -116,36 +116,21 @@ METRICS = {"cosine": Cosine, "euclidean": SquaredEuclidean}
 
 def unit_vectors(features: Tensor) -> Tensor:
     """(n, D) float64 rows of length 1. A zero row stays zero."""
-    features, tiny = features.double(), torch.finfo(torch.float64).tiny
-    lengths = torch.linalg.vector_norm(features, dim=1)
-    if (extreme := (lengths < 1e-150) | (lengths > 1e150)).any():  # their squares are lost
-        features = features.clone()
-        rows = features[extreme]
-        features[extreme] = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
-    return F.normalize(features, dim=1, eps=tiny)
+    return F.normalize(features.double(), dim=1, eps=torch.finfo(torch.float64).tiny)
 
 
-def rescale_extremes(query: Tensor, gallery: Tensor, metric: str) -> tuple[Tensor, Tensor, float]:
-    """Features whose squared distances float32 can hold.
+def rescale_extremes(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Make sure that float32 can hold the squared distances.
 
     Args:
         query: (Q, D).
         gallery: (G, D).
-        metric: A key of `METRICS`.
 
     Returns:
-        Queries and gallery, as they are unless they are extreme: then their unit vectors for the
-        cosine, and all scaled by one power of 2 for Euclidean distances. And the factor that
-        distances of these are to be multiplied by; 1 if they are as they were.
+        Queries and gallery, as they are unless their largest number is extreme: then scaled by one
+        power of 2. And the factor that squared distances are to be multiplied by to undo it.
     """
-    # The largest component of each row, without a copy of all.
-    peaks = torch.cat([torch.maximum(x.amax(1), -x.amin(1)).double() for x in (query, gallery)])
-    if metric == "cosine":
-        is_ordinary = (peaks == 0) | ((peaks > 1e-25) & (peaks < 1e25))
-        if is_ordinary.all():
-            return query, gallery, 1.0
-        return unit_vectors(query), unit_vectors(gallery), 1.0
-    peak = float(peaks.max())
+    peak = max(float(limit.abs()) for x in (query, gallery) for limit in x.aminmax())
     if peak == 0 or 1e-15 < peak < 1e15:
         return query, gallery, 1.0
     exponent = math.frexp(peak)[1]
@@ -156,25 +141,3 @@ def rescale_extremes(query: Tensor, gallery: Tensor, metric: str) -> tuple[Tenso
         return query, gallery, 4.0**exponent
     except OverflowError:
         return query, gallery, math.inf
-
-
-def order_keys(distances: Tensor, columns: Tensor | None = None) -> Tensor:
-    """Integers that order the columns of each row as a stable sort of the distances would.
-
-    The bits of a float32, read as an integer, grow with the float; the column's index in the lower
-    half breaks ties. All keys of a row differ, so counting smaller keys gives *the* rank, and a
-    partial sort need not be stable.
-
-    Args:
-        distances: (T, G) float32; or of single pairs, (n,).
-        columns: Int64 columns of the distances, of their shape or broadcast to it; 0 ... G - 1 by
-            default.
-
-    Returns:
-        Int64, of the distances' shape. The column of a key is `key & 0xFFFFFFFF`.
-    """
-    bits = (distances + 0.0).view(torch.int32)  # -0.0 + 0.0 = 0.0: they are equal, their bits not
-    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats count downwards
-    if columns is None:
-        columns = torch.arange(distances.shape[1], device=distances.device)
-    return (bits.long() << 32) | columns

@@ -18,7 +18,7 @@ from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.ranking.distance import Cosine, rescale_extremes, unit_vectors
 from rga_timm.evaluation.ranking.features import (
     check_features,
-    check_ids,
+    check_images,
     check_same_width,
     check_tile_memory,
     check_whole_number,
@@ -73,7 +73,7 @@ def expand_queries(
         gallery_features: (G, D), on the same device.
         k: as for `QueryExpansion`. Ties for the last place go to the first in the gallery.
         alpha: likewise.
-        tile_memory: bytes for the distances that are computed at a time.
+        tile_memory: bytes for the distances that are held at a time.
         distributed: whether the processes of the default group share the search.
         progress: show a progress bar.
 
@@ -88,9 +88,11 @@ def expand_queries(
     gallery = check_features("gallery", gallery_features)
     check_same_width(query, gallery)
     check_tile_memory(tile_memory)
-    query, gallery, _ = rescale_extremes(query, gallery, "cosine")
+    precision = torch.promote_types(gallery.dtype, torch.float32)
+    query, gallery, _ = rescale_extremes(query, gallery)
     compute = Compute(tile_memory=tile_memory, distributed=distributed, progress=progress)
-    return average_with_nearest(query, gallery, QueryExpansion(k, alpha), compute)
+    expanded = average_with_nearest(query, gallery, QueryExpansion(k, alpha), compute)
+    return expanded.to(precision)
 
 
 def average_with_nearest(
@@ -128,9 +130,7 @@ def pool_queries(
     Raises:
         ValueError: features that are not finite, or ids that do not fit.
     """
-    features = check_features("query", features)
-    pids = check_ids("query_pids", pids, len(features))
-    camids = check_ids("query_camids", camids, len(features))
+    features, pids, camids = check_images("query", features, pids, camids)
     _, first, group = np.unique(
         np.stack([pids, camids], axis=1), axis=0, return_index=True, return_inverse=True
     )

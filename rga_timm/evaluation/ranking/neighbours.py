@@ -12,20 +12,20 @@ from tqdm import tqdm
 
 from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.distributed import gather_rows, share
-from rga_timm.evaluation.ranking.distance import SquaredEuclidean, order_keys
+from rga_timm.evaluation.ranking.distance import SquaredEuclidean
 from rga_timm.evaluation.ranking.slices import rows_of_a_tile, slices
 
 _CELL = 8  # bytes that a distance takes in passing
-_TIED_ROWS = 8  # sorted at a time, with several int64 numbers a distance
+_TIED_ROWS = 8  # sorted at a time
 
 
 class Neighbours(NamedTuple):
     """Of Q images in a gallery of G.
 
     Attributes:
-        nearest: (Q, k) int32, the k nearest of each; an image of the gallery is among
-            its own (unless k others are exact copies). The first p are the p nearest for each of
-            the prefixes p that were asked for; the order in between says nothing.
+        nearest: (Q, k) int32, the k nearest of each; an image of the gallery is among its own
+            (unless k others are exact copies). The first p are the p nearest for each of the
+            prefixes p that were asked for; the order in between says nothing.
         largest: (Q,) float32 distance of the furthest, never 0.
     """
 
@@ -38,15 +38,13 @@ def find_neighbours(
 ) -> Neighbours:
     """Find every query's nearest. Ties rank in the order of the gallery.
 
+    The result is the same for every size of tile, number of processes, and device.
+
     Args:
         query: (Q, D).
         to_gallery: Distances to the gallery, on the queries' device.
-        prefixes: How many nearest are wanted, G at the most: several numbers, of which the largest
-            is k.
+        prefixes: How many nearest are wanted, G at the most: several numbers; the largest is k.
         compute: Memory for a tile, whether processes share the rows, and the progress bar.
-
-    Returns:
-        The neighbours, the same for every size of tile, number of processes, and device.
     """
     mine = share(len(query), compute.distributed)
     nearest = np.empty((len(mine), max(prefixes)), dtype=np.int32)
@@ -73,7 +71,5 @@ def _nearest(distances: Tensor, prefixes: Sequence[int]) -> Tensor:
     ends = torch.tensor([p for p in prefixes if p < G], device=distances.device, dtype=torch.long)
     ties = (values[:, ends - 1] == values[:, ends]).any(1).nonzero().squeeze(1)
     for rows in ties.split(_TIED_ROWS):
-        # All keys differ, so the k smallest are those of a stable sort.
-        keys = order_keys(distances[rows]).topk(k, dim=1, largest=False).values
-        columns[rows, :k] = keys & 0xFFFFFFFF
+        columns[rows, :k] = distances[rows].argsort(dim=1, stable=True)[:, :k]
     return columns[:, :k]

@@ -46,12 +46,7 @@ def as_ranking(
     expand: QueryExpansion | Mapping[str, Any] | None,
     single_gallery_shot: bool = False,
 ) -> Ranking:
-    """The keywords of `evaluate` and `verify` as an object.
-
-    Raises:
-        ValueError: A value out of range.
-        TypeError: One of another type or name.
-    """
+    """Check the keywords of `evaluate` and `verify`."""
     return Ranking(
         metric=metric,
         expansion=_as_parameters("expand", expand, QueryExpansion),
@@ -67,5 +62,5 @@ def _as_parameters(
         return value
     if isinstance(value, Mapping):
         return kind(**value)
-    article = f"a {kind.__name__} or a dict, got {type(value).__name__}"
-    raise TypeError(f"{name} must be None, {article}")
+    got = type(value).__name__
+    raise TypeError(f"{name} must be None, a {kind.__name__} or a dict, got {got}")

@@ -24,11 +24,10 @@ def reciprocal_codes(
     """Code every image by its expanded k-reciprocal set: Gaussian weights that sum to 1.
 
     Args:
-        neighbours: of all N images among themselves, with the prefixes k1 + 1, half_of(k1) + 1
-            and k2.
-        to_images: distances to them.
-        k1: neighbours among which reciprocal ones are looked for.
-        k2: images whose codes are averaged (local query expansion); 1 for none.
+        neighbours: Of all N images among themselves; prefixes k1 + 1, half_of(k1) + 1 and k2.
+        to_images: Distances to them.
+        k1: As in `Reranking`.
+        k2: Likewise.
 
     Returns:
         (N, N) sparse, float32; row i is image i's code.

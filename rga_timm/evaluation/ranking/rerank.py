@@ -77,12 +77,12 @@ class Reranking:
     ) -> int:
         """Bytes that re-ranked evaluation takes, about, beside the caller's features.
 
-        Features in several precisions, the neighbours' lists, the tiles, and the codes. How many
-        entries these have depends on the features. With the default parameters they were 2.7 k1 an
-        image on Market-1501, and 3.1 and 5.1 k1 on drawn clusters; 8 k1 are reckoned with.
+        A copy of the features, the neighbours' lists, the tiles, and the codes. How many entries
+        these have depends on the features. With the default parameters they were 2.7 k1 an image on
+        Market-1501, and 3.1 and 5.1 k1 on drawn clusters; 8 k1 are reckoned with.
         """
         images = queries + gallery
-        features = 4 * images * width * 2 + 8 * gallery * width
+        features = 4 * images * width
         lists = 4 * images * max(self.k1 + 1, self.k2)
         entries = images * min(images, 8 * self.k1)
         return features + lists + 3 * 8 * entries + tile_memory
@@ -128,7 +128,7 @@ def k_reciprocal_rerank(
     check_same_width(query, gallery)
     check_tile_memory(tile_memory)
     device = compute_device(gallery.device)
-    query, gallery, _ = rescale_extremes(query.to(device), gallery.to(device), "euclidean")
+    query, gallery, _ = rescale_extremes(query.to(device), gallery.to(device))
     compute = Compute(device=device, tile_memory=tile_memory, progress=progress)
     rerank = KReciprocal(query, gallery, Reranking(k1, k2, lambda_value), "euclidean", compute)
     distances = np.empty((len(query), len(gallery)), dtype=np.float32)
@@ -140,27 +140,14 @@ def k_reciprocal_rerank(
 
 
 class KReciprocal:
-    """Re-ranked distances, for a tile of queries at a time.
+    """Re-ranked distances of (Q, D) queries and (G, D) gallery, for a tile of queries at a time.
 
-    Args:
-        query: (Q, D), on the device that is to compute distances.
-        gallery: (G, D), there too.
-        reranking: the parameters.
-        metric: a key of `METRICS`. The cosine distance of two vectors is half the squared Euclidean
-            distance of their unit vectors, and the factor drops out.
-        compute: memory for a tile, and whether processes share the search for neighbours.
-
-    Raises:
-        ValueError: k1 or k2 larger than the images there are.
+    `metric` is a key of `METRICS`. The cosine distance of two vectors is half the squared Euclidean
+    distance of their unit vectors, and the factor drops out.
     """
 
     def __init__(
-        self,
-        query: Tensor,
-        gallery: Tensor,
-        reranking: Reranking,
-        metric: str,
-        compute: Compute,
+        self, query: Tensor, gallery: Tensor, reranking: Reranking, metric: str, compute: Compute
     ) -> None:
         (Q, D), G = query.shape, len(gallery)
         reranking.check_fits(Q + G)

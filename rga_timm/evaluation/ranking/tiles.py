@@ -33,9 +33,8 @@ class Tiles:
     def __init__(self, query: Tensor, gallery: Tensor, ranking: Ranking, compute: Compute) -> None:
         check_tile_memory(compute.tile_memory)
         device = compute_device(compute.device)
-        query, gallery, self.factor = rescale_extremes(
-            query.to(device), gallery.to(device), ranking.metric
-        )
+        query, gallery, factor = rescale_extremes(query.to(device), gallery.to(device))
+        self.factor = 1.0 if ranking.metric == "cosine" else factor
         if ranking.expansion:
             query = average_with_nearest(query, gallery, ranking.expansion, compute)
         self._query, self._columns, self._compute = query, len(gallery), compute

@@ -86,26 +86,8 @@ def verify(
 ) -> Verification:
     """The true positive rate at given false positive rates, and the thresholds that give it.
 
-    Distances are those of `evaluate`, and all are looked at twice.
-
-    Args:
-        query_features: (Q, D), array or tensor, CPU or GPU.
-        query_pids: (Q,) person ids, integers.
-        query_camids: (Q,) camera ids, integers.
-        gallery_features: (G, D).
-        gallery_pids: (G,).
-        gallery_camids: (G,).
-        fprs: false positive rates, from 0 to 1.
-        metric: as for `evaluate`.
-        rerank: as for `evaluate`.
-        expand: as for `evaluate`.
-        tile_memory: bytes for the distances that are computed at a time.
-        device: where to compute; the gallery features' own by default.
-        distributed: whether the processes of the default group share the queries.
-        progress: show progress bars.
-
-    Returns:
-        The operating points.
+    All parameters are those of `evaluate`, but for `fprs`: false positive rates, from 0 to 1.
+    Distances are the same, and all are computed twice.
 
     Raises:
         ValueError: as `evaluate`, a rate out of range, or pairs of one kind only.
