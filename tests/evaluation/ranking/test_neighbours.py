@@ -47,9 +47,9 @@ def test_prefixes_are_those_of_a_stable_sort(kind: str, metric: str, tile_memory
         np.testing.assert_array_equal(
             np.sort(found.nearest[:, :p], axis=1), np.sort(order[:, :p], axis=1)
         )
-    np.testing.assert_array_equal(
-        found.largest, np.maximum(distances.max(axis=1), np.finfo(np.float32).tiny)
-    )
+    # Of near copies a float32's last digit can depend on the tile.
+    largest = np.maximum(distances.max(axis=1), np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(found.largest, largest, rtol=1e-6 if kind == "near copies" else 0)
 
 
 def test_a_gallery_of_others() -> None:
