@@ -47,7 +47,7 @@ class SquaredEuclidean:
     def __init__(self, vectors: Tensor) -> None:
         self.vectors = vectors
         self._terms = self._terms_of(vectors)
-        self._buffers: dict[torch.dtype | str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
     def __call__(self, others: Tensor) -> Tensor:
         """Distances from (A, D): (A, B) float32, never negative, 0 from copies.

@@ -17,9 +17,8 @@ from torch import Tensor
 from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.ranking.distance import Cosine, rescale_extremes, unit_vectors
 from rga_timm.evaluation.ranking.features import (
-    check_features,
+    check_both,
     check_images,
-    check_same_width,
     check_tile_memory,
     check_whole_number,
 )
@@ -73,9 +72,9 @@ def expand_queries(
         gallery_features: (G, D), on the same device.
         k: as for `QueryExpansion`. Ties for the last place go to the first in the gallery.
         alpha: likewise.
-        tile_memory: bytes for the distances that are held at a time.
-        distributed: whether the processes of the default group share the search.
-        progress: show a progress bar.
+        tile_memory: as for `evaluate`.
+        distributed: likewise.
+        progress: likewise.
 
     Returns:
         (Q, D) queries of length 1 (0 where everything that was averaged is 0), in the gallery's
@@ -84,9 +83,7 @@ def expand_queries(
     Raises:
         ValueError: features that do not fit or are not finite, or a parameter out of range.
     """
-    query = check_features("query", query_features)
-    gallery = check_features("gallery", gallery_features)
-    check_same_width(query, gallery)
+    query, gallery = check_both(query_features, gallery_features)
     check_tile_memory(tile_memory)
     precision = torch.promote_types(gallery.dtype, torch.float32)
     query, gallery, _ = rescale_extremes(query, gallery)

@@ -84,6 +84,13 @@ def check_tile_memory(tile_memory: int) -> None:
         raise ValueError(f"tile_memory must be positive, got {tile_memory}")
 
 
+def check_both(query: np.ndarray | Tensor, gallery: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    """Check (Q, D) and (G, D) features, and that their widths are the same."""
+    checked = check_features("query", query), check_features("gallery", gallery)
+    check_same_width(*checked)
+    return checked
+
+
 def check_same_width(query: Tensor, gallery: Tensor) -> None:
     """Raises ValueError unless both sets of features, (Q, D) and (G, D), have the same D."""
     if query.shape[1] != gallery.shape[1]:

@@ -25,8 +25,7 @@ from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.ranking.counting import places_within
 from rga_timm.evaluation.ranking.distance import METRICS, compute_device, rescale_extremes
 from rga_timm.evaluation.ranking.features import (
-    check_features,
-    check_same_width,
+    check_both,
     check_tile_memory,
     check_whole_number,
 )
@@ -123,9 +122,7 @@ def k_reciprocal_rerank(
         ValueError: shapes that do not fit, features that are not finite, a parameter out of range,
             k1 or k2 larger than the images there are.
     """
-    query = check_features("query", query_features)
-    gallery = check_features("gallery", gallery_features)
-    check_same_width(query, gallery)
+    query, gallery = check_both(query_features, gallery_features)
     check_tile_memory(tile_memory)
     device = compute_device(gallery.device)
     query, gallery, _ = rescale_extremes(query.to(device), gallery.to(device))
