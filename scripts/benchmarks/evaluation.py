@@ -44,6 +44,7 @@ import numpy as np
 import torch
 
 from rga_timm.cli.options import positive_int
+from rga_timm.evaluation import evaluate
 from rga_timm.evaluation.cost import processor_name
 from rga_timm.evaluation.stored import read_splits
 
@@ -211,7 +212,6 @@ def measure(function: str, folder: str, threads: int | None, to: Connection) -> 
 
 def ours(function: str) -> Callable[..., tuple[float, float]]:
     """`evaluate`."""
-    from rga_timm.evaluation import evaluate
 
     def run(*data: np.ndarray) -> tuple[float, float]:
         result = evaluate(*data, rerank={} if function == "ours_rerank" else None)

@@ -108,7 +108,7 @@ class Cosine(SquaredEuclidean):
 
     def _distances(self, products: Tensor, a: Tensor, b: Tensor) -> Tensor:
         cosines = products.mul_(a).mul_(b)
-        return F.threshold_(torch.sub(1, cosines, out=cosines), SAME_VECTOR, 0.0)
+        return torch.threshold_(torch.sub(1, cosines, out=cosines), SAME_VECTOR, 0.0)
 
 
 METRICS = {"cosine": Cosine, "euclidean": SquaredEuclidean}
