@@ -8,7 +8,7 @@
 ranking: `evaluate` beside argsort-based evaluation, which holds all distances and sorts them whole:
 numpy's argsort, and a loop over the sorted rows that numba compiles. rerank: `evaluate` with
 k-reciprocal re-ranking beside the paper's algorithm as it is usually written, with dense matrices
-over all images, in numpy (benchmark_baselines.py has both, with nothing slower than it has to be).
+over all images, in numpy, with nothing slower than it has to be.
 --published FILE is measured too: the authors' re_ranking_ranklist.py, or whatever else defines a
 function re_ranking(q_g_dist, q_q_dist, g_g_dist).
 
@@ -26,13 +26,15 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import resource
+import runpy
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,6 +45,7 @@ import numpy as np
 import torch
 
 from rga_timm.cli.options import positive_int
+from rga_timm.evaluation import evaluate
 from rga_timm.evaluation.cost import processor_name
 from rga_timm.evaluation.stored import read_splits
 
@@ -210,7 +213,6 @@ def measure(function: str, folder: str, threads: int | None, to: Connection) -> 
 
 def ours(function: str) -> Callable[..., tuple[float, float]]:
     """`evaluate`."""
-    from rga_timm.evaluation import evaluate
 
     def run(*data: np.ndarray) -> tuple[float, float]:
         result = evaluate(*data, rerank={} if function == "ours_rerank" else None)
@@ -221,11 +223,10 @@ def ours(function: str) -> Callable[..., tuple[float, float]]:
 
 def baseline(function: str) -> Callable[..., tuple[float, float]]:
     """The usual way."""
-    import evaluation_baselines
-
     kind, _, file = function.partition(":")
-    run = getattr(evaluation_baselines, f"evaluate_{kind}")
-    return partial(run, file) if file else run
+    if kind == "published":
+        return partial(evaluate_published, file)
+    return {"argsort": evaluate_argsort, "dense": evaluate_dense}[kind]
 
 
 def reset_peak() -> int:
@@ -238,10 +239,8 @@ def reset_peak() -> int:
 def peak_memory() -> int:
     """The largest resident memory of this process, bytes."""
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -271,6 +270,130 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
         "threads": str(args.threads or torch.get_num_threads()),
         **{package: version(package) for package in packages},
     }
+
+
+# The usual ways hold what they need whole, as most code for re-identification does: all distances,
+# all of them sorted, matrices over all pairs of images. `data` are the six arrays of NAMES.
+
+
+def evaluate_argsort(*data: np.ndarray) -> tuple[float, float]:
+    """Mean AP and rank-1 of cosine distances, from all of them sorted."""
+    return score(1 - unit(data[0]) @ unit(data[3]).T, data)
+
+
+def evaluate_dense(*data: np.ndarray) -> tuple[float, float]:
+    """Mean AP and rank-1 of cosine distances re-ranked with matrices over all pairs of images."""
+    return score(rerank_dense(unit(data[0]), unit(data[3]), 20, 6, 0.3), data)
+
+
+def evaluate_published(file: str, *data: np.ndarray) -> tuple[float, float]:
+    """The same by a script of others, whose re_ranking takes Euclidean distances."""
+    re_ranking = runpy.run_path(file)["re_ranking"]
+    query, gallery = unit(data[0]), unit(data[3])
+
+    def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        squared = 2 - 2 * a @ b.T
+        np.maximum(squared, 0, out=squared)
+        return np.sqrt(squared, out=squared)
+
+    pairs = (query, gallery), (query, query), (gallery, gallery)
+    return score(re_ranking(*(euclidean(a, b) for a, b in pairs)), data)
+
+
+def score(distances: np.ndarray, data: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Mean AP and rank-1 of (Q, G) distances."""
+    _, query_pids, query_camids, _, gallery_pids, gallery_camids = data
+    order = np.argsort(distances, axis=1)
+    return compiled_loop()(order, query_pids, query_camids, gallery_pids, gallery_camids)
+
+
+@cache
+def compiled_loop() -> Callable[..., tuple[float, float]]:
+    """`score_sorted`, compiled at its first call."""
+    import numba
+
+    return numba.njit(score_sorted)
+
+
+def score_sorted(
+    order: np.ndarray,
+    query_pids: np.ndarray,
+    query_camids: np.ndarray,
+    gallery_pids: np.ndarray,
+    gallery_camids: np.ndarray,
+) -> tuple[float, float]:
+    """Mean AP and rank-1 of sorted galleries, (Q, G)."""
+    sum_of_aps, firsts, valid = 0.0, 0, 0
+    for query in range(len(order)):
+        seen, found, precisions = 0, 0, 0.0
+        is_first = False
+        for image in order[query]:
+            same = gallery_pids[image] == query_pids[query]
+            if same and gallery_camids[image] == query_camids[query]:
+                continue
+            seen += 1
+            if same:
+                found += 1
+                precisions += found / seen
+                is_first = is_first or seen == 1
+        if found:
+            valid += 1
+            sum_of_aps += precisions / found
+            firsts += is_first
+    return sum_of_aps / valid, firsts / valid
+
+
+def rerank_dense(
+    query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, lambda_value: float
+) -> np.ndarray:
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017) as the paper writes it down, in float32."""
+    Q = len(query)
+    images = np.concatenate([query, gallery])
+    N = len(images)
+    squares = (images**2).sum(1)
+    original = squares[:, None] + squares - 2 * images @ images.T  # (N, N)
+    original /= original.max(axis=1, keepdims=True)
+    order = np.argsort(original, axis=1).astype(np.int32)  # (N, N)
+
+    codes = np.zeros((N, N), dtype=np.float32)
+    for image in range(N):
+        base = reciprocal(order, image, k1)
+        expanded = [base]
+        for member in base:
+            half = reciprocal(order, member, round(k1 / 2))
+            if len(np.intersect1d(half, base, assume_unique=True)) > 2 / 3 * len(half):
+                expanded.append(half)
+        members = np.unique(np.concatenate(expanded))
+        weights = np.exp(-original[image, members])
+        codes[image, members] = weights / weights.sum()
+
+    original = original[:Q, Q:].copy()
+    averaged = np.empty_like(codes)
+    for image in range(N):
+        averaged[image] = codes[order[image, :k2]].mean(axis=0)
+    codes = averaged
+    del averaged, order
+
+    containing = [codes[:, image].nonzero()[0] for image in range(N)]  # the inverted index
+    for image in range(Q):
+        shared = np.zeros(N, dtype=np.float32)
+        for entry in codes[image].nonzero()[0]:
+            others = containing[entry]
+            shared[others] += np.minimum(codes[image, entry], codes[others, entry])
+        jaccard = 1 - shared[Q:] / (2 - shared[Q:])
+        original[image] = (1 - lambda_value) * jaccard + lambda_value * original[image]
+    return original
+
+
+def reciprocal(order: np.ndarray, image: int, k: int) -> np.ndarray:
+    """Those of an image's k nearest (and itself) that have it among theirs."""
+    forward = order[image, : k + 1]
+    return forward[(order[forward, : k + 1] == image).any(axis=1)]
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1."""
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 if __name__ == "__main__":

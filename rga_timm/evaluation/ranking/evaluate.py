@@ -9,22 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.ranking import scores
-from rga_timm.evaluation.ranking.counting import GalleryIndex, MatchRanks
+from rga_timm.evaluation.ranking.counting import GalleryIndex, near_images
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
-from rga_timm.evaluation.ranking.features import Ids, check_query_gallery
+from rga_timm.evaluation.ranking.features import Ids, Images, check_images, check_same_width
 from rga_timm.evaluation.ranking.matches import MatchCounts
-from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY
+from rga_timm.evaluation.ranking.ranking import Ranking, as_ranking
 from rga_timm.evaluation.ranking.rerank import Reranking
 from rga_timm.evaluation.ranking.single_shot import expected_cmc
-from rga_timm.evaluation.ranking.tiles import Comparison, Tiles, match_gaps, match_ranks
+from rga_timm.evaluation.ranking.tiles import Tiles
+
+if TYPE_CHECKING:  # embedding imports the readers, which nothing here needs
+    from rga_timm.evaluation.embedding.embed import Embeddings
+
+_BYTES, _BYTES_OF_DRAWS = 8, 50  # that a distance takes, with all that is made of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +92,8 @@ def evaluate(
     also the distractors' 0. The other scores stay those of the whole gallery, as in torchreid.
 
     Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
-    summed in float64 and rounded to float32, for features of any precision (or, with the same
-    result, in float32 where the proven error leaves no doubt about the order). The result is
-    the same for every tile size and number of processes, on CPU and GPU
+    summed in float64 and rounded to float32, for features of any precision. The result is the same
+    for every tile size and number of processes, on CPU and GPU
     (`rga_timm.evaluation.ranking.distance` says how far).
 
     Args:
@@ -108,8 +113,7 @@ def evaluate(
         single_gallery_shot: whether the CMC is of galleries with one image of each person.
         max_rank: length of the CMC curve.
         tile_memory: bytes for the queries ranked at a time and everything computed about them, at
-            the least one query's. Beside it there is a float32 copy of the gallery's features (on
-            a GPU or where features are so alike that float32 decides little, a float64 copy). For
+            the least one query's. Beside it some 30 MB for a block of the gallery in float64. For
             single-gallery-shot tests about M I 24 bytes a query more, with I persons and M the
             matches of the query that has most.
         device: where to compute; the gallery features' own by default.
@@ -125,49 +129,72 @@ def evaluate(
             metric, parameters of re-ranking or expansion that do not fit, no query with a match.
         TypeError: a parameter of another type, or of a name that there is not.
     """
-    comparison = Comparison.checked(metric, rerank, expand, tile_memory)
+    ranking = as_ranking(metric, rerank, expand, single_gallery_shot)
+    query = check_images("query", query_features, query_pids, query_camids)
+    gallery = check_images("gallery", gallery_features, gallery_pids, gallery_camids)
+    compute = Compute(
+        device=device or gallery.features.device,
+        distributed=distributed,
+        progress=progress,
+        tile_memory=tile_memory,
+    )
+    return _rank(query, gallery, ranking, compute, max_rank)
+
+
+def rank_embeddings(
+    query: Embeddings, gallery: Embeddings, ranking: Ranking, compute: Compute
+) -> ReidResult:
+    """Evaluate embeddings, as `evaluate` does arrays, with the CMC up to rank 50."""
+    return _rank(
+        check_images("query", query.features, query.pids, query.camids),
+        check_images("gallery", gallery.features, gallery.pids, gallery.camids),
+        *(ranking, compute, 50),
+    )
+
+
+def _rank(
+    query: Images, gallery: Images, ranking: Ranking, compute: Compute, max_rank: int
+) -> ReidResult:
     if max_rank < 1:
         raise ValueError(f"max_rank must be positive, got {max_rank}")
-    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = check_query_gallery(
-        query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids
-    )
-    index = GalleryIndex(gallery_pids, gallery_camids)
-    matches = MatchCounts.of(query_pids, query_camids, gallery_pids, gallery_camids)
+    check_same_width(query.features, gallery.features)
+    matches = MatchCounts.of(query.pids, query.camids, gallery.pids, gallery.camids)
     if not matches.counted:
         raise ValueError(f"no query has a match: {matches.reasons()}")
 
-    tiles = Tiles(
-        query, gallery, comparison, device=device, distributed=distributed, progress=progress
+    tiles = Tiles(query.features, gallery.features, ranking, compute)
+    index = GalleryIndex(gallery.pids, gallery.camids)
+    persons = np.unique(gallery.pids, return_inverse=True)[1]
+    ranks, counts = [np.empty(0, dtype=np.int64)], []
+    curves = [np.empty((0, max_rank))]  # rows: one a query that has a match
+    mine = share(len(query.pids), compute.distributed)
+    cell = _BYTES_OF_DRAWS if ranking.single_gallery_shot else _BYTES
+    for tile, distances in tiles.of(mine, cell=cell):
+        pairs = index.same_person(query.pids[tile], query.camids[tile])
+        found = near_images(distances.cpu().numpy(), pairs)
+        if ranking.single_gallery_shot:
+            kept = list(found)
+            curves.append(expected_cmc(kept, persons, max_rank))
+            found = iter(kept)
+        for near in found:
+            ranks.append(near.ranks)
+            counts.append(near.matches)
+    result = _summarise(
+        gather_rows(np.concatenate(ranks), compute.distributed),
+        gather_rows(np.array(counts, dtype=np.int64), compute.distributed),
+        max_rank,
     )
-    persons, g_persons = np.unique(gallery_pids, return_inverse=True)
-    q_persons = np.searchsorted(persons, query_pids).clip(max=len(persons) - 1)
-    ranks: list[MatchRanks] = []
-    curves: list[np.ndarray] = []  # rows: one a query that has a match
-    for tile in tiles.of(share(len(query), distributed), exact=single_gallery_shot):
-        pairs = index.same_person(query_pids[tile], query_camids[tile])
-        if not single_gallery_shot:
-            ranks.append(tiles.ranks(tile, pairs))
-            continue
-        distances = tiles.distances(tile)
-        gaps, counts = match_gaps(distances, pairs)
-        ranks.append(match_ranks(gaps, counts))
-        if counts.any():
-            wanted = torch.from_numpy(q_persons[tile]).to(gaps.device)
-            present = torch.from_numpy(g_persons).to(gaps.device)
-            curves.append(expected_cmc(gaps, counts, wanted, present, max_rank))
-    mine = MatchRanks.joined(ranks)
-    result = _summarise(MatchRanks(*(gather_rows(x, distributed) for x in mine)), max_rank)
-    if single_gallery_shot:
-        rows = np.concatenate([np.empty((0, max_rank)), *curves])
-        result = replace(result, cmc=gather_rows(rows, distributed).mean(axis=0))
+    if ranking.single_gallery_shot:
+        rows = gather_rows(np.concatenate(curves), compute.distributed)
+        result = replace(result, cmc=rows.mean(axis=0))
     return result
 
 
-def _summarise(ranks: MatchRanks, max_rank: int) -> ReidResult:
+def _summarise(ranks: np.ndarray, counts: np.ndarray, max_rank: int) -> ReidResult:
     """Scores of each query, and their means over the queries that have a match."""
-    is_valid = ranks.counts > 0
-    valid = ranks.ranks, ranks.counts[is_valid]
-    first_ranks = ranks.ranks[np.cumsum(valid[1]) - valid[1]]
+    is_valid = counts > 0
+    valid = ranks, counts[is_valid]
+    first_ranks = ranks[np.cumsum(valid[1]) - valid[1]]
 
     def of_all(values: np.ndarray, otherwise: float) -> np.ndarray:
         result = np.full(len(is_valid), otherwise, dtype=values.dtype)

@@ -8,23 +8,21 @@ Multi-query is Market-1501's protocol (Zheng et al., ICCV 2015).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rga_timm.evaluation.ranking.distance import tamed, unit_vectors
+from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
+from rga_timm.evaluation.ranking.distance import Cosine, rescale_extremes, unit_vectors
 from rga_timm.evaluation.ranking.features import (
-    check_features,
-    check_ids,
-    check_same_width,
+    check_both,
+    check_images,
+    check_tile_memory,
     check_whole_number,
 )
-from rga_timm.evaluation.ranking.float32_scores import PairDistances
-from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY, find_neighbours
+from rga_timm.evaluation.ranking.neighbours import find_neighbours
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,6 @@ class QueryExpansion:
             raise ValueError(f"k = {self.k} neighbours are asked of a gallery of {gallery} images")
 
 
-def as_expansion(expand: QueryExpansion | Mapping[str, Any] | None) -> QueryExpansion | None:
-    """`expand` of `evaluate`, checked, as a `QueryExpansion` (or None)."""
-    if expand is None or isinstance(expand, QueryExpansion):
-        return expand
-    if isinstance(expand, Mapping):
-        return QueryExpansion(**expand)
-    raise TypeError(f"expand must be None, a QueryExpansion or a dict, got {type(expand).__name__}")
-
-
 def expand_queries(
     query_features: np.ndarray | Tensor,
     gallery_features: np.ndarray | Tensor,
@@ -83,9 +72,9 @@ def expand_queries(
         gallery_features: (G, D), on the same device.
         k: as for `QueryExpansion`. Ties for the last place go to the first in the gallery.
         alpha: likewise.
-        tile_memory: bytes for the distances that are computed at a time.
-        distributed: whether the processes of the default group share the search.
-        progress: show a progress bar.
+        tile_memory: as for `evaluate`.
+        distributed: likewise.
+        progress: likewise.
 
     Returns:
         (Q, D) queries of length 1 (0 where everything that was averaged is 0), in the gallery's
@@ -94,26 +83,31 @@ def expand_queries(
     Raises:
         ValueError: features that do not fit or are not finite, or a parameter out of range.
     """
-    query = check_features("query", query_features)
-    gallery = check_features("gallery", gallery_features)
-    check_same_width(query, gallery)
-    QueryExpansion(k, alpha).check_fits(len(gallery))
+    query, gallery = check_both(query_features, gallery_features)
+    check_tile_memory(tile_memory)
     precision = torch.promote_types(gallery.dtype, torch.float32)
-    query, gallery, _ = tamed(query, gallery, "cosine")
-    pairs = PairDistances(query, gallery, "cosine")
-    nearest = find_neighbours(
-        pairs, (k,), tile_memory=tile_memory, distributed=distributed, progress=progress
-    ).nearest
+    query, gallery, _ = rescale_extremes(query, gallery)
+    compute = Compute(tile_memory=tile_memory, distributed=distributed, progress=progress)
+    expanded = average_with_nearest(query, gallery, QueryExpansion(k, alpha), compute)
+    return expanded.to(precision)
+
+
+def average_with_nearest(
+    query: Tensor, gallery: Tensor, expansion: QueryExpansion, compute: Compute
+) -> Tensor:
+    """As `expand_queries`, of checked features without extremes."""
+    expansion.check_fits(len(gallery))
+    nearest = find_neighbours(query, Cosine(gallery), (expansion.k,), compute).nearest
     # Sorted, because the order of the k means nothing, and rounding depends on it.
     nearest = np.sort(nearest, axis=1).astype(np.int64)
-    rows = np.repeat(np.arange(len(query)), k)
-    cosines = 1 - pairs(rows, nearest.ravel()).astype(np.float64).reshape(nearest.shape)
-    weights = torch.from_numpy(np.maximum(cosines, 0) ** alpha if alpha else np.ones_like(cosines))
-    expanded = unit_vectors(query)
-    for i in range(k):
-        column = torch.from_numpy(nearest[:, i]).to(gallery.device)
-        expanded += weights[:, i, None].to(gallery.device) * unit_vectors(gallery[column])
-    return unit_vectors(expanded).to(precision)
+    unit_query = unit_vectors(query)
+    expanded = unit_query.clone()
+    for column in torch.from_numpy(nearest).to(gallery.device).T:
+        neighbour = unit_vectors(gallery[column])
+        cosines = (unit_query * neighbour).sum(1, keepdim=True)
+        weights = cosines.clamp(0, 1) ** expansion.alpha if expansion.alpha else 1
+        expanded += weights * neighbour
+    return unit_vectors(expanded).to(torch.promote_types(gallery.dtype, torch.float32))
 
 
 def pool_queries(
@@ -133,9 +127,7 @@ def pool_queries(
     Raises:
         ValueError: features that are not finite, or ids that do not fit.
     """
-    features = check_features("query", features)
-    pids = check_ids("query_pids", pids, len(features))
-    camids = check_ids("query_camids", camids, len(features))
+    features, pids, camids = check_images("query", features, pids, camids)
     _, first, group = np.unique(
         np.stack([pids, camids], axis=1), axis=0, return_index=True, return_inverse=True
     )

@@ -14,51 +14,31 @@ from torch import Tensor
 Ids = np.ndarray | Tensor | Sequence[int]
 
 
-class QueryGallery(NamedTuple):
-    """Queries and gallery, checked: features are tensors, ids int64 arrays."""
+class Images(NamedTuple):
+    """Checked: (n, D) features as a tensor, (n,) person and camera ids as int64 arrays."""
 
-    query: Tensor
-    query_pids: np.ndarray
-    query_camids: np.ndarray
-    gallery: Tensor
-    gallery_pids: np.ndarray
-    gallery_camids: np.ndarray
+    features: Tensor
+    pids: np.ndarray
+    camids: np.ndarray
 
 
-def check_query_gallery(
-    query_features: np.ndarray | Tensor,
-    query_pids: Ids,
-    query_camids: Ids,
-    gallery_features: np.ndarray | Tensor,
-    gallery_pids: Ids,
-    gallery_camids: Ids,
-) -> QueryGallery:
-    """What `evaluate` is given, checked by all of the functions below."""
-    query = check_features("query", query_features)
-    gallery = check_features("gallery", gallery_features)
-    check_same_width(query, gallery)
-    return QueryGallery(
-        query,
-        check_ids("query_pids", query_pids, len(query)),
-        check_ids("query_camids", query_camids, len(query)),
-        gallery,
-        check_ids("gallery_pids", gallery_pids, len(gallery)),
-        check_ids("gallery_camids", gallery_camids, len(gallery)),
+def check_images(name: str, features: np.ndarray | Tensor, pids: Ids, camids: Ids) -> Images:
+    """Features and ids, whatever they came as; `name` is `query` or `gallery`."""
+    checked = check_features(name, features)
+    return Images(
+        checked,
+        check_ids(f"{name}_pids", pids, len(checked)),
+        check_ids(f"{name}_camids", camids, len(checked)),
     )
 
 
 def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:
-    """Features as a tensor on the device where they lie.
+    """(n, D) features as a tensor on the device where they lie.
 
-    Args:
-        name: how errors call them, e.g. `query`.
-        features: (n, D) real numbers, array or tensor.
-
-    Returns:
-        (n, D) tensor; it shares memory with the input where it can.
+    It shares memory with the input where it can. `name` is what errors call them, e.g. `query`.
 
     Raises:
-        ValueError: not real numbers, not 2-D, empty, or with a NaN or an infinity in it.
+        ValueError: Not real numbers, not 2-D, empty, or with a NaN or an infinity in it.
     """
     if isinstance(features, Tensor):
         if features.is_complex():
@@ -104,6 +84,13 @@ def check_tile_memory(tile_memory: int) -> None:
         raise ValueError(f"tile_memory must be positive, got {tile_memory}")
 
 
+def check_both(query: np.ndarray | Tensor, gallery: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    """Check (Q, D) and (G, D) features, and that their widths are the same."""
+    checked = check_features("query", query), check_features("gallery", gallery)
+    check_same_width(*checked)
+    return checked
+
+
 def check_same_width(query: Tensor, gallery: Tensor) -> None:
     """Raises ValueError unless both sets of features, (Q, D) and (G, D), have the same D."""
     if query.shape[1] != gallery.shape[1]:
@@ -115,16 +102,8 @@ def check_same_width(query: Tensor, gallery: Tensor) -> None:
 def check_ids(name: str, ids: Ids, count: int) -> np.ndarray:
     """Person or camera ids as an int64 array.
 
-    Args:
-        name: how errors call them, e.g. `gallery_pids`.
-        ids: integers, one a row of the features.
-        count: the number of rows.
-
-    Returns:
-        (count,) int64.
-
     Raises:
-        ValueError: not one integer a row.
+        ValueError: Not `count` integers.
     """
     array: np.ndarray[Any, Any] = (
         ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)

@@ -31,14 +31,7 @@ class MatchCounts(NamedTuple):
         gallery_pids: np.ndarray,
         gallery_camids: np.ndarray,
     ) -> MatchCounts:
-        """Count.
-
-        Args:
-            query_pids: (Q,) person ids.
-            query_camids: (Q,) camera ids.
-            gallery_pids: (G,).
-            gallery_camids: (G,).
-        """
+        """Count, from (Q,) and (G,) ids."""
         images = Counter(gallery_pids.tolist())
         beside = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
         queries = list(zip(query_pids.tolist(), query_camids.tolist(), strict=True))

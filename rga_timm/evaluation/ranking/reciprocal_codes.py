@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from rga_timm.evaluation.ranking.float32_scores import PairDistances
+from rga_timm.evaluation.ranking.distance import SquaredEuclidean
 from rga_timm.evaluation.ranking.neighbours import Neighbours
 
 
@@ -19,23 +19,22 @@ def half_of(k1: int) -> int:
 
 
 def reciprocal_codes(
-    neighbours: Neighbours, pairs: PairDistances, k1: int, k2: int
+    neighbours: Neighbours, to_images: SquaredEuclidean, k1: int, k2: int
 ) -> sparse.csr_array:
     """Code every image by its expanded k-reciprocal set: Gaussian weights that sum to 1.
 
     Args:
-        neighbours: of all N images among themselves, with the prefixes k1 + 1, half_of(k1) + 1
-            and k2.
-        pairs: their distances.
-        k1: neighbours among which reciprocal ones are looked for.
-        k2: images whose codes are averaged (local query expansion); 1 for none.
+        neighbours: Of all N images among themselves; prefixes k1 + 1, half_of(k1) + 1 and k2.
+        to_images: Distances to them.
+        k1: As in `Reranking`.
+        k2: Likewise.
 
     Returns:
         (N, N) sparse, float32; row i is image i's code.
     """
     members = _expanded_reciprocal_sets(neighbours.nearest, k1).tocoo()
     rows, columns = members.row.astype(np.int64), members.col.astype(np.int64)
-    distances = _distances(pairs, rows, columns).astype(np.float64)
+    distances = _distances(to_images, rows, columns).astype(np.float64)
     weights = np.exp(-distances / neighbours.largest[rows])
     # Every row with a member has a positive sum. A row has none if more than k1 exact copies push
     # an image out of its own neighbours; its code is 0, at Jaccard distance 1 from all.
@@ -47,11 +46,12 @@ def reciprocal_codes(
     return codes
 
 
-def _distances(pairs: PairDistances, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _distances(to_images: SquaredEuclidean, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """(n,) float32 of pairs of images, most of which are there both ways round: once for both."""
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
-    once, where = np.unique(low * len(pairs.query) + high, return_inverse=True)
-    return pairs(*np.divmod(once, len(pairs.query)))[where]
+    N = len(to_images.vectors)
+    once, where = np.unique(low * N + high, return_inverse=True)
+    return to_images.between(*np.divmod(once, N))[where]
 
 
 def _expanded_reciprocal_sets(nearest: np.ndarray, k1: int) -> sparse.csr_array:

@@ -13,27 +13,25 @@ after them is a sparse matrix, and the result comes in tiles of queries.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.ranking.counting import places_within
-from rga_timm.evaluation.ranking.distance import METRICS, compute_device, tamed
+from rga_timm.evaluation.ranking.distance import METRICS, compute_device, rescale_extremes
 from rga_timm.evaluation.ranking.features import (
-    check_features,
-    check_same_width,
+    check_both,
     check_tile_memory,
     check_whole_number,
 )
-from rga_timm.evaluation.ranking.float32_scores import PairDistances
-from rga_timm.evaluation.ranking.neighbours import DEFAULT_TILE_MEMORY, find_neighbours
+from rga_timm.evaluation.ranking.neighbours import find_neighbours
 from rga_timm.evaluation.ranking.reciprocal_codes import half_of, reciprocal_codes
-from rga_timm.evaluation.ranking.slices import slices
+from rga_timm.evaluation.ranking.slices import rows_of_a_tile, slices
 
 Features = TypeVar("Features", Tensor, np.ndarray)
 
@@ -78,24 +76,15 @@ class Reranking:
     ) -> int:
         """Bytes that re-ranked evaluation takes, about, beside the caller's features.
 
-        Features in several precisions, the neighbours' lists, the tiles, and the codes. How many
-        entries these have depends on the features. With the default parameters they were 2.7 k1 an
-        image on Market-1501, and 3.1 and 5.1 k1 on drawn clusters; 8 k1 are reckoned with.
+        A copy of the features, the neighbours' lists, the tiles, and the codes. How many entries
+        these have depends on the features. With the default parameters they were 2.7 k1 an image on
+        Market-1501, and 3.1 and 5.1 k1 on drawn clusters; 8 k1 are reckoned with.
         """
         images = queries + gallery
-        features = 4 * images * width * 2 + 8 * gallery * width
+        features = 4 * images * width
         lists = 4 * images * max(self.k1 + 1, self.k2)
         entries = images * min(images, 8 * self.k1)
         return features + lists + 3 * 8 * entries + tile_memory
-
-
-def as_reranking(rerank: Reranking | Mapping[str, Any] | None) -> Reranking | None:
-    """`rerank` of `evaluate`, checked, as a `Reranking` (or None)."""
-    if rerank is None or isinstance(rerank, Reranking):
-        return rerank
-    if isinstance(rerank, Mapping):
-        return Reranking(**rerank)
-    raise TypeError(f"rerank must be None, a Reranking or a dict, got {type(rerank).__name__}")
 
 
 def k_reciprocal_rerank(
@@ -133,19 +122,14 @@ def k_reciprocal_rerank(
         ValueError: shapes that do not fit, features that are not finite, a parameter out of range,
             k1 or k2 larger than the images there are.
     """
-    query = check_features("query", query_features)
-    gallery = check_features("gallery", gallery_features)
-    check_same_width(query, gallery)
+    query, gallery = check_both(query_features, gallery_features)
     check_tile_memory(tile_memory)
     device = compute_device(gallery.device)
-    query, gallery, _ = tamed(query.to(device), gallery.to(device), "euclidean")
-    rerank = KReciprocal(
-        query, gallery, Reranking(k1, k2, lambda_value),
-        metric="euclidean", tile_memory=tile_memory, progress=progress,
-    )  # fmt: skip
+    query, gallery, _ = rescale_extremes(query.to(device), gallery.to(device))
+    compute = Compute(device=device, tile_memory=tile_memory, progress=progress)
+    rerank = KReciprocal(query, gallery, Reranking(k1, k2, lambda_value), "euclidean", compute)
     distances = np.empty((len(query), len(gallery)), dtype=np.float32)
-    step = max(1, tile_memory // (KReciprocal.CELL * len(gallery)))
-    for tile in slices(range(len(query)), step):
+    for tile in slices(range(len(query)), rows_of_a_tile(tile_memory, len(gallery), cell=8)):
         distances[tile] = rerank(tile)
     if isinstance(gallery_features, Tensor):
         return torch.from_numpy(distances).to(gallery_features.device)
@@ -153,65 +137,45 @@ def k_reciprocal_rerank(
 
 
 class KReciprocal:
-    """Re-ranked distances, for a tile of queries at a time.
+    """Re-ranked distances of (Q, D) queries and (G, D) gallery, for a tile of queries at a time.
 
-    Args:
-        query: (Q, D), on the device that is to compute distances.
-        gallery: (G, D), there too.
-        reranking: the parameters.
-        metric: a key of `METRICS`. The cosine distance of two vectors is half the squared Euclidean
-            distance of their unit vectors, and the factor drops out.
-        tile_memory: bytes for distances that are computed at a time.
-        distributed: whether the processes share the search for neighbours.
-        progress: show a progress bar.
-
-    Raises:
-        ValueError: k1 or k2 larger than the images there are.
+    `metric` is a key of `METRICS`. The cosine distance of two vectors is half the squared Euclidean
+    distance of their unit vectors, and the factor drops out.
     """
 
-    CELL = 50  # bytes a distance of a tile takes in passing
-
     def __init__(
-        self,
-        query: Tensor,
-        gallery: Tensor,
-        reranking: Reranking,
-        *,
-        metric: str,
-        tile_memory: int,
-        distributed: bool = False,
-        progress: bool = False,
+        self, query: Tensor, gallery: Tensor, reranking: Reranking, metric: str, compute: Compute
     ) -> None:
         (Q, D), G = query.shape, len(gallery)
         reranking.check_fits(Q + G)
         _logger.info(
             "Re-ranking %d x %d images (k1 %d, k2 %d, lambda %g): about %.1f GB of memory",
             *(Q, G, *asdict(reranking).values()),
-            reranking.estimate_memory(Q, G, D, tile_memory) / 1e9,
+            reranking.estimate_memory(Q, G, D, compute.tile_memory) / 1e9,
         )
         self.query, self.lambda_value = query, reranking.lambda_value
         k1, k2 = reranking.k1, reranking.k2
         images = torch.cat([query, gallery])
-        pairs = PairDistances(images, images, metric)
-        neighbours = find_neighbours(
-            pairs, (k1 + 1, half_of(k1) + 1, k2),
-            tile_memory=tile_memory, distributed=distributed, progress=progress,
-        )  # fmt: skip
-        codes = reciprocal_codes(neighbours, pairs, k1, k2)
+        to_images = METRICS[metric](images)
+        prefixes = (k1 + 1, half_of(k1) + 1, k2)
+        neighbours = find_neighbours(images, to_images, prefixes, compute)
+        codes = reciprocal_codes(neighbours, to_images, k1, k2)
         self._largest = neighbours.largest[:Q]
         self._query_codes = codes[:Q]
         # (Q + G, G): row j lists the gallery images whose code has entry j.
         self._index = sparse.csr_array(codes[Q:].T)
-        self._to_gallery = METRICS[metric](gallery.double())
+        self._to_gallery = METRICS[metric](gallery)
 
     def __call__(self, tile: slice) -> np.ndarray:
         """(1 - λ) Jaccard distance + λ original distance of T queries, (T, G) float32.
+
+        The next call overwrites them.
 
         Codes sum to 1, so of two with m = Σ min(a, b) the union Σ max(a, b) is 2 - m: the Jaccard
         distance is 1 - m / (2 - m). A query's code has few entries, and only gallery codes that
         share one of them have m > 0: those are found in the inverted index, the codes' transpose.
         """
-        distances = self._to_gallery(self.query[tile].double()).cpu().numpy()
+        distances = self._to_gallery(self.query[tile]).cpu().numpy()
         distances *= np.float32(self.lambda_value) / self._largest[tile, None]
         distances += np.float32(1 - self.lambda_value)  # of those that share nothing
         codes, index = self._query_codes, self._index

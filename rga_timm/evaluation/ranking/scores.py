@@ -2,7 +2,8 @@
 
 All take the ranks of several queries at once, one query's after the other's: `ranks`, (P,)
 ascending for each query, among the gallery images that count, the nearest image having rank 0; and
-`counts`, (V,) how many of them each query has, at least one. All give a fraction in (0, 1] a query.
+`counts`, (V,) how many of them each query has, at least one. All give a fraction in (0, 1] a query,
+(V,) float64.
 """
 
 from __future__ import annotations
@@ -16,13 +17,6 @@ def average_precision(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Step AP: the mean, over the true matches, of the precision at each.
 
     The convention of torchreid, fast-reid and today's scikit-learn.
-
-    Args:
-        ranks: (P,).
-        counts: (V,).
-
-    Returns:
-        (V,) float64.
     """
     return _means((places_within(counts) + 1) / (ranks + 1), counts)
 
@@ -34,13 +28,6 @@ def trapezoid_average_precision(ranks: np.ndarray, counts: np.ndarray) -> np.nda
     0.19, hence of papers up to about 2020. Recall moves at matches only, so each match adds
     1/m times the mean of the precision there and just before it; before the first image it is 1.
     It is below the step AP, by 0.5 to 2.7 points on the usual data sets.
-
-    Args:
-        ranks: (P,).
-        counts: (V,).
-
-    Returns:
-        (V,) float64.
     """
     found_before = places_within(counts)
     before = np.ones(len(ranks))
@@ -52,13 +39,6 @@ def inverse_negative_penalty(ranks: np.ndarray, counts: np.ndarray) -> np.ndarra
     """INP: the precision at the hardest match, which everyone must scroll down to (AGW).
 
     Ye et al., Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 2021.
-
-    Args:
-        ranks: (P,).
-        counts: (V,).
-
-    Returns:
-        (V,) float64.
     """
     return counts / (ranks[np.cumsum(counts) - 1] + 1)
 
@@ -66,12 +46,7 @@ def inverse_negative_penalty(ranks: np.ndarray, counts: np.ndarray) -> np.ndarra
 def cumulative_matches(first_ranks: np.ndarray, max_rank: int) -> np.ndarray:
     """CMC: the share of queries with a true match among the k nearest, for k = 1 ... max_rank.
 
-    Args:
-        first_ranks: (V,) rank of each query's nearest match, from 0.
-        max_rank: the length of the curve.
-
-    Returns:
-        (max_rank,) float64 fractions, never falling.
+    Of (V,) ranks of each query's nearest match, from 0; (max_rank,) float64 that never fall.
     """
     hits = np.bincount(first_ranks[first_ranks < max_rank], minlength=max_rank)
     return np.cumsum(hits) / len(first_ranks)

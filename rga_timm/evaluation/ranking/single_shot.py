@@ -10,54 +10,47 @@ has a Poisson binomial distribution; it is built up person by person.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import torch
-from torch import Tensor
+
+from rga_timm.evaluation.ranking.counting import NearImages
 
 
-def expected_cmc(
-    gaps: Tensor, counts: Tensor, query_persons: Tensor, gallery_persons: Tensor, max_rank: int
-) -> np.ndarray:
+def expected_cmc(found: Sequence[NearImages], persons: np.ndarray, max_rank: int) -> np.ndarray:
     """The CMC curve of each query that has a match, expected over all draws.
 
     Args:
-        gaps: (T, G) int64, of every gallery image how many of its query's M matches at the most are
-            nearer or itself, as `ranking.match_gaps` gives them.
-        counts: (T,) matches of each query.
-        query_persons: (T,) the queries' persons, numbered as those of the gallery. What stands
-            there for queries without a match does not matter, but it must be such a number.
-        gallery_persons: (G,) the images' persons, 0 ... I - 1, each at least once.
-        max_rank: length K of the curve.
+        found: Of each query what `near_images` found.
+        persons: (G,) the gallery images' persons, 0 ... I - 1, each at least once.
+        max_rank: Length K of the curve.
 
     Returns:
         (V, K) float64 probabilities that the right person is among the 1 ... K nearest of all
         persons, of the V queries with a match in their order.
     """
-    T, M = len(gaps), int(counts.max())
-    sizes = torch.bincount(gallery_persons)  # (I,)
-    persons = len(sizes)
-
-    # How many images of each person lie in each gap, then how many are nearer than each match.
-    cells = torch.arange(T, device=gaps.device)[:, None] * (M + 1) + gaps
-    cells = (cells * persons + gallery_persons).flatten()
-    nearer = torch.bincount(cells, minlength=T * (M + 1) * persons).view(T, M + 1, persons)
-    nearer = nearer.cumsum(1)
-
-    rows = torch.arange(T, device=gaps.device).repeat_interleave(counts)  # (P,) of P matches
-    slots = torch.arange(len(rows), device=gaps.device) - (counts.cumsum(0) - counts)[rows]
-    probabilities = nearer[rows, slots] / sizes.double()  # (P, I)
-    # The right person's other images are not in a gallery with this one.
-    probabilities.scatter_(1, query_persons[rows, None], 0.0)
-
-    # (P, K): that exactly 0 ... K - 1 persons are nearer.
-    exactly = probabilities.new_zeros(len(rows), max_rank)
+    sizes = np.bincount(persons)
+    rows = [_nearer(near, persons, sizes) for near in found if near.matches]
+    # (P, K) for P matches: that exactly 0 ... K - 1 persons are nearer.
+    exactly = np.zeros((sum(map(len, rows)), max_rank))
     exactly[:, 0] = 1
-    for person in range(persons):
-        one_more = probabilities[:, person, None] * exactly
+    for nearer in np.concatenate([np.empty((0, len(sizes))), *rows]).T:
+        one_more = nearer[:, None] * exactly
         exactly -= one_more
         exactly[:, 1:] += one_more[:, :-1]
+    curves = np.minimum(np.cumsum(exactly, axis=1), 1)
+    ends = np.cumsum([len(row) for row in rows])[:-1].tolist()
+    means = [curve.mean(axis=0) for curve in np.split(curves, ends)] if rows else []
+    return np.array(means).reshape(-1, max_rank)
 
-    # NumPy sums each query's rows in the same order, whatever the tile.
-    curves = np.minimum(np.cumsum(exactly.cpu().numpy(), axis=1), 1)
-    ends = np.cumsum(counts.cpu().numpy())[:-1]
-    return np.array([rows.mean(axis=0) for rows in np.split(curves, ends) if len(rows)])
+
+def _nearer(near: NearImages, persons: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(m, I) probabilities that a drawn image of each person is nearer than each match."""
+    shape = (near.matches + 1, len(sizes))
+    cells = near.gaps * len(sizes) + persons[near.columns]
+    nearer = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).cumsum(axis=0)
+    probabilities = nearer[:-1] / sizes
+    # The right person's other images are not in a gallery with this one.
+    is_last_match = near.gaps == near.matches
+    probabilities[:, persons[near.columns[is_last_match]]] = 0
+    return probabilities

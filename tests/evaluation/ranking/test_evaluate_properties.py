@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from rga_timm.evaluation import ReidResult, evaluate
-from rga_timm.evaluation.ranking.float32_scores import PairDistances
-from rga_timm.evaluation.ranking.tiles import Tiles
+from rga_timm.evaluation.ranking.distance import Cosine
 
 Problem = tuple[np.ndarray, ...]
 
@@ -75,16 +74,15 @@ def test_equals_the_slow_loop(problem: Problem, metric: str) -> None:
     query, gallery = problem[0], problem[3]
     if metric == "cosine":
         # The reference divides by lengths: a zero vector is at cosine 0 from all.
-        rows, columns = (index.ravel() for index in np.indices((len(query), len(gallery))))
-        pairs = PairDistances(torch.from_numpy(query), torch.from_numpy(gallery), metric)
         wide = query.astype(np.float64), gallery.astype(np.float64)
         lengths = np.outer(*(np.linalg.norm(x, axis=1) for x in wide))
         products = wide[0] @ wide[1].T
         dist = 1 - np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
         # Ties are those of distances in float32; the reference's own last bits would break them.
         dist = dist.astype(np.float32)
-        np.testing.assert_allclose(pairs(rows, columns).reshape(dist.shape), dist, atol=1e-7)
-        dist = pairs(rows, columns).reshape(dist.shape)
+        rounded = Cosine(torch.from_numpy(gallery))(torch.from_numpy(query)).numpy()
+        np.testing.assert_allclose(rounded, dist, atol=1e-7)
+        dist = rounded
     else:
         dist = slow_reference.distances(query, gallery, metric).astype(np.float32)
     assert_equals_slow_loop(evaluate(*problem, metric=metric), dist, problem)
@@ -106,48 +104,6 @@ def test_step_ap_equals_scikit_learn_where_nothing_ties(problem: Problem) -> Non
             warnings.simplefilter("ignore")  # of newer scikit-learn, on a single class
             expected = average_precision_score(g_pids[kept] == q_pids[q], similarity)
         assert result.average_precision[q] == pytest.approx(expected)
-
-
-@settings(max_examples=300, deadline=None)
-@given(problem=problems(), metric=st.sampled_from(["cosine", "euclidean"]))
-def test_every_way_to_count_gives_the_same(problem: Problem, metric: str) -> None:
-    """Float32 scores with few or with many second looks, and exact distances throughout."""
-    if not has_match(problem).any():
-        return
-    results = []
-    for cost in (0.001, 64, 1e9):  # never too many pairs to look at; the usual; always too many
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("rga_timm.evaluation.ranking.tiles.PAIR_COST", cost)
-            results.append(evaluate(*problem, metric=metric))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PairDistances, "are_ordinary", False)
-        results.append(evaluate(*problem, metric=metric))
-    for other in results[1:]:
-        for name, value in vars(results[0]).items():
-            np.testing.assert_array_equal(getattr(other, name), value, err_msg=name)
-
-
-def test_features_of_some_size_are_ranked_from_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tiles, "distances", lambda *_: pytest.fail("exact distances of a tile"))
-    rng = np.random.default_rng(0)
-    pids = rng.integers(0, 100, 3000)
-    features = rng.normal(size=(100, 32))[pids] + rng.normal(size=(3000, 32))
-    cameras = rng.integers(0, 3, 3000)
-    result = evaluate(
-        features[:200], pids[:200], cameras[:200], features[200:], pids[200:], cameras[200:]
-    )
-    assert 0.3 < result.mAP < 1
-
-
-def test_collapsed_features_are_ranked_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    pids, cameras = rng.integers(0, 20, 500), rng.integers(0, 3, 500)
-    features = (rng.normal(size=(1, 16)) + 1e-7 * rng.normal(size=(500, 16))).astype(np.float32)
-    problem = (features[:50], pids[:50], cameras[:50], features[50:], pids[50:], cameras[50:])
-    fast = evaluate(*problem)
-    monkeypatch.setattr(PairDistances, "are_ordinary", False)
-    for name, value in vars(evaluate(*problem)).items():
-        np.testing.assert_array_equal(getattr(fast, name), value, err_msg=name)
 
 
 @settings(max_examples=100, deadline=None)

@@ -152,7 +152,7 @@ def test_evaluation_holds_a_tile_of_the_distances_at_a_time(
     monkeypatch.setattr(KReciprocal, "__call__", spy)
     query, gallery = clustered(3, queries=40)
     ids = (np.arange(40) % 5, np.zeros(40, int), gallery, np.arange(60) % 5, np.ones(60, int))
-    evaluate(query, *ids, rerank={"k1": 5}, tile_memory=60 * KReciprocal.CELL * 7)
+    evaluate(query, *ids, rerank={"k1": 5}, tile_memory=60 * 8 * 7)
     assert sum(tiles) == 40
     assert max(tiles) <= 7
 
