@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,6 +25,8 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
+from rga_timm.hub.pretrained import takes_img_size
 
 MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWNER/NAME"
 
@@ -111,6 +114,79 @@ def check_described(model: str) -> None:
                 f"{model}: its architecture, {architecture}, is unknown to timm {timm.__version__} "
                 "and to rga_timm: a newer version may know it"
             )
+
+
+def check_model(model: str, *, own_weights: bool = True, file_option: str = "--checkpoint") -> str:
+    """Return a model's name as timm takes it, once it is clear that there is such a model.
+
+    Args:
+        model: What a user calls it: a name, a folder, a repository.
+        own_weights: Whether its own weights are wanted.
+        file_option: What option names a file of weights instead, for the message.
+
+    Raises:
+        ValueError: There is no such model or folder, or it has no weights of its own.
+        OSError: A folder cannot be read, or a repository cannot be reached.
+    """
+    model = resolve_model(model)
+    source, name = parse_model_name(model)
+    if source is not None:
+        if source == "local-dir":
+            read_model_folder(name)
+        check_described(model)
+        return model
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"timm knows no model {architecture!r}; timm.list_models('*PATTERN*') lists them, and "
+            "those of this package with '*rga*'"
+        )
+    tags = [known.partition(".")[2] for known in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        raise ValueError(f"{architecture} has no weights {tag!r}; it has {', '.join(tags)}")
+    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    if own_weights and not (cfg and cfg.has_weights):
+        raise ValueError(
+            f"{name} has no weights of its own: {file_option} FILE takes them from a file, "
+            "--no-pretrained leaves it untrained"
+        )
+    return model
+
+
+def create_model(
+    model: str,
+    *,
+    pretrained: bool = True,
+    checkpoint: str | Path | None = None,
+    img_size: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> torch.nn.Module:
+    """Make a timm model with its weights or those of a file, at an input size.
+
+    Args:
+        model: As :func:`timm.create_model` takes it.
+        pretrained: Load its own weights.
+        checkpoint: A file of weights to load instead. They pass through the model's conversions, as
+            its own would: of official files, and to other input sizes.
+        img_size: (H, W) in pixels; the model's own if None.
+        kwargs: Further arguments of :func:`timm.create_model`. Without ``num_classes`` the
+            classifier is as wide as the file's.
+
+    Raises:
+        ValueError: The weights are missing, damaged or another model's; or the model does not take
+            the size or the arguments.
+        OSError: A file cannot be read, or a repository cannot be reached.
+    """
+    with model_errors(model, checkpoint):
+        if checkpoint:
+            overlay: dict[str, Any] = {"file": str(checkpoint)}
+            if "num_classes" not in kwargs:  # known to be as wide as the file's: loaded strictly
+                kwargs["num_classes"] = classifier_width(model, Path(checkpoint))
+                overlay |= {"num_classes": kwargs["num_classes"], "label_offset": 0}
+            kwargs["pretrained_cfg_overlay"] = overlay
+        if img_size and takes_img_size(model):
+            kwargs = {"img_size": tuple(img_size), **kwargs}
+        return timm.create_model(model, pretrained=pretrained or bool(checkpoint), **kwargs)
 
 
 def _line(error: BaseException) -> str:

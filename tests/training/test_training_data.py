@@ -94,9 +94,15 @@ def test_a_run_is_not_resumed_on_other_data(
     finetune.main(["--resume", str(run), "--epochs", "2"])
 
 
-def test_more_identities_than_there_are_are_refused_by_the_option(options: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"--num-identities.*cannot be made of 6"):
-        finetune.main([*options, "--num-identities", "16"])
+def test_batches_are_of_all_identities_where_there_are_fewer_than_asked_for(
+    options: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run = finetune.main([*options, "--epochs", "1", "--num-identities", "16"])
+    assert "Batches are of 6 identities, not 16" in caplog.text
+    assert len(summary(run)) == 1
+    with pytest.raises(SystemExit, match=r"--num-identities.*at least 1 identity"):
+        finetune.main([*options, "--num-identities", "0", "--output", f"{run}-none"])
 
 
 def test_folders_are_for_sets_that_lie_somewhere() -> None:
@@ -170,7 +176,7 @@ def test_the_command_printed_at_the_end_works_as_it_stands(
     command = capsys.readouterr().out.splitlines()[-1]
     model = f"local-dir:{run / 'model'}"
     wanted = [model, "--dataset", "market1501", "--data-dir", str(people)]
-    assert shlex.split(command) == ["python", "scripts/evaluate.py", *wanted]
+    assert shlex.split(command) == ["rga-timm", "evaluate", *wanted]
 
 
 def test_the_printed_command_quotes_what_the_shell_would_take_apart(

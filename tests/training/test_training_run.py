@@ -12,9 +12,11 @@ import timm
 import torch
 import yaml
 from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes, weights
+from timm.utils import random_seed
 
 from rga_timm.cli import finetune
 from rga_timm.cli.finetune import RECIPES, parse_args
+from rga_timm.training import loop
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
@@ -24,7 +26,7 @@ def test_a_run_stopped_in_any_epoch_and_resumed_is_the_run_that_was_not(
     options += ["--eval-every", "2", "--ema-decay", "0.9", "--drop-rate", "0.2"]
     options += ["--grad-accum-steps", "2", "--warmup-epochs", "1", "--layer-decay", "0.7"]
     straight = finetune.main([*options, "--output", str(tmp_path / "straight")])
-    train_epoch = finetune.train_epoch
+    train_epoch = loop.train_epoch
 
     def interrupted(*args: Any) -> dict[str, float]:
         losses = train_epoch(*args)
@@ -33,7 +35,7 @@ def test_a_run_stopped_in_any_epoch_and_resumed_is_the_run_that_was_not(
         return losses
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "train_epoch", interrupted)
+        patch.setattr(loop, "train_epoch", interrupted)
         with pytest.raises(SystemExit) as stopped:
             finetune.main([*options, "--output", str(tmp_path / "stopped")])
     assert stopped.value.code == 130
@@ -113,7 +115,7 @@ def test_options_train_to_finite_losses_and_an_exported_model(
 def test_a_frozen_backbone_stays_as_it_was_until_its_epoch(options: list[str]) -> None:
     options += ["--freeze-backbone-epochs", "1"]
     frozen = finetune.main([*options, "--epochs", "1"])
-    finetune.utils.random_seed(0, 0)  # as the run did before it made its model
+    random_seed(0, 0)  # as the run did before it made its model
     start = timm.create_model("test_rga_resnet", num_classes=6).state_dict()
     after = checkpoint(frozen)["state_dict"]
     moved = {key for key in after if not torch.equal(after[key], start[key])}
@@ -126,13 +128,13 @@ def test_a_frozen_backbone_stays_as_it_was_until_its_epoch(options: list[str]) -
 def test_learning_rates_follow_the_papers_code() -> None:
     args = parse_args(["--dataset", "market1501"])
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=args.lr)
-    scheduler = finetune.create_schedule(args, optimizer, updates_per_epoch=47)
+    scheduler = loop.create_schedule(args, optimizer, updates_per_epoch=47)
     for epoch in (0, 1, 10, 19, 20, 79, 80, 119, 120, 359, 360, 599):
         if epoch < 20:
             expected = 8e-6 + (8e-4 - 8e-6) * epoch / 20
         else:
             expected = 8e-4 * 0.5 ** sum(step <= epoch for step in range(80, 361, 40))
-        lr = finetune.schedule_epoch(scheduler, optimizer, args, epoch, 47)
+        lr = loop.schedule_epoch(scheduler, optimizer, args, epoch, 47)
         assert lr == pytest.approx(expected, rel=1e-6), epoch
 
 
