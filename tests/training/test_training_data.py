@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes
 from PIL import Image
 
 from rga_timm.cli import finetune
-from rga_timm.cli.finetune import parse_args
 from rga_timm.data import create_dataset
 from rga_timm.data.specs import pair_with_folders
 from rga_timm.evaluation import describe_training, load_reports
@@ -218,32 +216,3 @@ def test_a_set_to_be_tested_on_only_cannot_be_trained_on(
     options += ["--dataset", "prid2011:protocol=whole", "--data-dir", str(tmp_path)]
     with pytest.raises(SystemExit, match="prid2011:protocol=whole has no images to train on"):
         finetune.main(options)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--dataset", "viper:split=all"], "one model is trained on one partition"),
-        (["--dataset", "nobody"], "unknown data set 'nobody'"),
-        (["--dataset", "dukemtmc"], "withdrawn"),
-        (["--dataset", "viper", "--data-dir", "a", "b"], "there are 2 for 1"),
-        (["--eval-dataset", "viper", "--eval-data-dir", "a", "b"], "--eval-data-dir is one folder"),
-        (["--eval-data-dir", "a"], "--eval-data-dir is for --eval-dataset"),
-        (["--cache", "0"], "--cache must be positive"),
-        (["--cache-on-device"], "--cache-on-device needs --cache GB"),
-    ],
-)
-def test_data_options_that_cannot_work_end_the_program_at_once(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        parse_args(arguments)
-    assert message in capsys.readouterr().err
-
-
-def test_a_file_may_name_one_data_set_or_several(tmp_path: Path) -> None:
-    for given in ("viper", ["viper"], ["viper", "grid:split=2"]):
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"dataset": given}))
-        args = parse_args(["--config", str(tmp_path / "recipe.yaml")])
-        assert args.dataset == ([given] if isinstance(given, str) else given)
-    assert args.output.endswith("-viper+grid-split-2")
