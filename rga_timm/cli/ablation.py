@@ -120,20 +120,25 @@ def check(base: TrainConfig, relations: Sequence[str]) -> None:
         )
     # All that is in the table is compared, whether it was asked for now or before.
     for (relation, seed), folder in runs_in(Path(str(base.output))).items():
-        asked, found = (
-            {name: value for name, value in options.items() if name not in _NOT_COMPARED}
-            for options in (config_of(base, relation, seed).to_dict(), _options_of(folder))
-        )
-        differing = [
+        asked = comparable(config_of(base, relation, seed).to_dict())
+        found = comparable(yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8")))
+        if differing := [
             f"{name}: {found.get(name)}, not {value}"
-            for name, value in _plain(asked).items()
+            for name, value in asked.items()
             if found.get(name) != value
-        ]
-        if differing:
+        ]:
             raise ValueError(
                 f"{folder} is a run with other options ({'; '.join(differing)}): choose another "
                 "--output, or remove it"
             )
+
+
+def comparable(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that must be alike, as they are read back from args.yaml."""
+    options = yaml.safe_load(yaml.safe_dump(options))
+    if path := options.get("pretrained_path"):  # the file, wherever it lies
+        options["pretrained_path"] = Path(path).name
+    return {name: value for name, value in options.items() if name not in _NOT_COMPARED}
 
 
 def config_of(base: TrainConfig, relation: str, seed: int) -> TrainConfig:
@@ -147,18 +152,6 @@ def config_of(base: TrainConfig, relation: str, seed: int) -> TrainConfig:
         eval_initial=False,
         page=False,
     )
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as they are read back from args.yaml; a file by its name, wherever it lies."""
-    options = yaml.safe_load(yaml.safe_dump(options))
-    if path := options.get("pretrained_path"):
-        options["pretrained_path"] = Path(path).name
-    return options
-
-
-def _options_of(folder: Path) -> dict[str, Any]:
-    return _plain(yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8")))
 
 
 def runs_in(output: Path) -> dict[tuple[str, int], Path]:
@@ -181,8 +174,7 @@ def write_table(output: Path) -> list[dict[str, Any]]:
     runs = {one: folder for one, folder in runs_in(output).items() if is_finished(folder)}
     rows = []
     for relation in RELATIONS:
-        folders = {seed: runs[kind, seed] for kind, seed in sorted(runs) if kind == relation}
-        if folders:
+        if folders := {seed: runs[kind, seed] for kind, seed in sorted(runs) if kind == relation}:
             rows.append(read_row(relation, folders))
     # RELATIONS begins with "none".
     base = rows[0]["scores"]["mAP"] if rows and rows[0]["relation"] == "none" else {}

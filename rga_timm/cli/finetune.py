@@ -72,14 +72,11 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
             options = read_options(_existing(Path(first.resume, "args.yaml")))
             options["output"] = first.resume  # where the run lies now, not where it was begun
         else:
-            embedded = first.dataset == ["pedestrians"]
-            options = read_options(
-                recipe_file(first.config or ("pedestrians" if embedded else "paper"))
-            )
+            default = "pedestrians" if first.dataset == ["pedestrians"] else "paper"
+            options = read_options(recipe_file(first.config or default))
             if not first.config and (first.pretrained_tag or is_checkpoint(first.model)):
                 # A built-in recipe begins with a network of its own making; this one is trained.
-                options = {k: v for k, v in options.items() if k != "pretrained"}
-                options.pop("model_kwargs", None)
+                options = options | {"pretrained": True, "model_kwargs": {}}
         recipe_kwargs = options.pop("model_kwargs", {})
         parser.set_defaults(**options)
         args = vars(parser.parse_args(argv))

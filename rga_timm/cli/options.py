@@ -37,35 +37,20 @@ def add_model_options(
 
 
 class ParseModelKwargs(ParseKwargs):
-    """timm's KEY=VALUE as Python has it, and ``true`` and ``false`` as YAML and JSON have them.
+    """timm's KEY=VALUE, with ``true`` and ``false`` as YAML has them: timm takes these for texts."""
 
-    timm takes these two for texts, and any text for true.
-    """
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         """Read the values of the option, as argparse asks for it."""
         if wrong := [value for value in values if not value.partition("=")[1]]:
-            parser.error(f"{option_string} {wrong[0]}: KEY=VALUE is meant")
-        super().__call__(parser, namespace, values, option_string)
+            parser.error(f"{option} {wrong[0]}: KEY=VALUE is meant")
+        super().__call__(parser, namespace, values, option)
         kwargs = getattr(namespace, self.dest)
         truth = {"true": True, "false": False}
         kwargs.update({k: truth[v] for k, v in kwargs.items() if v in ("true", "false")})
 
 
 def add_config_options(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
-    """Add options that are fields of `TrainConfig`: with name, type, default and help as there.
-
-    Args:
-        parser: Where to.
-        names: The fields.
-        changes: Other arguments of ``add_argument``, such as ``help``.
-    """
+    """Add fields of `TrainConfig` as options, but for `changes` in what argparse is told."""
     types = get_type_hints(TrainConfig)
     for field in fields(TrainConfig):
         if field.name not in names:
@@ -77,9 +62,8 @@ def add_config_options(parser: argparse._ActionsContainer, *names: str, **change
             "help": field.metadata["help"],
             **_argument(types[field.name]),
             **field.metadata["argument"],
-            **changes,
         }
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **argument)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **argument | changes)
 
 
 def _argument(kind: Any) -> dict[str, Any]:
@@ -113,17 +97,9 @@ def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
 
 def add_loading_options(parser: argparse._ActionsContainer) -> None:
     """How images are read."""
-    parser.add_argument(
-        "--img-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size in pixels (default: the model's)",
-    )
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=128, help="(default: %(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+    add_config_options(parser, "img_size", type=positive_int)
+    parser.add_argument("--batch-size", type=positive_int, default=128, help="(default: 128)")
+    add_config_options(parser, "workers", help="loader processes (default: 4)")
 
 
 def add_feature_options(parser: argparse._ActionsContainer) -> None:
@@ -189,12 +165,7 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
 
 
 def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Module:
-    """The model with its weights, at the input size asked for; made with these arguments.
-
-    Raises:
-        ValueError: As `rga_timm.hub.model_source.create_model`.
-        OSError: The same.
-    """
+    """The model that `add_model_options` asks for; raises as the function of `model_source`."""
     if args.no_pretrained:
         model_kwargs.setdefault("num_classes", 0)
     torch.manual_seed(0)  # an untrained network is the same every time

@@ -33,15 +33,7 @@ class ConfigError(ValueError):
 def option(
     default: Any, text: str, group: str = "run", *, minimum: float | None = None, **argument: Any
 ) -> Any:
-    """Declare a field of `TrainConfig`.
-
-    Args:
-        default: Its default, or a function that makes it.
-        text: Its help.
-        group: Its group on the command line.
-        minimum: The smallest value that is allowed.
-        argument: Further arguments of argparse's ``add_argument``.
-    """
+    """Declare a field; `argument` is what argparse's ``add_argument`` takes beside it."""
     metadata = {"help": text, "group": group, "minimum": minimum, "argument": argument}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -68,7 +60,7 @@ class TrainConfig:
     dataset: Sequence[str] = option(("pedestrians",), dataset_help(), "data", metavar=FORM)
     data_dir: Sequence[str] = option(
         (),
-        "where they lie: one folder for all, or one for each; pedestrians can do without",
+        "where they lie: one folder for all, or one for each; not for pedestrians",
         "data",
         metavar="DIR",
     )
@@ -187,24 +179,11 @@ class TrainConfig:
             minimum = one.metadata.get("minimum")
             if minimum is not None and getattr(self, one.name) < minimum:
                 raise ConfigError(f"--{one.name.replace('_', '-')} must be at least {minimum}")
-        if message := self._conflict() or self._conflict_of_data():
+        if message := self._conflict():
             raise ConfigError(message)
 
     def _conflict(self) -> str | None:
-        """What does not go together; None if all does."""
-        if self.sched.startswith("plateau"):
-            return "--sched plateau needs a score every epoch, which is not computed here"
-        if self.triplet_weight and self.num_instances < 2:
-            return "the triplet loss needs --num-instances of at least 2, or --triplet-weight 0"
-        if self.sync_bn and self.device == "cpu":
-            return "--sync-bn needs GPUs: torch synchronises batch norms on them alone"
-        if self.freeze_bn and self.sync_bn:
-            return "--freeze-bn leaves nothing for --sync-bn to synchronise"
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            return f"--device {self.device}: torch finds no GPU; pass --device cpu"
-        return None
-
-    def _conflict_of_data(self) -> str | None:
+        """What is unknown or does not go together, for a message; None if all does."""
         try:
             pair_with_folders(self.dataset, self.data_dir)
             if self.eval_dataset:
@@ -212,15 +191,28 @@ class TrainConfig:
                 pair_with_folders(self.eval_dataset, folders, option="--eval-data-dir")
         except ValueError as error:
             return str(error)
-        if any(len(partition_specs(spec)) > 1 for spec in self.dataset):
-            return "--dataset: one model is trained on one partition, such as split=0"
-        if self.eval_data_dir and not self.eval_dataset:
-            return "--eval-data-dir is for --eval-dataset"
-        if self.cache is not None and self.cache <= 0:
-            return "--cache must be positive: so many GB"
-        if self.cache_on_device and self.cache is None:
-            return "--cache-on-device needs --cache GB"
-        return None
+        several = any(len(partition_specs(spec)) > 1 for spec in self.dataset)
+        no_gpu = self.device.startswith("cuda") and not torch.cuda.is_available()
+        conflicts = {
+            "--dataset: one model is trained on one partition, such as split=0": several,
+            "--eval-data-dir is for --eval-dataset": self.eval_data_dir and not self.eval_dataset,
+            "--cache must be positive: so many GB": self.cache is not None and self.cache <= 0,
+            "--cache-on-device needs --cache GB": self.cache_on_device and self.cache is None,
+            "--sched plateau needs a score every epoch, which is not computed here": (
+                self.sched.startswith("plateau")
+            ),
+            "the triplet loss needs --num-instances of at least 2, or --triplet-weight 0": (
+                self.triplet_weight and self.num_instances < 2
+            ),
+            "--sync-bn needs GPUs: torch synchronises batch norms on them alone": (
+                self.sync_bn and self.device == "cpu"
+            ),
+            "--freeze-bn leaves nothing for --sync-bn to synchronise": (
+                self.freeze_bn and self.sync_bn
+            ),
+            f"--device {self.device}: torch finds no GPU; pass --device cpu": no_gpu,
+        }
+        return next((message for message, is_so in conflicts.items() if is_so), None)
 
     def resolved(self) -> TrainConfig:
         """Return the config with the model's name as timm takes it and with a folder for the run.

@@ -179,21 +179,13 @@ def create_batches(
     data: Data,
     model: Any,
     device: torch.device,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
+    rank: int,
+    world_size: int,
     closing: ExitStack,
 ) -> tuple[Batches, IdentityBatchSampler, Protocol]:
     """Make the batches to train on, and say how images are prepared to be tested on.
 
-    Args:
-        config: The options.
-        data: What to train on.
-        model: A timm model, which says how images are to be prepared.
-        device: Where it runs.
-        rank: This process.
-        world_size: How many processes share a batch.
-        closing: Closes the cache of images after training.
+    The model says how images are to be prepared; `closing` closes the cache after training.
 
     Raises:
         ConfigError: The numbers of a batch do not fit, or the cache is too small.

@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 import shlex
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,9 @@ def train(config: TrainConfig) -> Path:
     if is_main or config.resume:
         check_same_data(data, run, config.resume)
     if is_main and data.left_out:
-        (run / "left_out_images.txt").write_text(
-            # surrogateescape: the name of a file is not always valid UTF-8.
-            "\n".join(data.left_out) + "\n",
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
+        lines = "\n".join(data.left_out) + "\n"
+        # surrogateescape: the name of a file is not always valid UTF-8.
+        (run / "left_out_images.txt").write_bytes(lines.encode("utf-8", "surrogateescape"))
     model, start = create_model(config, data)
     model.to(device)
     trained_on = start.trained_on_with(data.trained_on)
@@ -83,13 +80,7 @@ def train(config: TrainConfig) -> Path:
         model.to(memory_format=torch.channels_last)
     closing = ExitStack()
     train_loader, sampler, protocol = create_batches(
-        config,
-        data,
-        model,
-        device,
-        rank=process.rank,
-        world_size=process.world_size,
-        closing=closing,
+        config, data, model, device, process.rank, process.world_size, closing
     )
 
     # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
@@ -242,24 +233,23 @@ def train_epoch(
     """One pass over the loader; returns the means of what the task reports, over all ranks."""
     task.train()
     device = task.device
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    amp_dtype = getattr(torch, config.amp_dtype or "bfloat16")
+    steps = config.grad_accum_steps
     meters = {name: utils.AverageMeter() for name in ("cross_entropy", "triplet", "accuracy")}
     batches = len(loader)
-    updates = epoch * math.ceil(batches / config.grad_accum_steps)
+    updates = epoch * math.ceil(batches / steps)
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     progress = tqdm(loader, f"epoch {epoch + 1}/{config.epochs}", disable=not is_main, leave=False)
     optimizer.zero_grad()
     for i, (images, targets) in enumerate(progress):
-        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         images = images.to(device, memory_format=memory_format, non_blocking=True)
         labels = targets[:, 0].to(device, non_blocking=True)
         # The last group of batches may be smaller than the others.
-        group = min(
-            config.grad_accum_steps,
-            batches - i // config.grad_accum_steps * config.grad_accum_steps,
-        )
-        is_update = (i + 1) % config.grad_accum_steps == 0 or i + 1 == batches
+        group = min(steps, batches - i // steps * steps)
+        is_update = (i + 1) % steps == 0 or i + 1 == batches
         with nullcontext() if is_update else task.no_sync():
-            with autocast(config, device):
+            with torch.autocast(device.type, amp_dtype, enabled=bool(config.amp_dtype)):
                 out = task(images, labels)
             backward(config, task, out["loss"] / group, optimizer, scaler, is_update)
         for name, meter in meters.items():
@@ -283,13 +273,6 @@ def train_epoch(
             "--warmup-epochs, or set --clip-grad; with --amp-dtype float16, try bfloat16"
         )
     return dict(zip(meters, means.tolist(), strict=True))
-
-
-def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision, if asked for."""
-    if not config.amp_dtype:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, config.amp_dtype))
 
 
 def backward(

@@ -19,6 +19,8 @@ from rga_timm.training.config import TrainConfig
 from rga_timm.training.data import Data
 from rga_timm.training.start import Start
 
+SCORES = ("mAP", "mAP_trapezoid", "mINP", "rank1")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -82,15 +84,8 @@ def record(
     scores: dict[str, Any] = {}
     for i, name in enumerate(test_names):
         prefix = f"{name}_" if i else ""
-        scores |= dict.fromkeys(
-            (f"{prefix}{score}" for score in ("mAP", "mAP_trapezoid", "mINP", "rank1")), ""
-        )
-        if reports:
-            metrics = reports[i].metrics
-            scores |= {
-                f"{prefix}{score}": metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")
-            }
-            scores[f"{prefix}rank1"] = metrics["cmc"][0]
+        metrics = {**reports[i].metrics, "rank1": reports[i].metrics["cmc"][0]} if reports else {}
+        scores |= {f"{prefix}{score}": metrics.get(score, "") for score in SCORES}
     text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     for name, report in zip(test_names, reports, strict=False):
         on = f" on {name}" if len(test_names) > 1 else ""

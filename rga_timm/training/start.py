@@ -112,10 +112,7 @@ def _hash_weights_file(source: str, name: str) -> str | None:
 
 
 def create_model(config: TrainConfig, data: Data) -> tuple[Any, Start]:
-    """Make the timm model, with a classifier of the people of the data.
-
-    Returns:
-        The model, and what it started from.
+    """Make the timm model with a classifier of the people of the data, and say where it starts.
 
     Raises:
         ConfigError: The weights cannot be read or reached, or do not fit.
@@ -151,10 +148,8 @@ def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
     # Equal if it came with the weights, whether the config told of it or the file.
     if model.pretrained_cfg.get("num_classes") == data.num_classes:
         if same_people_trained_on(people, data.trained_on):
-            _logger.info(
-                "The checkpoint's classifier is kept: it is of the same %d people.",
-                data.num_classes,
-            )
+            text = "The checkpoint's classifier is kept: it is of the same %d people."
+            _logger.info(text, data.num_classes)
             return
         model.reset_classifier(data.num_classes)
         names = ", ".join(str(dataset.get("name")) for dataset in people)
@@ -165,11 +160,8 @@ def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
             "The checkpoint's classifier of %d identities is dropped: %s.", data.num_classes, why
         )
     elif start.num_classes and not hasattr(model, "forward_neck"):  # RGA models say it themselves
-        _logger.info(
-            "The checkpoint's classifier of %d classes is dropped: the model has %d.",
-            start.num_classes,
-            data.num_classes,
-        )
+        text = "The checkpoint's classifier of %d classes is dropped: the model has %d."
+        _logger.info(text, start.num_classes, data.num_classes)
 
 
 def warn_of_overlap(start: Start, data: Data) -> None:
