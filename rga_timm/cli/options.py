@@ -37,7 +37,7 @@ def add_model_options(
 
 
 class ParseModelKwargs(ParseKwargs):
-    """timm's KEY=VALUE, with ``true`` and ``false`` as YAML has them: timm takes these for texts."""
+    """timm's KEY=VALUE, with YAML's ``true`` and ``false``, which timm takes for texts."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         """Read the values of the option, as argparse asks for it."""

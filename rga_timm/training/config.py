@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -40,6 +41,11 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+_data, _model, _loss, _optimisation = (
+    partial(option, group=group) for group in ("data", "model", "loss", "optimisation")
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What to train, on what, and how; `rga_timm.training.train` does it.
@@ -57,99 +63,89 @@ class TrainConfig:
     resume: bool = False  # Go on with the run in `output`; of the command line it is --resume RUN.
     seed: int = option(0, "of weights, batches and augmentation", minimum=0)
 
-    dataset: Sequence[str] = option(("pedestrians",), dataset_help(), "data", metavar=FORM)
-    data_dir: Sequence[str] = option(
+    dataset: Sequence[str] = _data(("pedestrians",), dataset_help(), metavar=FORM)
+    data_dir: Sequence[str] = _data(
         (),
-        "where they lie: one folder for all, or one for each; not for pedestrians",
-        "data",
+        "where they lie: one folder for all, or one for each; pedestrians can do without",
         metavar="DIR",
     )
-    skip_bad_images: bool = option(
-        False, "decode every image first, and leave out those that cannot be", "data"
+    skip_bad_images: bool = _data(
+        False, "decode every image first, and leave out those that cannot be"
     )
-    eval_dataset: Sequence[str] | None = option(
+    eval_dataset: Sequence[str] | None = _data(
         None,
         "what to test on, the best model being that on the first; what is trained on if not given",
-        "data",
         metavar=FORM,
     )
-    eval_data_dir: Sequence[str] | None = option(
-        None, "where they lie; where the training data lies if not given", "data", metavar="DIR"
+    eval_data_dir: Sequence[str] | None = _data(
+        None, "where they lie; where the training data lies if not given", metavar="DIR"
     )
-    img_size: tuple[int, int] | None = option(
-        None, "pixels; the model's own if not given", "data", metavar=("H", "W")
+    img_size: tuple[int, int] | None = _data(
+        None, "pixels; the model's own if not given", metavar=("H", "W")
     )
-    num_identities: int = option(
-        16, "P, identities a batch, over all processes; lowered where there are fewer", "data"
+    num_identities: int = _data(
+        16, "P, identities a batch, over all processes; lowered where there are fewer"
     )
-    num_instances: int = option(4, "K, images of each", "data", minimum=1)
-    epoch_images: Literal["identity", "all"] = option(
-        "identity", "an epoch is K images of each identity, or every image", "data"
+    num_instances: int = _data(4, "K, images of each", minimum=1)
+    epoch_images: Literal["identity", "all"] = _data(
+        "identity", "an epoch is K images of each identity, or every image"
     )
-    enlarge_prob: float = option(0.5, "enlarge by 1.125 and crop at random", "data")
-    flip_prob: float = option(0.5, "mirror", "data")
-    erase_prob: float = option(0.5, "erase a rectangle at random", "data")
-    workers: int = option(4, "loader processes, for each training process", "data", minimum=0)
-    cache: float | None = option(
+    enlarge_prob: float = _data(0.5, "enlarge by 1.125 and crop at random")
+    flip_prob: float = _data(0.5, "mirror")
+    erase_prob: float = _data(0.5, "erase a rectangle at random")
+    workers: int = _data(4, "loader processes, for each training process", minimum=0)
+    cache: float | None = _data(
         None,
         "hold the training images in so much shared memory, decoded and resized, and augment "
         "batches on the device",
-        "data",
         metavar="GB",
     )
-    cache_on_device: bool = option(False, "hold them in the memory of each device", "data")
+    cache_on_device: bool = _data(False, "hold them in the memory of each device")
 
-    model: str = option(
+    model: str = _model(
         "rga_resnet50",
         f"{MODEL_HELP}; of a folder or repository its weights are what is started from",
-        "model",
     )
-    model_kwargs: Mapping[str, Any] = option(
-        dict,
-        "further arguments of the model, such as relation=none; added to those of the recipe",
-        "model",
+    model_kwargs: Mapping[str, Any] = _model(
+        dict, "further arguments of the model, such as relation=none; added to those of the recipe"
     )
-    pretrained: bool = option(True, "start from the model's weights", "model")
-    pretrained_tag: str | None = option(
-        None, "start from the weights that timm knows by this tag", "model", metavar="TAG"
+    pretrained: bool = _model(True, "start from the model's weights")
+    pretrained_tag: str | None = _model(
+        None, "start from the weights that timm knows by this tag", metavar="TAG"
     )
-    pretrained_path: str | None = option(
-        None, "start from these weights instead", "model", metavar="FILE"
-    )
-    drop_rate: float = option(0.0, "dropout before the classifier", "model")
+    pretrained_path: str | None = _model(None, "start from these weights instead", metavar="FILE")
+    drop_rate: float = _model(0.0, "dropout before the classifier")
 
-    smoothing: float = option(0.1, "label smoothing of the cross-entropy", "loss")
-    margin: float = option(0.3, "of the triplet loss", "loss")
-    triplet_weight: float = option(1.0, "0 leaves the triplet loss out", "loss")
+    smoothing: float = _loss(0.1, "label smoothing of the cross-entropy")
+    margin: float = _loss(0.3, "of the triplet loss")
+    triplet_weight: float = _loss(1.0, "0 leaves the triplet loss out")
 
-    epochs: int = option(120, "passes over the data", "optimisation", minimum=1)
-    opt: str = option("adam", "timm's name of the optimizer", "optimisation")
-    lr: float = option(8e-4, "learning rate", "optimisation")
-    weight_decay: float = option(5e-4, "of the weights", "optimisation")
-    momentum: float = option(0.9, "of optimizers that have it", "optimisation")
-    decay_norm_and_bias: bool = option(
-        False, "weight decay of norms and biases too", "optimisation"
+    epochs: int = _optimisation(120, "passes over the data", minimum=1)
+    opt: str = _optimisation("adam", "timm's name of the optimizer")
+    lr: float = _optimisation(8e-4, "learning rate")
+    weight_decay: float = _optimisation(5e-4, "of the weights")
+    momentum: float = _optimisation(0.9, "of optimizers that have it")
+    decay_norm_and_bias: bool = _optimisation(False, "weight decay of norms and biases too")
+    layer_decay: float | None = _optimisation(
+        None, "factor of the learning rate from layer to layer, towards the input"
     )
-    layer_decay: float | None = option(
-        None, "factor of the learning rate from layer to layer, towards the input", "optimisation"
+    sched: str = _optimisation("cosine", "timm's name of the schedule")
+    sched_on_updates: bool = _optimisation(
+        False, "change the learning rate with every update, not every epoch"
     )
-    sched: str = option("cosine", "timm's name of the schedule", "optimisation")
-    sched_on_updates: bool = option(
-        False, "change the learning rate with every update, not every epoch", "optimisation"
+    warmup_epochs: int = _optimisation(0, "of rising learning rate")
+    warmup_lr: float = _optimisation(1e-5, "learning rate that they begin with")
+    min_lr: float = _optimisation(0.0, "learning rate that the schedule ends with")
+    decay_milestones: Sequence[int] = _optimisation(
+        (), "epochs, of the multistep schedule", nargs="*"
     )
-    warmup_epochs: int = option(0, "of rising learning rate", "optimisation")
-    warmup_lr: float = option(1e-5, "learning rate that they begin with", "optimisation")
-    min_lr: float = option(0.0, "learning rate that the schedule ends with", "optimisation")
-    decay_milestones: Sequence[int] = option(
-        (), "epochs, of the multistep schedule", "optimisation", nargs="*"
-    )
-    decay_rate: float = option(0.1, "at the milestones", "optimisation")
-    clip_grad: float | None = option(None, "largest norm of the gradient", "optimisation")
-    grad_accum_steps: int = option(1, "batches an update", "optimisation", minimum=1)
-    ema_decay: float = option(0.0, "of the weights' moving average; 0 for none", "optimisation")
-    freeze_backbone_epochs: int = option(0, "train only what is new for so long", "optimisation")
-    freeze_bn: bool = option(False, "batch norms keep their statistics", "optimisation")
-    sync_bn: bool = option(False, "batch norms over all GPUs", "optimisation")
+    decay_rate: float = _optimisation(0.1, "at the milestones")
+    clip_grad: float | None = _optimisation(None, "largest norm of the gradient")
+    grad_accum_steps: int = _optimisation(1, "batches an update", minimum=1)
+    ema_decay: float = _optimisation(0.0, "of the weights' moving average; 0 for none")
+    freeze_backbone_epochs: int = _optimisation(0, "train only what is new for so long")
+    freeze_bn: bool = _optimisation(False, "batch norms keep their statistics")
+    sync_bn: bool = _optimisation(False, "batch norms over all GPUs")
 
     device: str = option("cuda" if torch.cuda.is_available() else "cpu", "cuda, cpu, ...")
     amp_dtype: Literal["bfloat16", "float16"] | None = option(

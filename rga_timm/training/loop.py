@@ -286,13 +286,7 @@ def backward(
     """Gradients, and with the last batch of a group the update."""
     parameters = list(task.get_clip_parameters())
     if scaler is not None:
-        scaler(
-            loss,
-            optimizer,
-            clip_grad=config.clip_grad,
-            parameters=parameters,
-            need_update=is_update,
-        )
+        scaler(loss, optimizer, config.clip_grad, parameters=parameters, need_update=is_update)
         return
     loss.backward()
     if is_update:
