@@ -46,12 +46,10 @@ class ReidTask(TrainingTask):
         model: A timm model with a classifier for the training identities.
         criterion: The loss; the paper's by default.
         freeze_bn: Keep every batch norm in evaluation mode: fixed statistics.
-        device: Where the task runs.
-        dtype: Of its own tensors.
-        verbose: As timm's.
+        kwargs: Of timm's `TrainingTask`: device, dtype, verbose.
 
     Raises:
-        ValueError: If the model has no classifier.
+        ValueError: The model has no classifier.
     """
 
     def __init__(
@@ -59,11 +57,9 @@ class ReidTask(TrainingTask):
         model: nn.Module,
         criterion: ReidLoss | None = None,
         freeze_bn: bool = False,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        verbose: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(device=device, dtype=dtype, verbose=verbose)
+        super().__init__(**kwargs)
         if not getattr(model, "num_classes", 0):
             raise ValueError(
                 "the model has no classifier to train: create it with num_classes=<number of "
@@ -93,13 +89,8 @@ class ReidTask(TrainingTask):
         logits, pooled = self.trainable_module(input)
         loss, cross_entropy, triplet = self.criterion(logits, pooled, target)
         accuracy = (logits.detach().argmax(1) == target).float().mean()
-        return {
-            "loss": loss,
-            "output": logits,
-            "cross_entropy": cross_entropy,
-            "triplet": triplet,
-            "accuracy": accuracy,
-        }
+        parts = {"cross_entropy": cross_entropy, "triplet": triplet, "accuracy": accuracy}
+        return {"loss": loss, "output": logits, **parts}
 
     def train(self, mode: bool = True) -> "ReidTask":
         """Training mode, but for the batch norms that are to keep their statistics."""
@@ -143,13 +134,9 @@ class ReidTask(TrainingTask):
         self.trainable_module = DistributedDataParallel(module, **self._ddp_kwargs)
         return self
 
-    def compile(
-        self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any
-    ) -> nn.Module:
+    def compile(self, backend: str = "inductor", **kwargs: Any) -> nn.Module:
         """Compile the model's part of the step. Before :meth:`prepare_distributed`."""
-        self.trainable_module = torch.compile(
-            self.trainable_module, backend=backend, mode=mode, **compile_kwargs
-        )
+        self.trainable_module = torch.compile(self.trainable_module, backend=backend, **kwargs)
         return self.trainable_module
 
     def get_eval_model(

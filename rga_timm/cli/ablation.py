@@ -17,6 +17,8 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from rga_timm.cli.options import add_model_kwargs
 from rga_timm.evaluation.cost import count_flops
 from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.layers.rga import RELATIONS
+from rga_timm.training import TrainConfig
 from rga_timm.training.start import read_start
 
 SCORES = ("mAP", "mAP_trapezoid", "mINP", "rank-1")
@@ -70,25 +73,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train what is not trained yet, print the table, and return what is in it."""
     parser = get_parser()
     args, recipe = parser.parse_known_args(argv)
-    check(args, recipe, parser)
-    asked = [(relation, seed) for seed in args.seeds for relation in args.relations]
-    for relation, seed in asked:
-        folder = args.output / f"{relation}-seed{seed}"
-        if is_finished(folder):
-            print(f"{folder} is finished.")
-            continue
-        command = [*command_of(args, recipe, relation, seed), "--output", str(folder)]
-        if any(folder.glob("*.pth.tar")):
-            command += ["--resume", str(folder)]
-        finetune.main(command)
-        write_table(args.output)
-    rows = write_table(args.output)
-    print(f"\n{(args.output / 'ablation.md').read_text(encoding='utf-8')}")
-    return rows
-
-
-def check(args: argparse.Namespace, recipe: list[str], parser: argparse.ArgumentParser) -> None:
-    """End with a message for what would otherwise fail, or compare what does not compare."""
     for option in ("--seed", "--resume", "--eval-every", "--eval-initial"):
         if any(word.partition("=")[0] == option for word in recipe):
             parser.error(f"{option} is not for an ablation, whose runs are all alike")
@@ -96,60 +80,78 @@ def check(args: argparse.Namespace, recipe: list[str], parser: argparse.Argument
         parser.error("--model-kwargs relation=… is what --relations is for")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error("an ablation trains in one process: not under torchrun")
-    for relation in args.relations:
-        options = parse(args, command_of(args, recipe, relation, args.seeds[0]))
+    # In a folder that holds no run: one that does is refused.
+    base = finetune.parse_args([*recipe, "--output", str(args.output)])
+    base = replace(base, model_kwargs={**base.model_kwargs, **args.model_kwargs})
+    try:
+        check(base, args.relations)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    for seed, relation in product(args.seeds, args.relations):
+        config = config_of(base, relation, seed)
+        folder = Path(str(config.output))
+        if is_finished(folder):
+            print(f"{folder} is finished.")
+            continue
+        finetune.run(replace(config, resume=any(folder.glob("*.pth.tar"))))
+        write_table(args.output)
+    rows = write_table(args.output)
+    print(f"\n{(args.output / 'ablation.md').read_text(encoding='utf-8')}")
+    return rows
+
+
+def check(base: TrainConfig, relations: Sequence[str]) -> None:
+    """Check that the models can be made, and that all runs of the table compare.
+
+    Raises:
+        ValueError: They cannot, or do not.
+    """
+    for relation in relations:
+        kwargs = config_of(base, relation, seed=0).model_kwargs
         try:
-            if relation == args.relations[0]:
-                check_start(options, parser)
-            timm.create_model(options.model, device="meta", **options.model_kwargs)
+            timm.create_model(base.model, device="meta", **kwargs)
         except (TypeError, ValueError, RuntimeError, OSError) as error:
-            parser.error(f"--model {options.model} with relation={relation}: {error}")
-    # All that is in the table is compared, whether it was asked for now or before.
-    for (relation, seed), folder in runs_in(args.output).items():
-        check_run(folder, parse(args, command_of(args, recipe, relation, seed)), parser)
-
-
-def check_start(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message if the weights to start from were trained with attention already."""
-    if read_start(options).trained_on:
-        parser.error(
-            f"--model {options.model} is a checkpoint of people, trained with a relation already: "
+            raise ValueError(f"--model {base.model} with relation={relation}: {error}") from error
+    if read_start(base).trained_on:
+        raise ValueError(
+            f"--model {base.model} is a checkpoint of people, trained with a relation already: "
             "start from ImageNet weights (--pretrained-tag, --pretrained-path), or from none "
             "(--no-pretrained)"
         )
+    # All that is in the table is compared, whether it was asked for now or before.
+    for (relation, seed), folder in runs_in(Path(str(base.output))).items():
+        asked = comparable(config_of(base, relation, seed).to_dict())
+        found = comparable(yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8")))
+        if differing := [
+            f"{name}: {found.get(name)}, not {value}"
+            for name, value in asked.items()
+            if found.get(name) != value
+        ]:
+            raise ValueError(
+                f"{folder} is a run with other options ({'; '.join(differing)}): choose another "
+                "--output, or remove it"
+            )
 
 
-def command_of(args: argparse.Namespace, recipe: list[str], relation: str, seed: int) -> list[str]:
-    """The options of rga-timm finetune for one run, but for its folder."""
-    kwargs = {**args.model_kwargs, "relation": relation}
-    command = [*recipe, "--model-kwargs", *(f"{key}={value}" for key, value in kwargs.items())]
-    command += ["--seed", str(seed), "--no-eval-initial", "--no-page"]
-    return [*command, "--eval-every", str(parse(args, command).epochs)]
+def comparable(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that must be alike, as they are read back from args.yaml."""
+    options = yaml.safe_load(yaml.safe_dump(options))
+    if path := options.get("pretrained_path"):  # the file, wherever it lies
+        options["pretrained_path"] = Path(path).name
+    return {name: value for name, value in options.items() if name not in _NOT_COMPARED}
 
 
-def parse(args: argparse.Namespace, command: list[str]) -> argparse.Namespace:
-    """What rga-timm finetune makes of a command."""
-    # In a folder that holds no run: one that does is refused.
-    return finetune.parse_args([*command, "--output", str(args.output)])
-
-
-def check_run(folder: Path, options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message if a folder holds a run with another recipe."""
-    asked = yaml.safe_load(yaml.safe_dump(options.options))
-    found = yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8"))
-    for either in (asked, found):  # the file, wherever it lies
-        if path := either.get("pretrained_path"):
-            either["pretrained_path"] = Path(path).name
-    differing = [
-        f"{name}: {found.get(name)}, not {value}"
-        for name, value in asked.items()
-        if name not in _NOT_COMPARED and found.get(name) != value
-    ]
-    if differing:
-        parser.error(
-            f"{folder} is a run with other options ({'; '.join(differing)}): choose another "
-            "--output, or remove it"
-        )
+def config_of(base: TrainConfig, relation: str, seed: int) -> TrainConfig:
+    """One run of the ablation."""
+    return replace(
+        base,
+        output=str(Path(str(base.output), f"{relation}-seed{seed}")),
+        seed=seed,
+        model_kwargs={**base.model_kwargs, "relation": relation},
+        eval_every=base.epochs,
+        eval_initial=False,
+        page=False,
+    )
 
 
 def runs_in(output: Path) -> dict[tuple[str, int], Path]:
@@ -172,8 +174,7 @@ def write_table(output: Path) -> list[dict[str, Any]]:
     runs = {one: folder for one, folder in runs_in(output).items() if is_finished(folder)}
     rows = []
     for relation in RELATIONS:
-        folders = {seed: runs[kind, seed] for kind, seed in sorted(runs) if kind == relation}
-        if folders:
+        if folders := {seed: runs[kind, seed] for kind, seed in sorted(runs) if kind == relation}:
             rows.append(read_row(relation, folders))
     # RELATIONS begins with "none".
     base = rows[0]["scores"]["mAP"] if rows and rows[0]["relation"] == "none" else {}

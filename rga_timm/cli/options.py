@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import timm
 import torch
 from timm.data import resolve_data_config
 from timm.utils import ParseKwargs
 
-from rga_timm.data.specs import FORM, dataset_help
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
-from rga_timm.evaluation.embedding.embed import Feature, embed
-from rga_timm.hub import takes_img_size
-from rga_timm.hub.model_source import (
-    MODEL_HELP,
-    check_described,
-    classifier_width,
-    model_errors,
-    read_model_folder,
-    resolve_model,
-)
+from rga_timm.evaluation.embedding.embed import embed
+from rga_timm.hub import model_source
+from rga_timm.training.config import TrainConfig
 
 
 def add_model_options(
     parser: argparse.ArgumentParser, name: str = "model", *, optional: bool = False
 ) -> None:
     """Which model, with which weights; `name` may also be `--model`."""
-    parser.add_argument(
-        name,
-        metavar="MODEL",
-        nargs="?" if optional else None,
-        help=MODEL_HELP,
-    )
+    nargs = "?" if optional else None
+    parser.add_argument(name, metavar="MODEL", nargs=nargs, help=model_source.MODEL_HELP)
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         "--checkpoint",
@@ -47,63 +37,74 @@ def add_model_options(
 
 
 class ParseModelKwargs(ParseKwargs):
-    """timm's KEY=VALUE as Python has it, and ``true`` and ``false`` as YAML and JSON have them.
+    """timm's KEY=VALUE, with YAML's ``true`` and ``false``, which timm takes for texts."""
 
-    timm takes these two for texts, and any text for true.
-    """
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         """Read the values of the option, as argparse asks for it."""
         if wrong := [value for value in values if not value.partition("=")[1]]:
-            parser.error(f"{option_string} {wrong[0]}: KEY=VALUE is meant")
-        super().__call__(parser, namespace, values, option_string)
+            parser.error(f"{option} {wrong[0]}: KEY=VALUE is meant")
+        super().__call__(parser, namespace, values, option)
         kwargs = getattr(namespace, self.dest)
         truth = {"true": True, "false": False}
         kwargs.update({k: truth[v] for k, v in kwargs.items() if v in ("true", "false")})
 
 
+def add_config_options(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
+    """Add fields of `TrainConfig` as options, but for `changes` in what argparse is told."""
+    types = get_type_hints(TrainConfig)
+    for field in fields(TrainConfig):
+        if field.name not in names:
+            continue
+        factory = field.default_factory
+        default = field.default if factory is MISSING else factory()
+        argument = {
+            "default": list(default) if isinstance(default, tuple) else default,
+            "help": field.metadata["help"],
+            **_argument(types[field.name]),
+            **field.metadata["argument"],
+        }
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **argument | changes)
+
+
+def _argument(kind: Any) -> dict[str, Any]:
+    """How argparse reads a value of a type."""
+    parts = [part for part in get_args(kind) if part is not NoneType]
+    if len(parts) < len(get_args(kind)):  # optional
+        (kind,), parts = parts, list(get_args(parts[0]))
+    origin = get_origin(kind)
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if origin is Literal:
+        return {"choices": parts}
+    if origin is Mapping:
+        return {"action": ParseModelKwargs, "nargs": "*", "metavar": "KEY=VALUE"}
+    if origin is tuple:
+        return {"nargs": len(parts), "type": parts[0]}
+    if origin is Sequence:
+        return {"nargs": "+", "type": parts[0]}
+    return {"type": kind}
+
+
+def add_data_options(parser: argparse._ActionsContainer) -> None:
+    """``--dataset``, ``--data-dir`` and ``--skip-bad-images``."""
+    add_config_options(parser, "dataset", "data_dir", "skip_bad_images")
+
+
 def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
     """Arguments of the model, ``--model-kwargs``."""
-    parser.add_argument(
-        "--model-kwargs",
-        nargs="*",
-        default={},
-        action=ParseModelKwargs,
-        metavar="KEY=VALUE",
-        help=text,
-    )
+    add_config_options(parser, "model_kwargs", help=text)
 
 
 def add_loading_options(parser: argparse._ActionsContainer) -> None:
     """How images are read."""
-    parser.add_argument(
-        "--img-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size in pixels (default: the model's)",
-    )
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=128, help="(default: %(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+    add_config_options(parser, "img_size", type=positive_int)
+    parser.add_argument("--batch-size", type=positive_int, default=128, help="(default: 128)")
+    add_config_options(parser, "workers", help="loader processes (default: 4)")
 
 
 def add_feature_options(parser: argparse._ActionsContainer) -> None:
     """What is taken from the model."""
-    parser.add_argument(
-        "--feature",
-        default="embedding",
-        choices=get_args(Feature),
-        help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
-        "feature (default: %(default)s)",
-    )
+    add_config_options(parser, "feature")
     parser.add_argument(
         "--flip", action="store_true", help="average with the mirror image's feature"
     )
@@ -119,17 +120,7 @@ def add_feature_options(parser: argparse._ActionsContainer) -> None:
 
 def add_run_options(parser: argparse._ActionsContainer) -> None:
     """What the model runs on."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--amp-dtype",
-        choices=("float16", "bfloat16"),
-        help="mixed precision (default: full precision)",
-    )
-    parser.add_argument(
-        "--channels-last",
-        action="store_true",
-        help="memory format; often faster",
-    )
+    add_config_options(parser, "device", "amp_dtype", "channels_last")
 
 
 def positive_float(text: str) -> float:
@@ -161,61 +152,30 @@ def prepare_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
 
 def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message unless there is such a model, with such weights."""
-    try:
-        args.model = resolve_model(args.model)
-        source, name = timm.models.parse_model_name(args.model)
-    except ValueError as error:
-        parser.error(str(error))
-    if source is None:
-        if not timm.is_model(name):
-            parser.error(f"timm knows no model {name!r}; timm.list_models('*PATTERN*') lists them")
-        try:
-            cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-        except RuntimeError as error:  # an unknown tag
-            parser.error(str(error))
-        own_weights = not (args.no_pretrained or args.checkpoint)
-        if own_weights and not (cfg and cfg.has_weights):
-            parser.error(f"{name} has no weights of its own: --checkpoint or --no-pretrained")
-    elif args.checkpoint or args.no_pretrained:
-        parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
-    elif source == "local-dir":
-        try:
-            read_model_folder(name)
-        except ValueError as error:
-            parser.error(str(error))
-    if source == "hf-hub":
-        try:
-            check_described(args.model)
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
+    own_weights = not (args.no_pretrained or args.checkpoint)
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"there is no file {args.checkpoint}")
+    try:
+        args.model = model_source.resolve_model(args.model)
+        if ":" in args.model and not own_weights:
+            parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
+        args.model = model_source.check_model(args.model, own_weights=own_weights)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Module:
-    """The model with its weights, at the input size asked for; made with these arguments.
-
-    Raises:
-        ValueError: The weights are none, damaged or another model's; or the model does not take the
-            size.
-        OSError: A file cannot be read, or a repository cannot be reached.
-    """
-    options: dict[str, Any] = {}
-    if args.checkpoint:
-        num_classes = classifier_width(args.model, args.checkpoint)
-        # As weights of the model's own they pass through its conversions (official files, other
-        # input sizes). The classifier as wide as the file's makes timm load strictly.
-        overlay = {"file": str(args.checkpoint), "num_classes": num_classes, "label_offset": 0}
-        options = {"num_classes": num_classes, "pretrained_cfg_overlay": overlay}
-    elif args.no_pretrained:
-        options = {"num_classes": 0}
-
+    """The model that `add_model_options` asks for; raises as the function of `model_source`."""
+    if args.no_pretrained:
+        model_kwargs.setdefault("num_classes", 0)
     torch.manual_seed(0)  # an untrained network is the same every time
-    with model_errors(args.model, args.checkpoint):
-        if args.img_size and takes_img_size(args.model):
-            options["img_size"] = tuple(args.img_size)
-        options.update(model_kwargs)
-        return timm.create_model(args.model, pretrained=not args.no_pretrained, **options)
+    return model_source.create_model(
+        args.model,
+        pretrained=not args.no_pretrained,
+        checkpoint=args.checkpoint,
+        img_size=args.img_size,
+        **model_kwargs,
+    )
 
 
 def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:
@@ -270,23 +230,3 @@ def checkpoint_name(args: argparse.Namespace) -> str | None:
     if args.no_pretrained:
         return "untrained"
     return str(args.checkpoint) if args.checkpoint else None
-
-
-def add_data_options(parser: argparse._ActionsContainer) -> None:
-    """``--dataset``, ``--data-dir`` and ``--skip-bad-images``."""
-    parser.add_argument(
-        "--dataset", nargs="+", default=["pedestrians"], metavar=FORM, help=dataset_help()
-    )
-    parser.add_argument(
-        "--data-dir",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="where they lie: one folder for all, or one for each; pedestrians can do without",
-    )
-    parser.add_argument(
-        "--skip-bad-images",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="decode every image first, and leave out those that cannot be",
-    )

@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -23,13 +24,29 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 from timm.models import parse_model_name
-from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+from timm.models._hub import load_model_config_from_hf
+
+from rga_timm.hub.pretrained import takes_img_size
 
 MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWNER/NAME"
 
 # The HTTP library of huggingface_hub writes a line for each request.
 for _library in ("httpx", "httpx2"):
     logging.getLogger(_library).setLevel(logging.WARNING)
+
+
+# Of errors that are kinds of each other the special one comes first.
+_HUB_ERRORS: dict[type[Exception], str] = {
+    GatedRepoError: "its owner lets users in one by one. Ask on the repository's page, and log in "
+    "by `hf auth login`",
+    RepositoryNotFoundError: "there is no {error.response.url}. The repository does not exist, or "
+    "is private: then log in by `hf auth login`",
+    RevisionNotFoundError: "no such revision of the repository, {error}",
+    LocalEntryNotFoundError: "the files are not in the cache, and the Hub does not answer, {cause}",
+    OfflineModeIsEnabled: "the files are not in the cache, and the Hub does not answer, {cause}",
+    EntryNotFoundError: "the repository lacks a file, {error}",
+    HfHubHTTPError: "cannot be fetched: {error}",
+}
 
 
 @contextmanager
@@ -47,75 +64,118 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
     """
     try:
         yield
-    except GatedRepoError as error:
-        raise OSError(
-            f"{model}: its owner lets users in one by one. Ask on the repository's page, and log "
-            "in by `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise OSError(
-            f"{model}: there is no {error.response.url}. The repository does not exist, or is "
-            "private: then log in by `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise OSError(f"{model}: no such revision of the repository, {_line(error)}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:  # before its base, the next
-        raise OSError(
-            f"{model}: the files are not in the cache, and the Hub does not answer, "
-            f"{_line(error.__cause__ or error)}"
-        ) from error
-    except EntryNotFoundError as error:
-        raise OSError(f"{model}: the repository lacks a file, {_line(error)}") from error
-    except HfHubHTTPError as error:
-        raise OSError(f"{model} cannot be fetched: {_line(error)}") from error
+    except tuple(_HUB_ERRORS) as error:
+        text = next(text for kind, text in _HUB_ERRORS.items() if isinstance(error, kind))
+        text = text.format(error=error, cause=error.__cause__ or error)
+        raise OSError(f"{model}: {_line(text)}") from error
     except (SafetensorError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{model}: {checkpoint or 'its file of weights'} is damaged or unsafe, {_line(error)}"
-        ) from error
+        what = checkpoint or "its file of weights"
+        raise ValueError(f"{model}: {what} is damaged or unsafe, {_line(error)}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
-    except ValueError as error:  # of this package, which does not know the file
-        if not checkpoint or str(checkpoint) in str(error):
+    except (ValueError, AssertionError, RuntimeError, TypeError) as error:
+        # Of weights, sizes, arguments; a ValueError is of this package, and may say all there is.
+        if isinstance(error, ValueError) and (not checkpoint or str(checkpoint) in str(error)):
             raise
-        raise ValueError(
-            f"{model} cannot be made with the weights of {checkpoint}: {error}"
-        ) from error
-    except (AssertionError, RuntimeError, TypeError) as error:  # of weights, sizes, arguments
         where = f" with the weights of {checkpoint}" if checkpoint else ""
         raise ValueError(f"{model} cannot be made{where}: {error}") from error
 
 
 def check_described(model: str) -> None:
-    """See that a folder or repository holds the description of a model that timm can make.
-
-    Args:
-        model: As :func:`timm.create_model` takes it; plain names of timm pass.
+    """Check that a repository of the Hub describes a model that timm can make; others pass.
 
     Raises:
         ValueError: It does not.
-        OSError: It cannot be read or reached.
+        OSError: It cannot be reached.
     """
     source, name = parse_model_name(model)
-    if source is None:
+    if source != "hf-hub":
         return
-    read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
     with model_errors(model):
         try:
-            architecture = read(name)[1]
+            architecture = load_model_config_from_hf(name)[1]
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{model}: its config.json does not describe a timm model ({error!r})"
-            ) from error
-        if not timm.is_model(architecture):
-            raise ValueError(
-                f"{model}: its architecture, {architecture}, is unknown to timm {timm.__version__} "
-                "and to rga_timm: a newer version may know it"
-            )
+            why = f"its config.json does not describe a timm model ({error!r})"
+            raise ValueError(f"{model}: {why}") from error
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"{model}: its architecture, {architecture}, is unknown to timm {timm.__version__} "
+            "and to rga_timm: a newer version may know it"
+        )
 
 
-def _line(error: BaseException) -> str:
-    """An error's message, on one line."""
-    return " ".join(str(error).split())
+def check_model(model: str, *, own_weights: bool = True, file_option: str = "--checkpoint") -> str:
+    """Return a model's name as timm takes it, once it is clear that there is such a model.
+
+    Args:
+        model: What a user calls it: a name, a folder, a repository.
+        own_weights: Whether its own weights are wanted.
+        file_option: What option names a file of weights instead, for the message.
+
+    Raises:
+        ValueError: There is no such model or folder, or it has no weights of its own.
+        OSError: A folder cannot be read, or a repository cannot be reached.
+    """
+    model = resolve_model(model)
+    source, name = parse_model_name(model)
+    if source == "local-dir":
+        read_model_folder(name)
+    elif source is not None:
+        check_described(model)
+    if source is not None:
+        return model
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"timm knows no model {architecture!r}; timm.list_models('*PATTERN*') lists them, and "
+            "those of this package with '*rga*'"
+        )
+    tags = [known.partition(".")[2] for known in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        raise ValueError(f"{architecture} has no weights {tag!r}; it has {', '.join(tags)}")
+    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    if own_weights and not (cfg and cfg.has_weights):
+        raise ValueError(
+            f"{name} has no weights of its own: {file_option} FILE takes them from a file, "
+            "--no-pretrained leaves it untrained"
+        )
+    return model
+
+
+def create_model(
+    model: str,
+    *,
+    pretrained: bool = True,
+    checkpoint: str | Path | None = None,
+    img_size: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> torch.nn.Module:
+    """Make a timm model with its own weights (`pretrained`) or those of a file (`checkpoint`).
+
+    The file's weights pass through the model's conversions, as its own would: of official files,
+    and to other input sizes. Without ``num_classes`` the classifier is as wide as the file's.
+    `img_size` is (H, W) in pixels, the model's own if None; other `kwargs` are
+    :func:`timm.create_model`'s.
+
+    Raises:
+        ValueError: The weights are missing, damaged or another model's; or the model does not take
+            the size or the arguments.
+        OSError: A file cannot be read, or a repository cannot be reached.
+    """
+    with model_errors(model, checkpoint):
+        if checkpoint:
+            overlay: dict[str, Any] = {"file": str(checkpoint)}
+            if "num_classes" not in kwargs:  # known to be as wide as the file's: loaded strictly
+                kwargs["num_classes"] = classifier_width(model, Path(checkpoint))
+                overlay |= {"num_classes": kwargs["num_classes"], "label_offset": 0}
+            kwargs["pretrained_cfg_overlay"] = overlay
+        if img_size and takes_img_size(model):
+            kwargs = {"img_size": tuple(img_size), **kwargs}
+        return timm.create_model(model, pretrained=pretrained or bool(checkpoint), **kwargs)
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def resolve_model(name: str) -> str:
@@ -195,9 +255,8 @@ def classifier_width(model: str, checkpoint: Path) -> int:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} holds no weights that can be read: {reason}") from error
     cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
-    names = (
-        cfg.classifier if cfg and isinstance(cfg.classifier, tuple) else (cfg and cfg.classifier,)
-    )
+    classifier = cfg.classifier if cfg else None
+    names = classifier if isinstance(classifier, tuple) else (classifier,)
     for name in (*names, "cls"):  # cls: the paper's own code
         if f"{name}.weight" in weights:
             return len(weights[f"{name}.weight"])

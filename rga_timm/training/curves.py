@@ -30,23 +30,18 @@ def draw_curves(run: Path) -> Path:
         "train_accuracy": (accuracy, "training identities"),
         "lr": (lr, "learning rate"),
     }
-    for column, curve in curves.items():
-        if column in names:
-            axes, label = names[column]
-        elif column.endswith(("mAP", "rank1")):
+    for column, (epochs, values) in curves.items():
+        if column.endswith(("mAP", "rank1")):
             axes, label = scores, column.removeprefix("eval_").replace("rank1", "rank-1")
+        elif column in names:
+            axes, label = names[column]
         else:
             continue
-        percent = axes in (accuracy, scores)
-        epochs, values = curve
-        values = [100 * value for value in values] if percent else values
-        axes.plot(epochs, values, marker="." if len(epochs) < 50 else "", label=label)
-    for axes, title in (
-        (losses, "loss"),
-        (accuracy, "accuracy (%)"),
-        (lr, "learning rate"),
-        (scores, "test (%)"),
-    ):
+        factor = 100 if axes in (accuracy, scores) else 1
+        marker = "." if len(epochs) < 50 else ""
+        axes.plot(epochs, [factor * value for value in values], marker=marker, label=label)
+    titles = ("loss", "accuracy (%)", "learning rate", "test (%)")
+    for axes, title in zip((losses, accuracy, lr, scores), titles, strict=True):
         finish_axes(axes, title)
     picture = run / "curves.png"
     FigureCanvasAgg(figure).print_png(str(picture), metadata={"Software": None})

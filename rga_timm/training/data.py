@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm import utils
 from timm.data import resolve_data_config
-from torch import Tensor
+from torch.utils.data import DataLoader
 
 from rga_timm.data import (
     IdentityBatchSampler,
@@ -27,6 +24,7 @@ from rga_timm.data import (
     join_train,
     train_transform,
 )
+from rga_timm.data.cached_loader import CachedTrainLoader
 from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
 from rga_timm.evaluation import (
     Protocol,
@@ -35,8 +33,11 @@ from rga_timm.evaluation import (
     name_of_all_partitions,
     people_trained_on,
 )
+from rga_timm.training.config import ConfigError, TrainConfig
 
-_logger = logging.getLogger("finetune")
+_logger = logging.getLogger(__name__)
+
+Batches = DataLoader[Any] | CachedTrainLoader
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Data:
     @property
     def test_names(self) -> list[str]:
         """What each test set is called, in reports and in summary.csv."""
-        names = []
+        names: list[str] = []
         for partitions in self.test_sets:
             name = partitions[0].name
             if len(partitions) > 1:
@@ -88,47 +89,45 @@ class Data:
         return options
 
 
-def read_data(args: argparse.Namespace) -> Data:
-    """Read all data sets; what cannot be read, or not be used, ends the program."""
-    folders = args.data_dir or []
-    pairs = {"train": pair_with_folders(args.dataset, folders)}
-    if args.eval_dataset:
-        pairs["test"] = pair_with_folders(args.eval_dataset, args.eval_data_dir or folders)
+def read_data(config: TrainConfig) -> Data:
+    """Read all data sets.
+
+    Raises:
+        ConfigError: One cannot be read, trained on or tested on.
+    """
     left_out: list[str] = []
-    read: dict[str, list[list[ReidSplits]]] = {}
-    for purpose, specs in pairs.items():
-        read[purpose] = []
-        for spec, folder in specs:
-            try:
-                partitions = read_partitions(spec, folder)
-                if args.skip_bad_images:
-                    # Every process looks at all of them, so that none waits for another too long.
-                    checked = [leave_out_bad_images(part, args.workers) for part in partitions]
-                    partitions = [part for part, _ in checked]
-                    left_out += [line for _, lines in checked for line in lines]
-                if purpose == "test":
-                    check_testable(partitions)
-            except (ValueError, OSError, ImportError) as error:
-                option = "--eval-dataset" if purpose == "test" else "--dataset"
-                raise SystemExit(f"{option} {spec}: {error}") from error
-            read[purpose].append(partitions)
-    sources = [partitions[0] for partitions in read["train"]]
+
+    def read(option: str, spec: str, folder: str | Path | None) -> list[ReidSplits]:
+        try:
+            partitions = read_partitions(spec, folder)
+            if config.skip_bad_images:
+                # Every process looks at all of them, so that none waits for another too long.
+                checked = [leave_out_bad_images(part, config.workers) for part in partitions]
+                partitions = [part for part, _ in checked]
+                left_out.extend(line for _, lines in checked for line in lines)
+            if option == "--eval-dataset":
+                check_testable(partitions)
+        except (ValueError, OSError, ImportError) as error:
+            raise ConfigError(f"{option} {spec}: {error}") from error
+        return partitions
+
+    tested = pair_with_folders(config.dataset, config.data_dir)
+    test_sets = [read("--dataset", *pair) for pair in tested]
+    sources = [partitions[0] for partitions in test_sets]
+    if config.eval_dataset:
+        tested = pair_with_folders(config.eval_dataset, config.eval_data_dir or config.data_dir)
+        test_sets = [read("--eval-dataset", *pair) for pair in tested]
     # Of what is trained on, not all need be there to be tested on.
-    purpose = "test" if "test" in read else "train"
-    tests = [
-        (pair, partitions)
-        for pair, partitions in zip(pairs[purpose], read[purpose], strict=True)
-        if len(partitions[0].query)
-    ]
+    there = [i for i, partitions in enumerate(test_sets) if len(partitions[0].query)]
     try:
         train = join_train(sources)
-        if purpose == "train":
-            check_testable([partitions[0] for _, partitions in tests])
+        if not config.eval_dataset:
+            check_testable([sources[i] for i in there])
     except ValueError as error:
-        raise SystemExit(f"--dataset: {error}") from error
-    if not tests:
-        raise SystemExit(
-            f"--dataset {' '.join(args.dataset)}: there is nothing to test on, so no best model "
+        raise ConfigError(f"--dataset: {error}") from error
+    if not there:
+        raise ConfigError(
+            f"--dataset {' '.join(config.dataset)}: there is nothing to test on, so no best model "
             "could be chosen: name a data set with queries by --eval-dataset"
         )
     if len(sources) > 1:
@@ -136,22 +135,24 @@ def read_data(args: argparse.Namespace) -> Data:
     data = Data(
         train,
         sources,
-        test_sets=[partitions for _, partitions in tests],
-        tested=[pair for pair, _ in tests],
+        test_sets=[test_sets[i] for i in there],
+        tested=[tested[i] for i in there],
         left_out=list(dict.fromkeys(left_out)),
     )
     # Now, and not after hours of training: what one partition trains on another one tests on.
-    for _, partitions in tests:
-        for part in partitions:
-            for warning in people_trained_on(part, data.trained_on):
-                _logger.warning("%s: %s", part.name, warning)
+    for part in (part for partitions in data.test_sets for part in partitions):
+        for warning in people_trained_on(part, data.trained_on):
+            _logger.warning("%s: %s", part.name, warning)
     return data
 
 
 def check_same_data(data: Data, run: Path, resumes: bool) -> None:
-    """End a resumed run whose data are not what it was begun with; note them down at the start.
+    """Check that a resumed run has the data it was begun with; write data.json at the start.
 
-    People who were trained on could else be tested on, and labels mean others than they did.
+    With other data, people who were trained on could be tested on, and labels could change.
+
+    Raises:
+        ConfigError: The data have changed.
     """
     file = run / "data.json"
     now = {
@@ -162,7 +163,7 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
         file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
         return
     if json.loads(file.read_text(encoding="utf-8")) != now:
-        raise SystemExit(
+        raise ConfigError(
             f"--resume {run}: what it trains or tests on has changed since it was begun. Restore "
             f"the data as {file} describes them, or begin a new run"
         )
@@ -174,80 +175,75 @@ def _described(splits: ReidSplits) -> dict[str, Any]:
 
 
 def create_batches(
-    args: argparse.Namespace,
-    train: ReidReader,
+    config: TrainConfig,
+    data: Data,
     model: Any,
     device: torch.device,
-    stack: ExitStack,
-) -> tuple[Iterable[tuple[Tensor, Tensor]], IdentityBatchSampler, Protocol]:
-    """The batches to train on, and how images are prepared to be tested on.
+    rank: int,
+    world_size: int,
+    closing: ExitStack,
+) -> tuple[Batches, IdentityBatchSampler, Protocol]:
+    """Make the batches to train on, and say how images are prepared to be tested on.
 
-    Args:
-        args: The options.
-        train: What to train on.
-        model: A timm model, which says how images are to be prepared.
-        device: Where it runs.
-        stack: What it takes over is to be closed after training: the cache.
+    The model says how images are to be prepared; `closing` closes the cache after training.
+
+    Raises:
+        ConfigError: The numbers of a batch do not fit, or the cache is too small.
     """
-    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
-    config = resolve_data_config(wanted, model=model)
-    img_size = config["input_size"][1:]
-    preparation = {name: config[name] for name in ("mean", "std", "interpolation")}
+    wanted = {"input_size": (3, *config.img_size)} if config.img_size else {}
+    resolved = resolve_data_config(wanted, model=model)
+    img_size = resolved["input_size"][1:]
+    preparation = {name: resolved[name] for name in ("mean", "std", "interpolation")}
+    # As many as there are, and as the processes can share.
+    most = max(data.num_classes // world_size * world_size, 1)
+    if config.num_identities > most:
+        _logger.warning(
+            "Batches are of %d identities, not %d: there are %d to train on.",
+            *(most, config.num_identities, data.num_classes),
+        )
     try:
         sampler = IdentityBatchSampler(
-            train.labels,
-            args.num_identities,
-            args.num_instances,
-            seed=args.seed,
-            rank=args.rank,
-            world_size=args.world_size,
-            epoch_images=args.epoch_images,
+            data.train.labels,
+            min(config.num_identities, most),
+            config.num_instances,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+            epoch_images=config.epoch_images,
         )
     except ValueError as error:
-        raise SystemExit(f"--num-identities, --num-instances: {error}") from error
+        raise ConfigError(f"--num-identities, --num-instances: {error}") from error
     augmentation = train_transform(
         img_size,
         **preparation,
-        enlarge_prob=args.enlarge_prob,
-        flip_prob=args.flip_prob,
-        erase_prob=args.erase_prob,
+        enlarge_prob=config.enlarge_prob,
+        flip_prob=config.flip_prob,
+        erase_prob=config.erase_prob,
     )
-    batches: Iterable[tuple[Tensor, Tensor]]
-    if args.cache is None:
-        batches = create_train_loader(
-            train,
-            augmentation,
-            sampler,
-            num_workers=args.workers,
-            seed=args.seed,
-            pin_memory=device.type == "cuda",
-        )
-    else:
-        try:
-            cache = ImageCache.fill(
-                train,
-                img_size,
-                preparation["interpolation"],
-                allowed_gb=args.cache,
-                num_workers=args.workers,
-                progress=utils.is_primary(args),
-            )
-            if args.cache_on_device and device.type != "cpu":
-                in_memory, cache = cache, cache.to(device)
-                in_memory.close()
-        except (MemoryError, ValueError, RuntimeError) as error:
-            raise SystemExit(f"--cache {args.cache:g}: {error}") from error
-        stack.enter_context(cache)
-        batches = create_cached_train_loader(
-            cache,
-            augmentation,
-            sampler,
-            targets=train.targets,
-            device=device,
-            num_workers=args.workers,
-            seed=args.seed,
-        )
     protocol = Protocol(
-        img_size=img_size, **preparation, feature=args.feature, amp_dtype=args.amp_dtype
+        img_size=img_size, **preparation, feature=config.feature, amp_dtype=config.amp_dtype
     )
-    return batches, sampler, protocol
+    loading: dict[str, Any] = {"num_workers": config.workers, "seed": config.seed}
+    if config.cache is None:
+        pin = device.type == "cuda"
+        loader = create_train_loader(data.train, augmentation, sampler, **loading, pin_memory=pin)
+        return loader, sampler, protocol
+    try:
+        cache = ImageCache.fill(
+            data.train,
+            img_size,
+            preparation["interpolation"],
+            allowed_gb=config.cache,
+            num_workers=config.workers,
+            progress=rank == 0,
+        )
+        if config.cache_on_device and device.type != "cpu":
+            in_memory, cache = cache, cache.to(device)
+            in_memory.close()
+    except (MemoryError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"--cache {config.cache:g}: {error}") from error
+    closing.enter_context(cache)
+    cached = create_cached_train_loader(
+        cache, augmentation, sampler, targets=data.train.targets, device=device, **loading
+    )
+    return cached, sampler, protocol

@@ -1,4 +1,4 @@
-"""The fine-tuning run: one linear function, from the options to the exported model."""
+"""The fine-tuning run: one linear function, from the config to the exported model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import argparse
 import logging
 import math
 import shlex
-import signal
-import sys
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from torch import distributed as dist
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rga_timm.evaluation import (
@@ -35,87 +32,86 @@ from rga_timm.evaluation import (
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
 from rga_timm.hub import code_version, save_pretrained
 from rga_timm.hub.pretrained import PRIVATE
-from rga_timm.losses import ReidLoss
+from rga_timm.losses import ReidLoss, world_size
 from rga_timm.task import ReidTask
+from rga_timm.training.config import ConfigError, TrainConfig
 from rga_timm.training.curves import draw_curves
-from rga_timm.training.data import Data, check_same_data, create_batches, read_data
+from rga_timm.training.data import Batches, Data, check_same_data, create_batches, read_data
 from rga_timm.training.records import open_tensorboard, record, resume, write_page_of_best
-from rga_timm.training.start import Start, create_model, exported_model_args, warn_of_people_seen
+from rga_timm.training.start import Start, create_model, exported_model_args, warn_of_overlap
 
-_logger = logging.getLogger("finetune")
+_logger = logging.getLogger(__name__)
 
 
-def train(args: argparse.Namespace) -> Path:
-    """Fine-tune as the options say.
-
-    Args:
-        args: The options, of `rga_timm.cli.finetune.parse_args`.
+def train(config: TrainConfig) -> Path:
+    """Fine-tune as the config says, on all processes that torchrun has started.
 
     Returns:
         The run's folder.
+
+    Raises:
+        ConfigError: Model or data do not exist or do not fit, or the loss is not finite.
     """
-    device = utils.init_distributed_device(args)
+    config = config.resolved()
+    process = argparse.Namespace(device=config.device)  # timm puts rank and world_size into it
+    device = utils.init_distributed_device(process)
     keep_freed_memory(device)
-    is_main = utils.is_primary(args)
-    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
-    logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)  # lists its files
-    # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    utils.random_seed(args.seed, 0)  # the same initial weights on all ranks
-    run = Path(args.output)
+    is_main = utils.is_primary(process)
+    utils.random_seed(config.seed, 0)  # the same initial weights on all ranks
+    run = Path(str(config.output))
     if is_main:
         run.mkdir(parents=True, exist_ok=True)
-        (run / "args.yaml").write_text(yaml.safe_dump(args.options, sort_keys=False))
-        _logger.info("Run %s on %d x %s", run, args.world_size, device)
+        (run / "args.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        _logger.info("Run %s on %d x %s", run, process.world_size, device)
 
     # Data and model, which agree on the image size and the number of identities
-    data = read_data(args)
-    if is_main or args.resume:
-        check_same_data(data, run, bool(args.resume))
+    data = read_data(config)
+    if is_main or config.resume:
+        check_same_data(data, run, config.resume)
     if is_main and data.left_out:
-        (run / "left_out_images.txt").write_text(
-            # surrogateescape: the name of a file is not always valid UTF-8.
-            "\n".join(data.left_out) + "\n",
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
-    model, start = create_model(args, data.num_classes, data.trained_on)
+        lines = "\n".join(data.left_out) + "\n"
+        # surrogateescape: the name of a file is not always valid UTF-8.
+        (run / "left_out_images.txt").write_bytes(lines.encode("utf-8", "surrogateescape"))
+    model, start = create_model(config, data)
     model.to(device)
     trained_on = start.trained_on_with(data.trained_on)
-    warn_of_people_seen(start, data.test_sets)
-    if args.channels_last:
+    warn_of_overlap(start, data)
+    if config.channels_last:
         model.to(memory_format=torch.channels_last)
     closing = ExitStack()
-    train_loader, sampler, protocol = create_batches(args, data.train, model, device, closing)
+    train_loader, sampler, protocol = create_batches(
+        config, data, model, device, process.rank, process.world_size, closing
+    )
 
     # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
     # are frozen, and DistributedDataParallel comes last.
-    if args.sync_bn:
+    if config.sync_bn:
         model = convert_sync_batchnorm(model)
-    loss = ReidLoss(args.smoothing, args.margin, args.triplet_weight)
-    task = ReidTask(model, loss, freeze_bn=args.freeze_bn, device=device, verbose=is_main).to(
-        device
-    )
+    loss = ReidLoss(config.smoothing, config.margin, config.triplet_weight)
+    task = ReidTask(model, loss, freeze_bn=config.freeze_bn, device=device, verbose=is_main)
+    task.to(device)
     optimizer = create_optimizer_v2(
         model,
-        opt=args.opt,
-        lr=args.lr,
-        weight_decay=args.weight_decay,
-        momentum=args.momentum,
-        layer_decay=args.layer_decay,
-        filter_bias_and_bn=not args.decay_norm_and_bias,
+        opt=config.opt,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        layer_decay=config.layer_decay,
+        filter_bias_and_bn=not config.decay_norm_and_bias,
     )
-    updates_per_epoch = math.ceil(len(train_loader) / args.grad_accum_steps)
-    scheduler = create_schedule(args, optimizer, updates_per_epoch)
-    scaler = utils.NativeScaler(device.type) if args.amp_dtype == "float16" else None
-    if args.ema_decay:
-        task.setup_ema(decay=args.ema_decay, use_warmup=True)
-    start_epoch, best = (0, None) if not args.resume else resume(args, task, optimizer, scaler, run)
-    if start_epoch < args.freeze_backbone_epochs:
+    updates_per_epoch = math.ceil(len(train_loader) / config.grad_accum_steps)
+    scheduler = create_schedule(config, optimizer, updates_per_epoch)
+    scaler = utils.NativeScaler(device.type) if config.amp_dtype == "float16" else None
+    if config.ema_decay:
+        task.setup_ema(decay=config.ema_decay, use_warmup=True)
+    start_epoch, best = 0, None
+    if config.resume:
+        start_epoch, best = resume(run, task, optimizer, scaler, is_main=is_main)
+    if start_epoch < config.freeze_backbone_epochs:
         task.freeze_backbone()
-    if args.compile:
+    if config.compile:
         task.compile()
-    if args.distributed:
+    if process.distributed:
         task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
 
     saver, board = None, None
@@ -130,19 +126,19 @@ def train(args: argparse.Namespace) -> Path:
 
     def evaluate(state: str | None = None) -> list[Report]:
         eval_model: Any = task.get_eval_model(ema=task.has_ema())
-        if args.distributed:  # each rank has seen other images since: all take the first one's
-            utils.distribute_bn(eval_model, args.world_size, reduce=False)
+        if process.distributed:  # each rank has seen other images since: all take the first one's
+            utils.distribute_bn(eval_model, process.world_size, reduce=False)
         return [
             evaluate_dataset(
                 eval_model,
                 partitions,
                 protocol,
                 name=f"{start.name} ({state})" if state else start.name,
-                batch_size=args.eval_batch_size,
-                num_workers=args.workers,
+                batch_size=config.eval_batch_size,
+                num_workers=config.workers,
                 device=device,
-                channels_last=args.channels_last,
-                distributed=args.distributed,
+                channels_last=config.channels_last,
+                distributed=process.distributed,
                 progress=is_main,
                 trained_on=trained_on,
                 log_warnings=False,  # once, at the end
@@ -151,25 +147,25 @@ def train(args: argparse.Namespace) -> Path:
         ]
 
     try:
-        if args.eval_initial and start_epoch == 0:
+        if config.eval_initial and start_epoch == 0:
             initial = evaluate("before training")
             _logger.info("Before training: mAP %.1f%%", 100 * initial[0].metrics["mAP"])
             if is_main:
                 save_reports(initial, run / "initial_report.json")
-        for epoch in range(start_epoch, args.epochs):
-            if epoch == args.freeze_backbone_epochs > 0:
+        for epoch in range(start_epoch, config.epochs):
+            if epoch == config.freeze_backbone_epochs > 0:
                 task.freeze_backbone(False)
             sampler.set_epoch(epoch)
             # From here everything random follows from (seed, epoch): a resumed run is the same run.
-            utils.random_seed(args.seed + 1000 * (epoch + 1), args.rank)
-            lr = schedule_epoch(scheduler, optimizer, args, epoch, updates_per_epoch)
-            losses = train_epoch(args, task, train_loader, optimizer, scheduler, scaler, epoch)
-            last = epoch + 1 == args.epochs
-            reports = evaluate() if last or (epoch + 1) % args.eval_every == 0 else []
+            utils.random_seed(config.seed + 1000 * (epoch + 1), process.rank)
+            lr = schedule_epoch(scheduler, optimizer, config, epoch, updates_per_epoch)
+            losses = train_epoch(config, task, train_loader, optimizer, scheduler, scaler, epoch)
+            last = epoch + 1 == config.epochs
+            reports = evaluate() if last or (epoch + 1) % config.eval_every == 0 else []
             if is_main:
                 record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
-            finish(args, run, task, data, start, protocol)
+            finish(config, run, task, data, start, protocol)
     except KeyboardInterrupt:
         if is_main:
             _logger.warning(
@@ -177,33 +173,33 @@ def train(args: argparse.Namespace) -> Path:
                 "    rga-timm finetune --resume %s",
                 shlex.quote(str(run)),
             )
-        sys.exit(130)
+        raise
     finally:
         closing.close()
         if board:
             board.close()
-    if args.distributed:
+    if process.distributed:
         dist.barrier()  # the other ranks wait until the first one has written the model
         dist.destroy_process_group()
     return run
 
 
 def create_schedule(
-    args: argparse.Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int
+    config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int
 ) -> Scheduler | None:
     """The learning rate over epochs or updates; None for ``--sched none``."""
     scheduler, _ = create_scheduler_v2(
         optimizer,
-        args.sched,
-        num_epochs=args.epochs,
-        warmup_epochs=args.warmup_epochs,
-        warmup_lr=args.warmup_lr,
-        min_lr=args.min_lr,
+        config.sched,
+        num_epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        warmup_lr=config.warmup_lr,
+        min_lr=config.min_lr,
         # timm lowers the rate a step before its milestone; the paper's code in its epoch. (Where
         # steps are updates, one of them does not matter.)
-        decay_milestones=[m + (not args.sched_on_updates) for m in args.decay_milestones],
-        decay_rate=args.decay_rate,
-        step_on_epochs=not args.sched_on_updates,
+        decay_milestones=[m + (not config.sched_on_updates) for m in config.decay_milestones],
+        decay_rate=config.decay_rate,
+        step_on_epochs=not config.sched_on_updates,
         updates_per_epoch=updates_per_epoch,
     )
     return scheduler
@@ -212,13 +208,13 @@ def create_schedule(
 def schedule_epoch(
     scheduler: Scheduler | None,
     optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
+    config: TrainConfig,
     epoch: int,
     updates_per_epoch: int,
 ) -> float:
     """Set the learning rate that the epoch begins with, and return it."""
     if scheduler is not None:
-        if args.sched_on_updates:
+        if config.sched_on_updates:
             scheduler.step_update(epoch * updates_per_epoch)
         else:
             scheduler.step(epoch)
@@ -226,9 +222,9 @@ def schedule_epoch(
 
 
 def train_epoch(
-    args: argparse.Namespace,
+    config: TrainConfig,
     task: ReidTask,
-    loader: DataLoader,
+    loader: Batches,
     optimizer: torch.optim.Optimizer,
     scheduler: Scheduler | None,
     scaler: utils.NativeScaler | None,
@@ -237,26 +233,25 @@ def train_epoch(
     """One pass over the loader; returns the means of what the task reports, over all ranks."""
     task.train()
     device = task.device
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    amp_dtype = getattr(torch, config.amp_dtype or "bfloat16")
+    steps = config.grad_accum_steps
     meters = {name: utils.AverageMeter() for name in ("cross_entropy", "triplet", "accuracy")}
     batches = len(loader)
-    updates = epoch * math.ceil(batches / args.grad_accum_steps)
-    progress = tqdm(
-        loader, f"epoch {epoch + 1}/{args.epochs}", disable=not utils.is_primary(args), leave=False
-    )
+    updates = epoch * math.ceil(batches / steps)
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    progress = tqdm(loader, f"epoch {epoch + 1}/{config.epochs}", disable=not is_main, leave=False)
     optimizer.zero_grad()
     for i, (images, targets) in enumerate(progress):
-        memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
         images = images.to(device, memory_format=memory_format, non_blocking=True)
         labels = targets[:, 0].to(device, non_blocking=True)
         # The last group of batches may be smaller than the others.
-        group = min(
-            args.grad_accum_steps, batches - i // args.grad_accum_steps * args.grad_accum_steps
-        )
-        is_update = (i + 1) % args.grad_accum_steps == 0 or i + 1 == batches
+        group = min(steps, batches - i // steps * steps)
+        is_update = (i + 1) % steps == 0 or i + 1 == batches
         with nullcontext() if is_update else task.no_sync():
-            with autocast(args, device):
+            with torch.autocast(device.type, amp_dtype, enabled=bool(config.amp_dtype)):
                 out = task(images, labels)
-            backward(args, task, out["loss"] / group, optimizer, scaler, is_update)
+            backward(config, task, out["loss"] / group, optimizer, scaler, is_update)
         for name, meter in meters.items():
             meter.update(out[name].detach(), len(images))
         if is_update:
@@ -270,25 +265,18 @@ def train_epoch(
                 ce=f"{out['cross_entropy'].item():.3f}", triplet=f"{out['triplet'].item():.3f}"
             )
     means = torch.stack([meter.avg for meter in meters.values()])
-    if args.distributed:
-        means = utils.reduce_tensor(means, args.world_size)
+    if world_size() > 1:
+        means = utils.reduce_tensor(means, world_size())
     if not means.isfinite().all():
-        raise SystemExit(
+        raise ConfigError(
             f"the loss is not finite in epoch {epoch + 1}: lower --lr, lengthen "
             "--warmup-epochs, or set --clip-grad; with --amp-dtype float16, try bfloat16"
         )
     return dict(zip(meters, means.tolist(), strict=True))
 
 
-def autocast(args: argparse.Namespace, device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision, if asked for."""
-    if not args.amp_dtype:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, args.amp_dtype))
-
-
 def backward(
-    args: argparse.Namespace,
+    config: TrainConfig,
     task: ReidTask,
     loss: torch.Tensor,
     optimizer: torch.optim.Optimizer,
@@ -298,19 +286,17 @@ def backward(
     """Gradients, and with the last batch of a group the update."""
     parameters = list(task.get_clip_parameters())
     if scaler is not None:
-        scaler(
-            loss, optimizer, clip_grad=args.clip_grad, parameters=parameters, need_update=is_update
-        )
+        scaler(loss, optimizer, config.clip_grad, parameters=parameters, need_update=is_update)
         return
     loss.backward()
     if is_update:
-        if args.clip_grad is not None:
-            utils.dispatch_clip_grad(parameters, args.clip_grad)
+        if config.clip_grad is not None:
+            utils.dispatch_clip_grad(parameters, config.clip_grad)
         optimizer.step()
 
 
 def finish(
-    args: argparse.Namespace,
+    config: TrainConfig,
     run: Path,
     task: ReidTask,
     data: Data,
@@ -327,7 +313,7 @@ def finish(
     reports = load_reports(run / "report.json")
     reid = {
         "options": {
-            **{name: value for name, value in args.options.items() if name not in PRIVATE},
+            **{k: value for k, value in config.to_dict().items() if k not in PRIVATE},
             "model": start.name,
             "dataset": [splits.name for splits in data.sources],
             "eval_dataset": data.test_names,
@@ -343,14 +329,14 @@ def finish(
             _logger.warning("%s: %s", report.dataset["name"], warning)
     model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(
-        model, run / "model", reid=reid, model_args=exported_model_args(args, start)
+        model, run / "model", reid=reid, model_args=exported_model_args(config, start)
     )
     for stale in run.glob("recovery-*.pth.tar"):
         stale.unlink()
     print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))
-    command = ["python", "rga-timm evaluate", f"local-dir:{folder}", *data.test_options]
-    command += ["--feature", args.feature] if args.feature != "embedding" else []
+    command = ["rga-timm", "evaluate", f"local-dir:{folder}", *data.test_options]
+    command += ["--feature", config.feature] if config.feature != "embedding" else []
     print(f"\nThe best model is in {folder}. Use it:\n    {shlex.join(command)}")
     draw_curves(run)
-    if args.page and (page := write_page_of_best(args, run, model, data, start, protocol)):
+    if config.page and (page := write_page_of_best(config, run, model, data, start, protocol)):
         print(f"\nSee what it finds, and what not: open {page} in a browser.")

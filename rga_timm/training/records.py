@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import logging
 from collections.abc import Sequence
@@ -16,18 +15,22 @@ from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from rga_timm.evaluation import Protocol, Report, save_reports
 from rga_timm.report_page import evaluate_side, write_page
 from rga_timm.task import ReidTask
+from rga_timm.training.config import TrainConfig
 from rga_timm.training.data import Data
 from rga_timm.training.start import Start
 
-_logger = logging.getLogger("finetune")
+SCORES = ("mAP", "mAP_trapezoid", "mINP", "rank1")
+
+_logger = logging.getLogger(__name__)
 
 
 def resume(
-    args: argparse.Namespace,
+    run: Path,
     task: ReidTask,
     optimizer: torch.optim.Optimizer,
     scaler: utils.NativeScaler | None,
-    run: Path,
+    *,
+    is_main: bool,
 ) -> tuple[int, tuple[float, int] | None]:
     """Restore the newest checkpoint of a run.
 
@@ -42,11 +45,11 @@ def resume(
     if newest is None:
         _logger.info("%s holds no checkpoint yet: its first epoch is begun again.", run)
     else:
-        resume_task_checkpoint(task, newest, optimizer, scaler, log_info=utils.is_primary(args))
+        resume_task_checkpoint(task, newest, optimizer, scaler, log_info=is_main)
         if task.has_ema():
             load_task_ema_checkpoint(task, newest)
     summary = run / "summary.csv"
-    if not utils.is_primary(args) or not summary.exists():
+    if not is_main or not summary.exists():
         return epoch + 1, None
     with summary.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
@@ -81,15 +84,8 @@ def record(
     scores: dict[str, Any] = {}
     for i, name in enumerate(test_names):
         prefix = f"{name}_" if i else ""
-        scores |= dict.fromkeys(
-            (f"{prefix}{score}" for score in ("mAP", "mAP_trapezoid", "mINP", "rank1")), ""
-        )
-        if reports:
-            metrics = reports[i].metrics
-            scores |= {
-                f"{prefix}{score}": metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")
-            }
-            scores[f"{prefix}rank1"] = metrics["cmc"][0]
+        metrics = {**reports[i].metrics, "rank1": reports[i].metrics["cmc"][0]} if reports else {}
+        scores |= {f"{prefix}{score}": metrics.get(score, "") for score in SCORES}
     text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     for name, report in zip(test_names, reports, strict=False):
         on = f" on {name}" if len(test_names) > 1 else ""
@@ -111,7 +107,7 @@ def record(
 
 
 def write_page_of_best(
-    args: argparse.Namespace, run: Path, model: Any, data: Data, start: Start, protocol: Protocol
+    config: TrainConfig, run: Path, model: Any, data: Data, start: Start, protocol: Protocol
 ) -> Path | None:
     """Write ``report.html`` on the first test set; of one with several partitions there is none."""
     (splits, *others), page = data.test_sets[0], run / "report.html"
@@ -122,10 +118,10 @@ def write_page_of_best(
         splits,
         protocol,
         name=start.name,
-        batch_size=args.eval_batch_size,
-        num_workers=args.workers,
+        batch_size=config.eval_batch_size,
+        num_workers=config.workers,
         device=next(model.parameters()).device,
-        channels_last=args.channels_last,
+        channels_last=config.channels_last,
         trained_on=start.trained_on_with(data.trained_on),
         log_warnings=False,  # they were
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ import timm
 from timm.models import load_model_config_from_hf
 from timm.models._hub import download_from_hf
 
-from rga_timm.data import ReidSplits
 from rga_timm.evaluation import people_trained_on, same_people_trained_on
-from rga_timm.hub import read_reid, sha256_of, takes_img_size
-from rga_timm.hub.model_source import classifier_width, model_errors, read_model_folder
+from rga_timm.hub import model_source, read_reid, sha256_of
+from rga_timm.training.config import ConfigError, TrainConfig
+from rga_timm.training.data import Data
 
-_logger = logging.getLogger("finetune")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Start:
         return [dataset for dataset in self.trained_on if not dataset.get("earlier")]
 
     def trained_on_with(self, now: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Everybody that a model has seen which started here and was trained on these."""
+        """All data that a model which starts here and is trained on `now` was trained on."""
         earlier = [
             {**dataset, "earlier": True}
             for dataset in self.trained_on
@@ -55,39 +54,38 @@ class Start:
         return [*now, *earlier]
 
 
-def read_start(args: argparse.Namespace) -> Start:
+def read_start(config: TrainConfig) -> Start:
     """Look at what the run starts from.
 
     Raises:
         ValueError: A file that holds no weights.
         OSError: A file cannot be read, or a repository cannot be reached.
     """
-    source, name = timm.models.parse_model_name(args.model)
+    model = config.model
+    source, name = timm.models.parse_model_name(model)
     if source is None:
-        if args.pretrained_path:
-            file = Path(args.pretrained_path)
-            started_from = {"file": file.name, "sha256": sha256_of(file)}
-            return Start(args.model, classifier_width(args.model, file), record=started_from)
+        if config.pretrained_path:
+            file = Path(config.pretrained_path)
+            width = model_source.classifier_width(model, file)
+            return Start(model, width, record={"file": file.name, "sha256": sha256_of(file)})
         cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-        if not args.pretrained:
-            return Start(args.model)
-        reid = read_reid(args.model)  # of a tag of this project
-        known = {"architecture": cfg.architecture, "name": reid["name"]} if cfg and reid else None
-        num_classes = (cfg.num_classes or 0) if cfg else 0
-        return Start(args.model, num_classes, {}, reid.get("trained_on") or (), known)
+        if not config.pretrained or cfg is None:
+            return Start(model)
+        reid = read_reid(model)  # of a tag of this project
+        known = {"architecture": cfg.architecture, "name": reid["name"]} if reid else None
+        return Start(model, cfg.num_classes or 0, {}, reid.get("trained_on") or (), known)
 
     if source == "local-dir":
-        config = read_model_folder(name)
-        architecture, model_args = config["architecture"], config.get("model_args") or {}
-        cfg = config.get("pretrained_cfg") or config
-        public_name = architecture
-        num_classes = config.get("num_classes", cfg.get("num_classes", 0))
+        stored = model_source.read_model_folder(name)
+        public_name = architecture = stored["architecture"]
+        model_args, cfg = stored.get("model_args"), stored.get("pretrained_cfg") or stored
+        num_classes = stored.get("num_classes", cfg.get("num_classes", 0))
     else:
         cfg, architecture, model_args = load_model_config_from_hf(name)
-        public_name, num_classes = args.model, cfg.get("num_classes", 0)
-    if not args.pretrained:
+        public_name, num_classes = model, cfg.get("num_classes", 0)
+    if not config.pretrained:
         return Start(public_name, model_args=model_args or {})
-    reid = read_reid(args.model)
+    reid = read_reid(model)
     trained_on = reid.get("trained_on") or ()
     record: dict[str, Any] = {"architecture": architecture}
     if source == "hf-hub":
@@ -113,85 +111,68 @@ def _hash_weights_file(source: str, name: str) -> str | None:
         return None
 
 
-def create_model(
-    args: argparse.Namespace, num_classes: int, trained_on: Sequence[Mapping[str, Any]]
-) -> tuple[Any, Start]:
-    """The timm model, with a classifier of the training identities, at the image size asked for.
+def create_model(config: TrainConfig, data: Data) -> tuple[Any, Start]:
+    """Make the timm model with a classifier of the people of the data, and say where it starts.
 
-    Args:
-        args: The options.
-        num_classes: How many people are trained on.
-        trained_on: Who they are, as `describe_training` writes it.
-
-    Returns:
-        The model, and what it started from.
+    Raises:
+        ConfigError: The weights cannot be read or reached, or do not fit.
     """
-    options: dict[str, Any] = {"num_classes": num_classes, **args.model_kwargs}
-    if args.pretrained_path:
-        options["pretrained_cfg_overlay"] = {"file": args.pretrained_path}
-    if args.drop_rate:
-        options["drop_rate"] = args.drop_rate
-    pretrained = args.pretrained or bool(args.pretrained_path)
+    options = {"num_classes": data.num_classes, **config.model_kwargs}
+    if config.drop_rate:
+        options["drop_rate"] = config.drop_rate
     try:
-        with model_errors(args.model, args.pretrained_path):
-            start = read_start(args)
-            if args.img_size and takes_img_size(args.model):
-                options["img_size"] = tuple(args.img_size)
-            model = timm.create_model(args.model, pretrained=pretrained, **options)
+        with model_source.model_errors(config.model, config.pretrained_path):
+            start = read_start(config)
+        model: Any = model_source.create_model(
+            config.model,
+            pretrained=config.pretrained,
+            checkpoint=config.pretrained_path,
+            img_size=config.img_size,
+            **options,
+        )
     except OSError as error:  # no network, no such repository
-        raise SystemExit(
-            f"the weights of {args.model} could not be had: {error}\nPass --pretrained-path FILE "
+        raise ConfigError(
+            f"the weights of {config.model} could not be had: {error}\nPass --pretrained-path FILE "
             "with weights of the backbone, or --no-pretrained to train from scratch."
         ) from error
     except ValueError as error:  # damaged weights, or weights or sizes that do not fit
-        raise SystemExit(str(error)) from error
-    if pretrained:
-        settle_classifier(model, num_classes, start, trained_on)
+        raise ConfigError(str(error)) from error
+    if config.pretrained or config.pretrained_path:
+        keep_or_reset_classifier(model, start, data)
     return model, start
 
 
-def settle_classifier(
-    model: Any, num_classes: int, start: Start, trained_on: Sequence[Mapping[str, Any]]
-) -> None:
-    """Keep the checkpoint's classifier if it is of the people trained on; say what became of it."""
+def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
+    """Keep the checkpoint's classifier if it is of the people trained on; log what was done."""
+    people = start.classifier_people
     # Equal if it came with the weights, whether the config told of it or the file.
-    if model.pretrained_cfg.get("num_classes") == num_classes:
-        if same_people_trained_on(start.classifier_people, trained_on):
-            _logger.info(
-                "The checkpoint's classifier is kept: it is of the same %d people.", num_classes
-            )
+    if model.pretrained_cfg.get("num_classes") == data.num_classes:
+        if same_people_trained_on(people, data.trained_on):
+            text = "The checkpoint's classifier is kept: it is of the same %d people."
+            _logger.info(text, data.num_classes)
             return
-        model.reset_classifier(num_classes)
+        model.reset_classifier(data.num_classes)
+        names = ", ".join(str(dataset.get("name")) for dataset in people)
+        why = "it does not say of which people" + (f" of {names}" if names else "")
+        if people and all("fingerprint" in one or "train_pids" in one for one in people):
+            why = f"they are other people, of {names}"
         _logger.info(
-            "The checkpoint's classifier of %d identities is dropped: %s.",
-            num_classes,
-            _whose(start.classifier_people),
+            "The checkpoint's classifier of %d identities is dropped: %s.", data.num_classes, why
         )
     elif start.num_classes and not hasattr(model, "forward_neck"):  # RGA models say it themselves
-        _logger.info(
-            "The checkpoint's classifier of %d classes is dropped: the model has %d.",
-            start.num_classes,
-            num_classes,
-        )
+        text = "The checkpoint's classifier of %d classes is dropped: the model has %d."
+        _logger.info(text, start.num_classes, data.num_classes)
 
 
-def warn_of_people_seen(start: Start, test_sets: Sequence[Sequence[ReidSplits]]) -> None:
-    """Log who is tested on and was trained on by the checkpoint; before hours of training."""
-    for partitions in test_sets:
-        for splits in partitions:
-            for warning in people_trained_on(splits, start.trained_on):
-                _logger.warning("%s: of what is started from: %s", splits.name, warning)
+def warn_of_overlap(start: Start, data: Data) -> None:
+    """Warn, before hours of training, of test people that the checkpoint was trained on."""
+    for splits in (splits for partitions in data.test_sets for splits in partitions):
+        for warning in people_trained_on(splits, start.trained_on):
+            _logger.warning("%s: of what is started from: %s", splits.name, warning)
 
 
-def _whose(trained_on: Sequence[Mapping[str, Any]]) -> str:
-    names = ", ".join(str(dataset.get("name")) for dataset in trained_on)
-    if names and all("fingerprint" in dataset or "train_pids" in dataset for dataset in trained_on):
-        return f"they are other people, of {names}"
-    return "it does not say of which people" + (f" of {names}" if names else "")
-
-
-def exported_model_args(args: argparse.Namespace, start: Start) -> dict[str, Any]:
+def exported_model_args(config: TrainConfig, start: Start) -> dict[str, Any]:
     """What the run's model is to be rebuilt with, beside what is read off it."""
-    changed = {"num_classes", *(["img_size"] if args.img_size else [])}
+    changed = {"num_classes", *(["img_size"] if config.img_size else [])}
     kept = {name: value for name, value in start.model_args.items() if name not in changed}
-    return {**kept, **args.model_kwargs}
+    return {**kept, **config.model_kwargs}

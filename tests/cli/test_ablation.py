@@ -9,7 +9,7 @@ from rga_timm.cli import ablation, finetune
 
 @pytest.fixture
 def recipe(options, tmp_path):
-    """Of finetune.py, without a folder for the run."""
+    """Of rga-timm finetune, without a folder for the run."""
     return [*options[:2], "--epochs", "1"]
 
 
@@ -60,10 +60,10 @@ def test_what_is_finished_is_not_trained_again_and_what_was_interrupted_goes_on(
     expected = weights(output / "sc-seed0")
     shutil.rmtree(output / "sc-seed0" / "model")  # as if interrupted at its end
     begun = []
-    train = finetune.main
-    monkeypatch.setattr(finetune, "main", lambda argv: begun.append(argv) or train(argv))
+    train = finetune.run
+    monkeypatch.setattr(finetune, "run", lambda config: begun.append(config) or train(config))
     run(output, recipe, *arguments)
-    assert [argv[-2:] for argv in begun] == [["--resume", str(output / "sc-seed0")]]
+    assert [(one.output, one.resume) for one in begun] == [(str(output / "sc-seed0"), True)]
     again = weights(output / "sc-seed0")
     assert all((again[name] == value).all() for name, value in expected.items())
 
@@ -87,7 +87,7 @@ def test_table_is_of_all_finished_runs_and_of_no_other_folder(output, recipe):
 
 def test_runs_of_another_recipe_are_refused_before_any_work(output, recipe, monkeypatch, capsys):
     run(output, recipe, "--relations", "s")
-    monkeypatch.setattr(finetune, "main", None)
+    monkeypatch.setattr(finetune, "run", None)
     for relations in (["none", "s"], ["none"]):  # asked for again, or in the table all the same
         with pytest.raises(SystemExit):
             run(output, [*recipe, "--lr", "0.5"], "--relations", *relations)
@@ -112,7 +112,7 @@ def test_runs_of_another_recipe_are_refused_before_any_work(output, recipe, monk
     ],
 )
 def test_wrong_options_end_it_before_any_work(output, recipe, option, message, monkeypatch, capsys):
-    monkeypatch.setattr(finetune, "main", None)
+    monkeypatch.setattr(finetune, "run", None)
     with pytest.raises(SystemExit):
         run(output, [*recipe, *option])
     assert message in capsys.readouterr().err

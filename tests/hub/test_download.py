@@ -297,7 +297,7 @@ for repo in sys.argv[1:]:
     assert gated.startswith("gated: its owner lets users in one by one. ")
     not_cached = "the files are not in the cache, and the Hub does not answer"
     assert broken.startswith(f"broken: {not_cached}, 403 ")
-    assert shut.startswith("shut cannot be fetched: 403 ")
+    assert shut.startswith("shut: cannot be fetched: 403 ")
     assert offline.startswith(f"net: {not_cached}, ")
     assert "HF_HUB_OFFLINE" in offline
 

@@ -264,7 +264,7 @@ def test_a_tag_names_the_weights(tmp_path: Path) -> None:
     tag = ["--model", "rga_resnet50", "--pretrained-tag", "tv_in1k"]
     args = parse_args([*data, *tag])
     assert args.model == "rga_resnet50.tv_in1k"
-    (tmp_path / "args.yaml").write_text(yaml.safe_dump(args.options))
+    (tmp_path / "args.yaml").write_text(yaml.safe_dump(args.to_dict()))
     assert parse_args(["--resume", str(tmp_path)]).model == "rga_resnet50.tv_in1k"
     assert parse_args(["--pretrained-tag", "tv_in1k"]).pretrained  # whatever the recipe says
 
@@ -284,16 +284,16 @@ def test_a_tag_names_the_weights(tmp_path: Path) -> None:
         ),
         (
             ["--model", "rga_resnet50.tv_in1k", "--pretrained-tag", "tv_in1k"],
-            "does not go with the tag in --model rga_resnet50.tv_in1k",
+            "excludes the tag in --model rga_resnet50.tv_in1k",
         ),
         (
             ["--model", "hf-hub:someone/rga", "--pretrained-tag", "x"],
-            "does not go with --model hf-hub:someone/rga, which brings its weights",
+            "excludes --model hf-hub:someone/rga, which brings its weights",
         ),
-        (["--no-pretrained", "--pretrained-tag", "x"], "does not go with --no-pretrained"),
+        (["--no-pretrained", "--pretrained-tag", "x"], "excludes --no-pretrained"),
         (
             ["--pretrained-path", __file__, "--pretrained-tag", "x"],
-            "does not go with --pretrained-path",
+            "excludes --pretrained-path",
         ),
         (
             ["--model", "hf-hub:someone/rga", "--pretrained-path", __file__],

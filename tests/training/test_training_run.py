@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-import yaml
 from finetune_runs import assert_equal_runs, checkpoint, summary, train_in_two_processes, weights
+from timm.utils import random_seed
 
 from rga_timm.cli import finetune
-from rga_timm.cli.finetune import RECIPES, parse_args
+from rga_timm.cli.finetune import parse_args
+from rga_timm.training import loop
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
@@ -24,7 +25,7 @@ def test_a_run_stopped_in_any_epoch_and_resumed_is_the_run_that_was_not(
     options += ["--eval-every", "2", "--ema-decay", "0.9", "--drop-rate", "0.2"]
     options += ["--grad-accum-steps", "2", "--warmup-epochs", "1", "--layer-decay", "0.7"]
     straight = finetune.main([*options, "--output", str(tmp_path / "straight")])
-    train_epoch = finetune.train_epoch
+    train_epoch = loop.train_epoch
 
     def interrupted(*args: Any) -> dict[str, float]:
         losses = train_epoch(*args)
@@ -33,7 +34,7 @@ def test_a_run_stopped_in_any_epoch_and_resumed_is_the_run_that_was_not(
         return losses
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "train_epoch", interrupted)
+        patch.setattr(loop, "train_epoch", interrupted)
         with pytest.raises(SystemExit) as stopped:
             finetune.main([*options, "--output", str(tmp_path / "stopped")])
     assert stopped.value.code == 130
@@ -113,7 +114,7 @@ def test_options_train_to_finite_losses_and_an_exported_model(
 def test_a_frozen_backbone_stays_as_it_was_until_its_epoch(options: list[str]) -> None:
     options += ["--freeze-backbone-epochs", "1"]
     frozen = finetune.main([*options, "--epochs", "1"])
-    finetune.utils.random_seed(0, 0)  # as the run did before it made its model
+    random_seed(0, 0)  # as the run did before it made its model
     start = timm.create_model("test_rga_resnet", num_classes=6).state_dict()
     after = checkpoint(frozen)["state_dict"]
     moved = {key for key in after if not torch.equal(after[key], start[key])}
@@ -126,27 +127,14 @@ def test_a_frozen_backbone_stays_as_it_was_until_its_epoch(options: list[str]) -
 def test_learning_rates_follow_the_papers_code() -> None:
     args = parse_args(["--dataset", "market1501"])
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=args.lr)
-    scheduler = finetune.create_schedule(args, optimizer, updates_per_epoch=47)
+    scheduler = loop.create_schedule(args, optimizer, updates_per_epoch=47)
     for epoch in (0, 1, 10, 19, 20, 79, 80, 119, 120, 359, 360, 599):
         if epoch < 20:
             expected = 8e-6 + (8e-4 - 8e-6) * epoch / 20
         else:
             expected = 8e-4 * 0.5 ** sum(step <= epoch for step in range(80, 361, 40))
-        lr = finetune.schedule_epoch(scheduler, optimizer, args, epoch, 47)
+        lr = loop.schedule_epoch(scheduler, optimizer, args, epoch, 47)
         assert lr == pytest.approx(expected, rel=1e-6), epoch
-
-
-def test_options_come_from_the_command_line_then_the_file_then_the_defaults(tmp_path: Path) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text("lr: 0.5\nepochs: 7\n")
-    args = parse_args(["--config", str(file), "--epochs", "9"])
-    assert (args.lr, args.epochs, args.margin) == (0.5, 9, 0.3)
-
-
-def test_the_run_keeps_all_its_options(options: list[str]) -> None:
-    run = finetune.main([*options, "--epochs", "1"])
-    kept = yaml.safe_load((run / "args.yaml").read_text())
-    assert (kept["model"], kept["epochs"], kept["margin"]) == ("test_rga_resnet", 1, 0.3)
 
 
 def test_a_run_is_not_overwritten(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,48 +144,6 @@ def test_a_run_is_not_overwritten(options: list[str], capsys: pytest.CaptureFixt
         finetune.main([*options, "--epochs", "1"])
     assert "--resume" in capsys.readouterr().err
     assert (run / "summary.csv").read_bytes() == before
-
-
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_parses(recipe: Path) -> None:
-    assert parse_args(["--config", str(recipe)]).epochs > 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "rga_resnet51"], "no model 'rga_resnet51'"),
-        (["--sync-bn", "--device", "cpu"], "needs GPUs"),
-        (["--epochs", "0"], "--epochs must be at least 1"),
-        (["--num-instances", "1"], "--triplet-weight 0"),
-        (["--pretrained-path", "nowhere.pth"], "no file nowhere.pth"),
-        (["--resume", "nowhere"], "no file nowhere"),
-    ],
-)
-def test_options_that_cannot_work_end_the_program_at_once(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        parse_args(arguments)
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epoch: 3", "unknown options: epoch"),
-        ("sched: [", "is not YAML"),
-        ("amp_dtype: int8", "one of"),
-    ],
-)
-def test_files_of_options_that_cannot_work_are_refused(
-    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "my.yaml"
-    file.write_text(text)
-    with pytest.raises(SystemExit):
-        parse_args(["--config", str(file)])
-    assert message in capsys.readouterr().err
 
 
 def test_weights_that_cannot_be_had_say_what_to_do(
@@ -215,26 +161,6 @@ def test_a_run_that_was_moved_goes_on_where_it_lies(options: list[str], tmp_path
     assert finetune.main(["--resume", str(moved), "--epochs", "2"]) == moved
     assert [row["epoch"] for row in summary(moved)] == ["0", "1"]
     assert not run.exists()
-
-
-def test_model_arguments_are_added_to_those_of_the_recipe() -> None:
-    args = parse_args(["--model-kwargs", "relation=none"])
-    assert args.model_kwargs["relation"] == "none"
-    assert args.model_kwargs["zero_init_attention"] is True
-    assert parse_args(["--model", "resnet18"]).model_kwargs == {}
-
-
-def test_model_argument_without_a_value_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse_args(["--model-kwargs", "relation=s", "reduction"])
-    assert "--model-kwargs reduction: KEY=VALUE is meant" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("value", ["false", "False"])
-def test_truth_of_model_arguments_is_written_as_in_yaml_or_python(value: str) -> None:
-    args = parse_args(["--model-kwargs", f"zero_init_attention={value}", "relation=s"])
-    assert args.model_kwargs["zero_init_attention"] is False
-    assert args.model_kwargs["relation"] == "s"
 
 
 def test_exported_config_carries_no_paths_of_the_machine(

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from rga_timm.training import curves as finetune_curves
+from rga_timm.training import curves
 
 HEADER = "epoch,train_cross_entropy,train_triplet,train_accuracy,eval_mAP,eval_rank1,lr\n"
 
@@ -14,10 +14,10 @@ def write_summary(run, *rows):
 
 def test_columns_are_read_without_the_epochs_that_lack_them(tmp_path):
     run = write_summary(tmp_path, "0,5.0,0.5,0.1,,,0.1", "1,4.0,0.25,0.2,0.5,0.75,0.2")
-    curves = finetune_curves.read_summary(run / "summary.csv")
-    assert curves["train_cross_entropy"] == ([1, 2], [5.0, 4.0])
-    assert curves["eval_mAP"] == ([2], [0.5])
-    assert curves["eval_rank1"] == ([2], [0.75])
+    read = curves.read_summary(run / "summary.csv")
+    assert read["train_cross_entropy"] == ([1, 2], [5.0, 4.0])
+    assert read["eval_mAP"] == ([2], [0.5])
+    assert read["eval_rank1"] == ([2], [0.75])
 
 
 def test_picture_shows_every_curve(tmp_path, monkeypatch):
@@ -29,9 +29,9 @@ def test_picture_shows_every_curve(tmp_path, monkeypatch):
             for line in axes.lines
         ]
 
-    monkeypatch.setattr(finetune_curves, "finish_axes", remember)
+    monkeypatch.setattr(curves, "finish_axes", remember)
     run = write_summary(tmp_path, "0,5.0,0.5,0.1,,,0.1", "1,4.0,0.25,0.2,0.5,0.75,0.2")
-    finetune_curves.draw_curves(run)
+    curves.draw_curves(run)
     assert drawn == {
         "loss": [("cross-entropy", [1, 2], [5.0, 4.0]), ("triplet", [1, 2], [0.5, 0.25])],
         "accuracy (%)": [("training identities", [1, 2], [10.0, 20.0])],
@@ -40,22 +40,18 @@ def test_picture_shows_every_curve(tmp_path, monkeypatch):
     }
 
 
-def test_script_writes_a_picture_that_is_the_same_each_time(tmp_path, capsys):
+def test_picture_is_the_same_each_time(tmp_path):
     run = write_summary(tmp_path, "0,5.0,0.5,0.1,0.4,0.6,0.1")
-    picture = finetune_curves.main([str(run)])
+    picture = curves.draw_curves(run)
     assert picture == run / "curves.png"
-    assert capsys.readouterr().out.strip() == str(picture)
     first = picture.read_bytes()
     assert Image.open(picture).size == (1200, 360)
-    finetune_curves.main([str(run)])
-    assert picture.read_bytes() == first
+    assert curves.draw_curves(run).read_bytes() == first
 
 
 def test_other_files_and_folders_are_refused(tmp_path):
-    with pytest.raises(SystemExit, match=r"summary\.csv"):
-        finetune_curves.main([str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match=r"summary\.csv"):
+        curves.draw_curves(tmp_path)
     (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SystemExit, match="not the summary of a run"):
-        finetune_curves.main([str(tmp_path)])
-    with pytest.raises(SystemExit, match="Curves of a training run"):
-        finetune_curves.main([])
+    with pytest.raises(ValueError, match="not the summary of a run"):
+        curves.draw_curves(tmp_path)

@@ -1,0 +1,293 @@
+"""The options of a fine-tuning run, in one typed object.
+
+Name, type, default and help of an option stand here alone: the command line of ``rga-timm
+finetune`` is made from these fields, and recipe files are checked against them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import msgspec
+import torch
+import yaml
+from timm.models import parse_model_name
+
+from rga_timm.data import partition_specs
+from rga_timm.data.specs import FORM, dataset_help, pair_with_folders
+from rga_timm.evaluation.embedding.embed import Feature
+from rga_timm.hub.model_source import MODEL_HELP, check_model, read_model_folder, resolve_model
+
+_DATA_FIELDS = ("dataset", "data_dir", "eval_dataset", "eval_data_dir")
+
+
+class ConfigError(ValueError):
+    """What a run is asked for cannot be done; the message says why and what to do."""
+
+
+def option(
+    default: Any, text: str, group: str = "run", *, minimum: float | None = None, **argument: Any
+) -> Any:
+    """Declare a field; `argument` is what argparse's ``add_argument`` takes beside it."""
+    metadata = {"help": text, "group": group, "minimum": minimum, "argument": argument}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_data, _model, _loss, _optimisation = (
+    partial(option, group=group) for group in ("data", "model", "loss", "optimisation")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train, on what, and how; `rga_timm.training.train` does it.
+
+    The fields are the options of ``rga-timm finetune --help``, with underscores. Defaults are those
+    of no recipe: the paper's recipe and others are YAML files of the command.
+
+    Raises:
+        ConfigError: Values that are out of range, unknown, or do not go together.
+    """
+
+    output: str | None = option(
+        None, "the run's folder (output/DATE-MODEL-DATASET if not given)", metavar="DIR"
+    )
+    resume: bool = False  # Go on with the run in `output`; of the command line it is --resume RUN.
+    seed: int = option(0, "of weights, batches and augmentation", minimum=0)
+
+    dataset: Sequence[str] = _data(("pedestrians",), dataset_help(), metavar=FORM)
+    data_dir: Sequence[str] = _data(
+        (),
+        "where they lie: one folder for all, or one for each; pedestrians can do without",
+        metavar="DIR",
+    )
+    skip_bad_images: bool = _data(
+        False, "decode every image first, and leave out those that cannot be"
+    )
+    eval_dataset: Sequence[str] | None = _data(
+        None,
+        "what to test on, the best model being that on the first; what is trained on if not given",
+        metavar=FORM,
+    )
+    eval_data_dir: Sequence[str] | None = _data(
+        None, "where they lie; where the training data lies if not given", metavar="DIR"
+    )
+    img_size: tuple[int, int] | None = _data(
+        None, "pixels; the model's own if not given", metavar=("H", "W")
+    )
+    num_identities: int = _data(
+        16, "P, identities a batch, over all processes; lowered where there are fewer"
+    )
+    num_instances: int = _data(4, "K, images of each", minimum=1)
+    epoch_images: Literal["identity", "all"] = _data(
+        "identity", "an epoch is K images of each identity, or every image"
+    )
+    enlarge_prob: float = _data(0.5, "enlarge by 1.125 and crop at random")
+    flip_prob: float = _data(0.5, "mirror")
+    erase_prob: float = _data(0.5, "erase a rectangle at random")
+    workers: int = _data(4, "loader processes, for each training process", minimum=0)
+    cache: float | None = _data(
+        None,
+        "hold the training images in so much shared memory, decoded and resized, and augment "
+        "batches on the device",
+        metavar="GB",
+    )
+    cache_on_device: bool = _data(False, "hold them in the memory of each device")
+
+    model: str = _model(
+        "rga_resnet50",
+        f"{MODEL_HELP}; of a folder or repository its weights are what is started from",
+    )
+    model_kwargs: Mapping[str, Any] = _model(
+        dict, "further arguments of the model, such as relation=none; added to those of the recipe"
+    )
+    pretrained: bool = _model(True, "start from the model's weights")
+    pretrained_tag: str | None = _model(
+        None, "start from the weights that timm knows by this tag", metavar="TAG"
+    )
+    pretrained_path: str | None = _model(None, "start from these weights instead", metavar="FILE")
+    drop_rate: float = _model(0.0, "dropout before the classifier")
+
+    smoothing: float = _loss(0.1, "label smoothing of the cross-entropy")
+    margin: float = _loss(0.3, "of the triplet loss")
+    triplet_weight: float = _loss(1.0, "0 leaves the triplet loss out")
+
+    epochs: int = _optimisation(120, "passes over the data", minimum=1)
+    opt: str = _optimisation("adam", "timm's name of the optimizer")
+    lr: float = _optimisation(8e-4, "learning rate")
+    weight_decay: float = _optimisation(5e-4, "of the weights")
+    momentum: float = _optimisation(0.9, "of optimizers that have it")
+    decay_norm_and_bias: bool = _optimisation(False, "weight decay of norms and biases too")
+    layer_decay: float | None = _optimisation(
+        None, "factor of the learning rate from layer to layer, towards the input"
+    )
+    sched: str = _optimisation("cosine", "timm's name of the schedule")
+    sched_on_updates: bool = _optimisation(
+        False, "change the learning rate with every update, not every epoch"
+    )
+    warmup_epochs: int = _optimisation(0, "of rising learning rate")
+    warmup_lr: float = _optimisation(1e-5, "learning rate that they begin with")
+    min_lr: float = _optimisation(0.0, "learning rate that the schedule ends with")
+    decay_milestones: Sequence[int] = _optimisation(
+        (), "epochs, of the multistep schedule", nargs="*"
+    )
+    decay_rate: float = _optimisation(0.1, "at the milestones")
+    clip_grad: float | None = _optimisation(None, "largest norm of the gradient")
+    grad_accum_steps: int = _optimisation(1, "batches an update", minimum=1)
+    ema_decay: float = _optimisation(0.0, "of the weights' moving average; 0 for none")
+    freeze_backbone_epochs: int = _optimisation(0, "train only what is new for so long")
+    freeze_bn: bool = _optimisation(False, "batch norms keep their statistics")
+    sync_bn: bool = _optimisation(False, "batch norms over all GPUs")
+
+    device: str = option("cuda" if torch.cuda.is_available() else "cpu", "cuda, cpu, ...")
+    amp_dtype: Literal["bfloat16", "float16"] | None = option(
+        None, "mixed precision; full if not given"
+    )
+    channels_last: bool = option(False, "memory format; often faster")
+    compile: bool = option(False, "by torch.compile")
+    eval_every: int = option(10, "test after so many epochs", minimum=1, metavar="EPOCHS")
+    feature: Feature = option(  # noqa: RUF009 - a default like the others
+        "embedding",
+        "to test by: after (embedding) or before (pooled) the BN neck; models without a neck have "
+        "but one feature",
+    )
+    eval_initial: bool = option(False, "evaluate before training, too")
+    eval_batch_size: int = option(128, "images", minimum=1)
+    page: bool = option(True, "at the end write report.html, which shows what the best model finds")
+
+    def __post_init__(self) -> None:
+        """Bring values into one form, and check them."""
+        for name in _DATA_FIELDS:
+            if (value := getattr(self, name)) is not None:
+                value = [value] if isinstance(value, str | Path) else value
+                object.__setattr__(self, name, [str(one) for one in value])
+        if self.img_size is not None:
+            object.__setattr__(self, "img_size", tuple(self.img_size))
+        for one in fields(self):
+            minimum = one.metadata.get("minimum")
+            if minimum is not None and getattr(self, one.name) < minimum:
+                raise ConfigError(f"--{one.name.replace('_', '-')} must be at least {minimum}")
+        if message := self._conflict():
+            raise ConfigError(message)
+
+    def _conflict(self) -> str | None:
+        """What is unknown or does not go together, for a message; None if all does."""
+        try:
+            pair_with_folders(self.dataset, self.data_dir)
+            if self.eval_dataset:
+                folders = self.eval_data_dir or []
+                pair_with_folders(self.eval_dataset, folders, option="--eval-data-dir")
+        except ValueError as error:
+            return str(error)
+        several = any(len(partition_specs(spec)) > 1 for spec in self.dataset)
+        no_gpu = self.device.startswith("cuda") and not torch.cuda.is_available()
+        conflicts = {
+            "--dataset: one model is trained on one partition, such as split=0": several,
+            "--eval-data-dir is for --eval-dataset": self.eval_data_dir and not self.eval_dataset,
+            "--cache must be positive: so many GB": self.cache is not None and self.cache <= 0,
+            "--cache-on-device needs --cache GB": self.cache_on_device and self.cache is None,
+            "--sched plateau needs a score every epoch, which is not computed here": (
+                self.sched.startswith("plateau")
+            ),
+            "the triplet loss needs --num-instances of at least 2, or --triplet-weight 0": (
+                self.triplet_weight and self.num_instances < 2
+            ),
+            "--sync-bn needs GPUs: torch synchronises batch norms on them alone": (
+                self.sync_bn and self.device == "cpu"
+            ),
+            "--freeze-bn leaves nothing for --sync-bn to synchronise": (
+                self.freeze_bn and self.sync_bn
+            ),
+            f"--device {self.device}: torch finds no GPU; pass --device cpu": no_gpu,
+        }
+        return next((message for message, is_so in conflicts.items() if is_so), None)
+
+    def resolved(self) -> TrainConfig:
+        """Return the config with the model's name as timm takes it and with a folder for the run.
+
+        Raises:
+            ConfigError: There is no such model, or the folder holds a run already.
+        """
+        if self.output and not self.resume and Path(self.output, "summary.csv").exists():
+            raise ConfigError(
+                f"{self.output} holds a run already: go on with it by --resume {self.output}, or "
+                "choose another --output"
+            )
+        try:
+            model = self._resolved_model()
+            source, _, name = model.rpartition(":")
+            name = read_model_folder(name)["architecture"] if source == "local-dir" else name
+        except (ValueError, OSError) as error:
+            raise ConfigError(str(error)) from error
+        data = re.sub(r"[^\w.+]+", "-", "+".join(self.dataset))
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{name.replace('/', '-')}-{data}"
+        output = str(self.output or f"output/{name}")
+        return replace(self, model=model, pretrained_tag=None, output=output)
+
+    def _resolved_model(self) -> str:
+        if self.pretrained_path and not Path(self.pretrained_path).is_file():
+            raise ConfigError(f"there is no file {self.pretrained_path}")
+        model = resolve_model(self.model)
+        source, name = parse_model_name(model)
+        if self.pretrained_tag:
+            others = {
+                f"--model {model}, which brings its weights": source is not None,
+                f"the tag in --model {model}": source is None and "." in name,
+                "--no-pretrained": not self.pretrained,
+                "--pretrained-path": bool(self.pretrained_path),
+            }
+            if given := [other for other, is_given in others.items() if is_given]:
+                raise ConfigError(f"--pretrained-tag {self.pretrained_tag} excludes {given[0]}")
+            model = f"{name}.{self.pretrained_tag}"
+        if source is not None and self.pretrained_path:
+            raise ConfigError(f"--model {model} brings its weights: no --pretrained-path")
+        own_weights = self.pretrained and not self.pretrained_path
+        return check_model(model, own_weights=own_weights, file_option="--pretrained-path")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain data, for args.yaml; the tag stands in the model's name."""
+        kept = asdict(self)
+        del kept["resume"], kept["pretrained_tag"]
+        return kept
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """Read options from a YAML file: a recipe, or the args.yaml of a run.
+
+    Raises:
+        ConfigError: The file is not YAML, or has an unknown option or a value of a wrong type.
+    """
+    try:
+        options = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is not YAML that can be read: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"{file} is not a mapping of options to values")
+    types = get_type_hints(TrainConfig)
+    known = {one.name for one in fields(TrainConfig) if one.metadata}
+    if unknown := sorted(map(str, options.keys() - known)):
+        raise ConfigError(f"{file} has unknown options: {', '.join(unknown)}")
+    for name, value in options.items():
+        if name in _DATA_FIELDS and isinstance(value, str):  # a file may name one without a list
+            value = [value]
+        try:
+            # Not strict: YAML 1.1 takes 1e-3, which has no point, for a text.
+            options[name] = msgspec.convert(value, types[name], strict=False)
+        except msgspec.ValidationError as error:
+            choices = _choices(types[name])
+            hint = f"; it is one of {', '.join(choices)}" if choices else ""
+            raise ConfigError(f"{file}: {name}: {error}{hint}") from error
+    return options
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of a Literal, or of one among a union's types."""
+    return [v for part in (kind, *get_args(kind)) for v in get_args(part) if isinstance(v, str)]
