@@ -11,13 +11,14 @@ from rga_timm.weights import (
     CONFIG_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
+    preprocessing_of,
     read_manifest,
     sha256_of,
 )
 
 
 def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
-    """Enter a checkpoint of a weights folder into its manifest, or enter it anew.
+    """Enter a checkpoint of a weights folder into its manifest, or replace its entry.
 
     Several programs may do so at once.
 
@@ -43,7 +44,7 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
 
 
 def check_manifest(weights: str | Path) -> None:
-    """Check that a weights folder holds what its manifest says, nothing else, and that it works.
+    """Check that a weights folder holds what its manifest lists, and that every checkpoint works.
 
     Raises:
         ValueError: With all that is wrong.
@@ -71,7 +72,8 @@ def check_manifest(weights: str | Path) -> None:
 
 def _entry(folder: Path) -> dict[str, Any]:
     """What the manifest says of a checkpoint."""
-    reid = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["reid"]
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    reid = config["reid"]
     metrics = reid["metrics"]
     weights = folder / WEIGHTS_FILE
     return {
@@ -84,6 +86,7 @@ def _entry(folder: Path) -> dict[str, Any]:
             for path in sorted(folder.iterdir())
             if path != weights
         },
+        "preprocessing": preprocessing_of(config),
         "trained_on": [source["name"] for source in reid["trained_on"]],
         "dataset": reid["dataset"]["name"],
         "img_size": reid["protocol"]["img_size"],

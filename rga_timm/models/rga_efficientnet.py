@@ -107,10 +107,7 @@ default_cfgs = generate_default_cfgs(
     {
         "rga_efficientnet_lite0.ra_in1k": imagenet_cfg("efficientnet_lite0.ra_in1k"),
         "rga_tf_efficientnet_lite0.market1501": checkpoint_cfg(
-            "rga_tf_efficientnet_lite0.market1501",
-            1,
-            "tf_efficientnet_lite0.in1k",
-            **_LITE_NORMALISATION,
+            "rga_tf_efficientnet_lite0.market1501"
         ),
         "rga_tf_efficientnet_lite0.in1k": imagenet_cfg("tf_efficientnet_lite0.in1k"),
         "rga_efficientnet_b0.ra_in1k": imagenet_cfg("efficientnet_b0.ra_in1k"),

@@ -12,7 +12,7 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import ResNet
 
-from ._create import TEST_SIZES, checkpoint_cfg, create_rga, imagenet_cfg, test_cfg
+from ._create import checkpoint_cfg, create_rga, imagenet_cfg, test_cfg
 from ._official import convert_official
 from ._rga import RGAMixin, StateDict
 
@@ -44,9 +44,7 @@ default_cfgs = generate_default_cfgs(
         "rgas_resnet50.tv_in1k": imagenet_cfg("resnet50.tv_in1k"),
         "rgac_resnet50.tv_in1k": imagenet_cfg("resnet50.tv_in1k"),
         # Trained on drawn people: for tests of everything that takes a trained model.
-        "test_rga_resnet.pedestrians": checkpoint_cfg(
-            "test_rga_resnet.pedestrians", 1, "resnet50.tv_in1k", **TEST_SIZES
-        ),
+        "test_rga_resnet.pedestrians": checkpoint_cfg("test_rga_resnet.pedestrians"),
         "test_rga_resnet.untrained*": test_cfg("resnet50.tv_in1k"),
     }
 )

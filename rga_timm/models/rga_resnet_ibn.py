@@ -16,6 +16,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ._create import create_rga, imagenet_cfg, test_cfg
+from ._rga import RGAConfig
 from .rga_resnet import RGAResNet
 
 __all__ = ["RGAResNetIBN"]
@@ -50,7 +51,7 @@ class InstanceBatchNorm(nn.Module):
 class RGAResNetIBN(RGAResNet):
     """:class:`RGAResNet` with IBN-a in all blocks of the first three stages."""
 
-    def add_rga(self, *args: Any) -> None:
+    def add_rga(self, config: RGAConfig) -> None:
         """Put IBN-a in, then attention and head."""
         for stage in (self.layer1, self.layer2, self.layer3):
             for block in stage:
@@ -59,7 +60,7 @@ class RGAResNetIBN(RGAResNet):
                         f"IBN-a replaces batch norms; {type(block.bn1).__name__} is none"
                     )
                 block.bn1 = InstanceBatchNorm(block.bn1.num_features, **self._factory())
-        super().add_rga(*args)
+        super().add_rga(config)
 
 
 def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAResNetIBN:

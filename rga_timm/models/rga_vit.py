@@ -20,8 +20,10 @@ from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from rga_timm.layers import change_class
+
 from ._create import create_rga, imagenet_cfg, test_cfg
-from ._rga import RGAMixin, Size, StateDict
+from ._rga import RGAConfig, RGAMixin, Size, StateDict
 
 __all__ = ["RGAVisionTransformer"]
 
@@ -62,23 +64,18 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         ends = quarters(len(self.feature_info))
         return [(self.feature_info[i]["module"], self.feature_info[i]) for i in ends]
 
-    def add_rga(self, *args: Any) -> None:
+    def add_rga(self, config: RGAConfig) -> None:
         """Blocks that have an attention run it."""
         if unsupported := [name for name, used in self._unsupported().items() if used]:
             raise ValueError(
                 f"{', '.join(unsupported)} cannot be combined with relation attention over the "
                 "grid of patches"
             )
-        super().add_rga(*args)
+        super().add_rga(config)
         self.size_error = _size_error(self.img_size)
         for block in self.blocks:
             if hasattr(block, "rga"):
-                if type(block) is not Block:
-                    raise ValueError(
-                        f"{type(block).__name__} is no block that relation attention can follow: "
-                        "timm's plain Block alone"
-                    )
-                block.__class__ = RGABlock
+                change_class(block, RGABlock)  # of timm's blocks the plain one only
                 block.num_prefix_tokens = self.num_prefix_tokens
 
     def _unsupported(self) -> dict[str, bool]:
