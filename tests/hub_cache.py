@@ -3,9 +3,7 @@
 from pathlib import Path
 
 
-def put_into_hub_cache(
-    folder: Path, cache: Path, repo_id: str, revision: str = "main"
-) -> None:
+def put_into_hub_cache(folder: Path, cache: Path, repo_id: str, revision: str = "main") -> None:
     """The cache's layout: snapshots by commit, refs by branch or tag."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repo = cache / f"models--{repo_id.replace('/', '--')}"

@@ -13,7 +13,7 @@ import timm
 import torch
 from hub_cache import put_into_hub_cache
 
-import rga_timm  # noqa: F401 - registers the models
+import rga_timm
 from rga_timm import weights as source
 from rga_timm.hub import WeightsNotFoundError, list_in_manifest, read_reid, save_pretrained
 
