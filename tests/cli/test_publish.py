@@ -278,7 +278,7 @@ def test_converted_checkpoint_says_how_it_was_converted(people, tmp_path, capsys
     assert "does not say on what it was tested" in fails(capsys, source, "--weights", weights)
     folder = pack(source, weights, "--dataset", "market1501", "--data-dir", str(people))
     card = (folder / "README.md").read_text()
-    assert "python scripts/convert_official.py 600.pth.tar --output MODEL" in card
+    assert "rga-timm convert-official 600.pth.tar --output MODEL" in card
     assert "recipe" not in card
 
 
