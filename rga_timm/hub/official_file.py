@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rga_timm.models._checkpoint import differences, some
 from rga_timm.models._official import official_shapes
 from rga_timm.weights import sha256_of
 
@@ -70,17 +71,9 @@ class OfficialFile:
 
     def differences(self, state: Mapping[str, Tensor]) -> list[str]:
         """A line for each way in which it does not fit the model with this state dict."""
-        expected = official_shapes(dict(state))
         optional = ("num_batches_tracked", "feat_bn.bias")
-        missing = [k for k in expected if k not in self.weights and not k.endswith(optional)]
-        unexpected = [key for key in self.weights if key not in expected]
-        misshapen = [
-            f"{key} {tuple(value.shape)}, not {expected[key]}"
-            for key, value in self.weights.items()
-            if key in expected and tuple(value.shape) != expected[key]
-        ]
-        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        return [f"{kind}: {_some(items)}" for kind, items in kinds.items() if items]
+        shapes = official_shapes(dict(state))
+        return differences(self.weights, shapes, lambda key: key.endswith(optional))
 
 
 def read_official_file(path: Path) -> OfficialFile:
@@ -100,14 +93,14 @@ def read_official_file(path: Path) -> OfficialFile:
         content,
     )
     if not any(isinstance(value, Tensor) for value in weights.values()):
-        entries = f", only {_some(list(map(str, weights)))}" if weights else ""
+        entries = f", only {some(list(map(str, weights)))}" if weights else ""
         raise ValueError(f"{path} holds no weights{entries}")
     if others := [str(key) for key, value in weights.items() if not isinstance(value, Tensor)]:
-        raise ValueError(f"{path} is not a state dict, it holds more than tensors: {_some(others)}")
+        raise ValueError(f"{path} is not a state dict, it holds more than tensors: {some(others)}")
     weights = {str(key).removeprefix("module."): value for key, value in weights.items()}
     _check_names(path, weights)
     if broken := [key for key, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f"{path} has weights that are not finite: {_some(broken)}")
+        raise ValueError(f"{path} has weights that are not finite: {some(broken)}")
     epoch = content.get("epoch")
     return OfficialFile(path, sha256_of(path), weights, epoch if type(epoch) is int else None)
 
@@ -157,10 +150,5 @@ def _check_names(path: Path, weights: Mapping[str, Tensor]) -> None:
         )
     raise ValueError(
         f"{path} is not of the paper's code, whose weights are backbone.…, feat_bn.… and "
-        f"cls.weight: it has {_some(list(weights))}"
+        f"cls.weight: it has {some(list(weights))}"
     )
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
-    return f"{len(items)} ({', '.join(items[:8])}{more})"

@@ -28,7 +28,7 @@ else:
 
 @dataclass(frozen=True)
 class RGAConfig:
-    """What makes an RGA model of a backbone.
+    """What makes an RGA model of a backbone, checked.
 
     Attributes:
         backbone: timm's name of it.
@@ -177,11 +177,7 @@ class RGAMixin(_TimmModel):
 
     @torch.jit.ignore
     def check_size(self, size: Size, name: str) -> None:
-        """Refuse images of which the network would leave nothing.
-
-        Raises:
-            ValueError: If a feature map would be empty.
-        """
+        """Raise a ValueError for images of which a feature map would be empty."""
         smallest = max(info["reduction"] for info in self.feature_info)
         if min(self.feat_size(size, smallest)) < 1:
             raise ValueError(
@@ -207,30 +203,18 @@ class RGAMixin(_TimmModel):
             self.get_submodule(name).add_module("rga", rga)
 
     def forward_neck(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature before and after the BN neck.
+        """The feature before and after the BN neck, ``(pooled, embedding)``.
 
-        In training the triplet loss takes the first, the classifier the second; retrieval takes
-        the second.
-
-        Args:
-            x: (B, num_features, H, W) of ``forward_features``.
-
-        Returns:
-            ``(pooled, embedding)``, both (B, head_hidden_size).
+        Both are (B, head_hidden_size), from maps x, (B, num_features, H, W). In training the
+        triplet loss takes the first, the classifier the second; retrieval takes the second.
         """
         pooled = self.forward_pool(x)
         return pooled, self.neck(pooled)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Head on the feature map.
+        """Identity logits, (B, num_classes), of maps x, (B, num_features, H, W).
 
-        Args:
-            x: (B, num_features, H, W) of ``forward_features``.
-            pre_logits: Give the embedding, not the identity logits.
-
-        Returns:
-            (B, num_classes) logits, or the (B, head_hidden_size) embedding if asked for or without
-            classifier.
+        With ``pre_logits``, or without classifier, the embedding, (B, head_hidden_size).
         """
         embedding = self.forward_neck(x)[1]
         if self.drop_rate:
