@@ -139,11 +139,9 @@ class RGAMixin(_TimmModel):
         return weights
 
     def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
-        """Carry the backbone's own weights to this model's image size.
+        """Carry the backbone's own weights from a checkpoint's image size to this model's.
 
-        Args:
-            weights: A checkpoint.
-            img_size: Its image size; None for a plain backbone's, which does not tell.
+        ``img_size`` is None for a plain backbone's checkpoint, which does not tell.
         """
         return weights
 
@@ -309,11 +307,7 @@ class RGAMixin(_TimmModel):
 
 
 def to_size(size: int | Sequence[int], name: str) -> Size:
-    """``size`` as (height, width) in pixels.
-
-    Raises:
-        ValueError: If it is not one positive integer or two.
-    """
+    """(height, width) in pixels; a ValueError if ``size`` is not one positive integer or two."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
         raise ValueError(f"{name} must be (height, width) in pixels, or one integer; got {size!r}")

@@ -23,13 +23,7 @@ __all__ = ["RGAResNetIBN"]
 
 
 class InstanceBatchNorm(nn.Module):
-    """IBN-a: instance norm of the first half of the channels, batch norm of the rest (section 3.2).
-
-    Args:
-        num_features: Channels C.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
-    """
+    """IBN-a (section 3.2): instance norm of half of the channels, batch norm of the rest."""
 
     def __init__(
         self,
