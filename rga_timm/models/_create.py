@@ -1,11 +1,19 @@
 """From the name of one of timm's models to the RGA model that is made of it."""
 
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
 from urllib.error import HTTPError
 
-from timm.models import build_model_with_cfg, get_pretrained_cfg, model_entrypoint
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    model_entrypoint,
+    register_model,
+)
 from timm.models._builder import resolve_pretrained_cfg
 
 from rga_timm.layers import change_class
@@ -98,8 +106,71 @@ def make_rga(family: type[RGAMixin], backbone: str, **kwargs: Any) -> Any:
     return model
 
 
-def reid_cfg(**kwargs: Any) -> dict[str, Any]:
-    """The pretrained config that all RGA models share, with these changes."""
+def register_variant(
+    module: str,
+    family: type[RGAMixin],
+    name: str,
+    weights: str,
+    *,
+    cfgs: Mapping[str, Mapping[str, Any]] | None = None,
+    checkpoints: Sequence[str] = (),
+    for_tests: bool = False,
+    feature_cfg: Mapping[str, Any] | Callable[..., dict[str, Any]] | None = None,
+    **defaults: Any,
+) -> None:
+    """Register the RGA model of one of timm's models, with its tags.
+
+    The entrypoint becomes a function of the module, ``NAME(pretrained=False, **kwargs)``. The first
+    tag is the model's default one.
+
+    Args:
+        module: ``__name__`` of the family's file.
+        family: As of :func:`create_rga`.
+        name: Under which it is registered.
+        weights: timm's name of the backbone and of ImageNet weights of it, ``MODEL.TAG``, whose
+            preprocessing it shares, and which are its tag of the same name.
+        cfgs: Other tags in place of that one, each with its pretrained config.
+        checkpoints: Tags of this project's checkpoints, which come first.
+        for_tests: A small model on images of 64x32; its default tag is ``untrained``.
+        feature_cfg: How timm extracts the features of this family; or a function from the model's
+            arguments to that.
+        **defaults: Arguments of :func:`create_rga` unless the caller gives others.
+    """
+    backbone, _, tag = weights.partition(".")
+    if for_tests:
+        cfgs = {"untrained*": _reid_cfg(input_size=(3, 64, 32), **_from_timm(weights))}
+        defaults = {"native_size": (64, 32), **defaults}
+    known = {tag: registered_checkpoint(f"{name}.{tag}") for tag in checkpoints}
+    tags = {tag: _reid_cfg(**cfg) for tag, cfg in known.items()}
+    tags |= cfgs or {tag: imagenet_cfg(weights)}
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> Any:
+        kwargs = {**defaults, **kwargs}
+        features = feature_cfg(**kwargs) if callable(feature_cfg) else dict(feature_cfg or {})
+        return create_rga(family, name, backbone, pretrained, features, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__ = module
+    entrypoint.__doc__ = f"timm's {backbone} as {family.__name__}."
+    namespace = vars(sys.modules[module])
+    namespace[name] = entrypoint
+    default_cfgs = generate_default_cfgs({f"{name}.{tag}": cfg for tag, cfg in tags.items()})
+    namespace.setdefault("default_cfgs", {}).update(default_cfgs)  # where timm looks for them
+    register_model(entrypoint)
+
+
+def imagenet_cfg(weights: str, **changes: Any) -> dict[str, Any]:
+    """The pretrained config of an RGA model that starts from ImageNet weights of its backbone.
+
+    Args:
+        weights: timm's name of them, model and tag, in whose repository on the Hub they lie.
+        **changes: Other entries.
+    """
+    return _reid_cfg(**_from_timm(weights, "hf_hub_id", "license", "origin_url") | changes)
+
+
+def _reid_cfg(**kwargs: Any) -> dict[str, Any]:
+    """The pretrained config that all RGA models share, with these entries."""
     cfg = {
         "url": "",
         "num_classes": 0,  # ImageNet weights come without identities
@@ -116,45 +187,10 @@ def reid_cfg(**kwargs: Any) -> dict[str, Any]:
     return {"pool_size": (height // 16, width // 16), **cfg}
 
 
-def imagenet_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
-    """The config of an RGA model that starts from ImageNet weights of its backbone.
-
-    Args:
-        weights: timm's name of them, model and tag, in whose repository on the Hub they lie.
-        **kwargs: Changes.
-    """
-    kept = ("hf_hub_id", "license", "origin_url", *_PREPROCESSING)
-    return reid_cfg(**_from_timm(weights, kept) | kwargs)
-
-
-def checkpoint_cfg(name: str) -> dict[str, Any]:
-    """The config of a re-identification checkpoint of this project, from the package's manifest.
-
-    Args:
-        name: Model and tag.
-
-    Raises:
-        ValueError: If the manifest does not list it.
-    """
-    return reid_cfg(**registered_checkpoint(name))
-
-
-def test_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
-    """The config of a family's small model for tests, on images of 64x32, without weights.
-
-    Args:
-        weights: timm's name of those whose preprocessing it shares.
-        **kwargs: Changes.
-    """
-    return reid_cfg(input_size=(3, 64, 32), **_from_timm(weights, _PREPROCESSING), **kwargs)
-
-
-_PREPROCESSING = ("mean", "std", "interpolation", "first_conv")
-
-
-def _from_timm(weights: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """These entries of timm's own config of some weights."""
+def _from_timm(weights: str, *names: str) -> dict[str, Any]:
+    """The preprocessing, and these entries, of timm's own config of some weights."""
     source: Any = get_pretrained_cfg(weights)
     if source is None:
         raise ValueError(f"timm knows no weights {weights!r}")
+    names = ("mean", "std", "interpolation", "first_conv", *names)
     return {name: getattr(source, name) for name in names}

@@ -54,7 +54,7 @@ def test_run_becomes_a_checked_and_listed_checkpoint(run, people, tmp_path, caps
     assert f"rga-timm/{NAME}, v1, public" in output
     assert "licence research-use-only" in output
     assert "Nothing was uploaded" in output
-    assert "a checkpoint_cfg in the file of its family makes it a tag" in output
+    assert "checkpoints=[TAG] in its family's file makes it a tag" in output
 
 
 @pytest.mark.usefixtures("no_upload")

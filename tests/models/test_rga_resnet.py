@@ -87,7 +87,9 @@ class TestRGAResNet(ModelFamilyTests):
 
 @pytest.mark.parametrize("name", rga_timm.models.__all__)
 def test_class_that_is_built_directly_says_what_to_use(name):
-    with pytest.raises(TypeError, match=rf"{name} cannot be built directly: use timm\.create_model"):
+    with pytest.raises(
+        TypeError, match=rf"{name} cannot be built directly: use timm\.create_model"
+    ):
         getattr(rga_timm.models, name)(num_classes=3)
 
 
@@ -98,6 +100,11 @@ def test_family_that_is_not_of_the_backbone_is_refused():
 
 def test_config_checks_its_values():
     assert RGAConfig("resnet18", img_size=64).img_size == (64, 64)
-    for bad in ({"relation": "x"}, {"reduction": 0}, {"num_classes": -1}, {"native_size": (1, 2, 3)}):
+    for bad in (
+        {"relation": "x"},
+        {"reduction": 0},
+        {"num_classes": -1},
+        {"native_size": (1, 2, 3)},
+    ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             RGAConfig("resnet18", **bad)

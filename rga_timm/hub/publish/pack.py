@@ -149,9 +149,7 @@ def pack(run: Path, options: PackOptions) -> Path:
         )
     list_in_manifest(options.weights, name)
     if not timm.models.is_model_pretrained(name):
-        print(
-            f"timm does not know {name}: a checkpoint_cfg in the file of its family makes it a tag."
-        )
+        print(f"timm does not know {name}: checkpoints=[TAG] in its family's file makes it a tag.")
     return folder
 
 
