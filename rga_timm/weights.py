@@ -42,13 +42,7 @@ CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
 
 PREPROCESSING = (
-    "input_size",
-    "mean",
-    "std",
-    "interpolation",
-    "crop_pct",
-    "crop_mode",
-    "first_conv",
+    *("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "first_conv"),
 )
 
 _PACKAGE = Path(__file__).parent
@@ -64,10 +58,8 @@ class WeightsNotFoundError(OSError):
 def hub_id(name: str, version: int) -> str:
     """The repository of a checkpoint on the Hub, OWNER/NAME@REVISION.
 
-    Args:
-        name: Model and tag.
-        version: Of the checkpoint. New weights get a new one, so that an installed version of the
-            package goes on loading those that it was made with.
+    New weights get a new version, so that an installed package goes on loading those that it was
+    made with.
     """
     return f"{HUB_ORGANISATION}/{name}@v{version}"
 
@@ -79,13 +71,10 @@ def clone_weights() -> Path | None:
 
 
 def weights_folder() -> Path | None:
-    """The local weights folder: what RGA_TIMM_WEIGHTS names, else ``weights`` of a clone.
-
-    Returns:
-        The folder; None where the package is installed without a clone.
+    """The local weights folder; None where the package is installed without a clone.
 
     Raises:
-        NotADirectoryError: If the variable does not name a folder.
+        NotADirectoryError: If RGA_TIMM_WEIGHTS does not name a folder.
     """
     named = os.environ.get(WEIGHTS_VARIABLE)
     if not named:
@@ -97,14 +86,11 @@ def weights_folder() -> Path | None:
 
 
 def read_manifest(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Read the manifest of a weights folder.
+    """The entries of a weights folder's manifest, by model and tag; empty where it has none.
 
     Args:
         folder: The weights folder; None for the manifest that came with this package, which lists
             what is on the Hub.
-
-    Returns:
-        The entries by model and tag; empty where the folder has no manifest.
 
     Raises:
         ValueError: If the file is not a manifest.
@@ -167,8 +153,8 @@ def find_weights(
         cache_dir: Of the Hub; its usual one if None.
 
     Returns:
-        Entries for timm's ``pretrained_cfg_overlay``; empty for the ImageNet weights of a backbone
-        that are not in a local folder, which timm downloads itself.
+        Entries for timm's ``pretrained_cfg_overlay``; empty for ImageNet weights that are not in a
+        local folder, which timm downloads itself.
 
     Raises:
         WeightsNotFoundError: If this project's weights cannot be downloaded, or the server of
@@ -237,21 +223,16 @@ def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) ->
 
 
 def config_of_tag(name: str) -> Path | None:
-    """The ``config.json`` that belongs to the weights of a tag.
+    """The ``config.json`` that belongs to the weights of a tag, or of a model's default tag.
 
-    Args:
-        name: A model's name in timm, with its tag or for its default one.
-
-    Returns:
-        The file; None if the tag is not a checkpoint of this project, or the file is not found.
+    None if that is not a checkpoint of this project, or the file is not found.
     """
     cfg = get_pretrained_cfg(name, allow_unregistered=True)
     if cfg is None:
         return None
     name = f"{name.partition('.')[0]}.{cfg.tag}"
     if folder := checkpoint_folder(name):
-        local = folder / CONFIG_FILE
-        return local if local.is_file() else None
+        return folder / CONFIG_FILE if (folder / CONFIG_FILE).is_file() else None
     repo_id, revision = hf_split(cfg.hf_hub_id or "")
     if not repo_id.startswith(f"{HUB_ORGANISATION}/"):
         return None
@@ -270,11 +251,7 @@ def _hub_config(
 
 
 def _hub_file(
-    repo_id: str,
-    file: str,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    force: bool = False,
+    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None, force: bool = False
 ) -> Path:
     """A file of a version of a checkpoint, which never changes: the cached one needs no network."""
     if not force and (cached := _cached(repo_id, file, revision, cache_dir)):
@@ -325,13 +302,7 @@ def _check_answers(ask: Callable[[], Any]) -> None:
 
 
 def weights_not_found_message(name: str, cfg: PretrainedCfg, error: Exception) -> str:
-    """Say where weights were looked for, and both ways to provide them.
-
-    Args:
-        name: Model and tag.
-        cfg: Its config, which names a source in the network.
-        error: Why they were not found there.
-    """
+    """Say where the weights of a tag were looked for, and both ways to provide them."""
     source = f"{cfg.hf_hub_id} on the Hub" if cfg.hf_hub_id else str(cfg.url)
     file = f"{name}/{WEIGHTS_FILE}"
     if folder := weights_folder():

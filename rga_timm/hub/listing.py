@@ -6,14 +6,8 @@ from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.weights import checkpoint_folder, hub_id, read_manifest, weights_folder
 
 _HEADER = (
-    "checkpoint",
-    "trained on",
-    "tested on",
-    "licence",
-    "source",
-    "size (MB)",
-    "mAP",
-    "rank-1",
+    *("checkpoint", "trained on", "tested on", "licence"),
+    *("source", "size (MB)", "mAP", "rank-1"),
 )
 
 
@@ -53,10 +47,7 @@ class CheckpointTable(tuple[ListedCheckpoint, ...]):
 
 
 def list_checkpoints() -> CheckpointTable:
-    """The checkpoints of this package's manifest and of the local weights folder.
-
-    Returns:
-        A tuple by name, which prints as a table.
+    """The checkpoints of this package's manifest and of the local weights folder, by name.
 
     Raises:
         NotADirectoryError: If RGA_TIMM_WEIGHTS names no folder.

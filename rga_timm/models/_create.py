@@ -112,7 +112,7 @@ def register_variant(
     name: str,
     weights: str,
     *,
-    cfgs: Mapping[str, Mapping[str, Any]] | None = None,
+    cfgs: dict[str, dict[str, Any]] | None = None,
     checkpoints: Sequence[str] = (),
     for_tests: bool = False,
     feature_cfg: Mapping[str, Any] | Callable[..., dict[str, Any]] | None = None,

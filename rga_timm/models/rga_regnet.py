@@ -7,6 +7,7 @@ timm's model with the last stride removed and one RGA module at the end of each 
 """
 
 from functools import partial
+from typing import Any
 
 from timm.models.regnet import RegNet
 from torch import Tensor
@@ -33,5 +34,5 @@ _register = partial(register_variant, __name__, RGARegNet)
 _register("rga_regnety_016", "regnety_016.tv2_in1k")
 _register("rga_regnety_032", "regnety_032.ra_in1k")
 # Blocks of 8, 16, 32 and 64 channels.
-_SMALL = {"depth": 4, "w0": 8, "wa": 14.4, "wm": 2.0, "group_size": 8, "stem_width": 8}
+_SMALL: Any = {"depth": 4, "w0": 8, "wa": 14.4, "wm": 2.0, "group_size": 8, "stem_width": 8}
 _register("test_rga_regnet", "regnety_016.tv2_in1k", for_tests=True, **_SMALL)

@@ -10,6 +10,7 @@ paper's authors published.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,5 +66,5 @@ _IBNNET = imagenet_cfg(
     origin_url="https://github.com/XingangPan/IBN-Net",
 )
 _register("rga_resnet50_ibn_a", "resnet50.tv_in1k", cfgs={"ibnnet_in1k": _IBNNET})
-_SMALL = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24)}
+_SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24)}
 _register("test_rga_resnet_ibn", "resnet50.tv_in1k", for_tests=True, **_SMALL)

@@ -32,19 +32,8 @@ REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 # Of the section `reid`. A checkpoint is published with all of these.
 REQUIRED_RECORDS = (
-    "name",
-    "version",
-    "repository",
-    "license",
-    "trained_on",
-    "dataset",
-    "protocol",
-    "metrics",
-    "software",
-    "code_version",
-    "command",
-    "weights_dtype",
-    "golden_embedding",
+    *("name", "version", "repository", "license", "trained_on", "dataset", "protocol", "metrics"),
+    *("software", "code_version", "command", "weights_dtype", "golden_embedding"),
 )
 
 
@@ -79,8 +68,7 @@ def pack_checkpoint(
 
     Args:
         model: The model to publish. Of its weights those are described that will be read back.
-        folder: Written anew; what lay there is gone once the new one is complete. A link is
-            replaced, and what it leads to is left alone.
+        folder: Replaced once the new one is complete. Of a link, what it leads to is left alone.
         reid: The records of :data:`REQUIRED_RECORDS`, apart from the last two, and others.
         half: Store the weights as :func:`halve` says.
         extra_files: Further files by their names there.
