@@ -116,8 +116,13 @@ def test_packed_folder_is_taken_as_it_is(run, tmp_path, capsys):
 def test_packed_folder_is_described_anew_without_testing_again(run, tmp_path, monkeypatch):
     folder = pack(run, tmp_path, "--precision", "float16")
     weights = (folder / "model.safetensors").read_bytes()
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] |= {"num_classes": 0, "in_chans": 3}  # as earlier versions wrote it
+    (folder / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(publish_pack, "evaluate_to_publish", None)
     pack(folder, tmp_path, "--recorded", "--version", "2", "--note", "Anew.")
+    args = json.loads((folder / "config.json").read_text())["model_args"]
+    assert not {"num_classes", "in_chans", "global_pool"} & args.keys()
     assert (folder / "model.safetensors").read_bytes() == weights
     assert {"recipe.yaml", "summary.csv"} <= {path.name for path in folder.iterdir()}
     assert "Anew." in (folder / "README.md").read_text()
