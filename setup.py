@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the manifest of weights/ is installed; links of the page."""
+"""What pyproject.toml cannot say: what is installed of weights/, and absolute links."""
 
 import re
 import shutil
@@ -7,16 +7,30 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
+WEIGHTS = Path(__file__).parent / "weights"
+# The manifest tells which checkpoints there are, and their hashes. The checkpoint is small, free to
+# pass on, and makes tests and first steps possible without a network.
+FILES = [
+    WEIGHTS / "manifest.json",
+    *(
+        WEIGHTS / "test_rga_resnet.pedestrians" / name
+        for name in ("README.md", "config.json", "model.safetensors")
+    ),
+]
 
-class BuildWithManifest(build_py):
-    """Without a clone, the package knows by it which checkpoints there are, and their hashes."""
+
+class BuildWithCheckpoints(build_py):
+    """Puts them into rga_timm/checkpoints/, where rga_timm/weights.py looks."""
 
     def run(self) -> None:
-        """Build as ever, and put the manifest beside the modules."""
+        """Build as ever, then copy."""
         super().run()
-        if not self.editable_mode:
-            manifest = Path(__file__).parent / "weights" / "manifest.json"
-            shutil.copyfile(manifest, Path(self.build_lib) / "rga_timm" / manifest.name)
+        if self.editable_mode:
+            return
+        for file in FILES:
+            target = Path(self.build_lib, "rga_timm", "checkpoints", file.relative_to(WEIGHTS))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def package_page() -> str:
@@ -31,7 +45,7 @@ def package_page() -> str:
 
 
 setup(
-    cmdclass={"build_py": BuildWithManifest},
+    cmdclass={"build_py": BuildWithCheckpoints},
     long_description=package_page(),
     long_description_content_type="text/markdown",
 )

@@ -1,24 +1,39 @@
-"""Where the weights of a tag come from: a local folder, else the Hugging Face Hub.
+"""The one description of checkpoints: where the weights of a tag come from, and what they are.
 
-A weights folder holds a folder for each checkpoint, named as its model and tag and laid out as its
-repository on the Hub, and ``manifest.json``, which lists them with hash and size.
+A checkpoint is a folder, named as its model and tag (``rga_resnet50.market1501``) and laid out as
+its repository on the Hugging Face Hub. A weights folder holds such folders and ``manifest.json``,
+which lists version, hash, size, preprocessing and scores of each.
+
+The weights of a tag are looked for in this order:
+
+1. the local weights folder: what ``RGA_TIMM_WEIGHTS`` names, else ``weights`` of a clone;
+2. the small checkpoints that are part of the installed package;
+3. the Hub's cache, and the Hub, at the version that the package's manifest lists.
+
+What a folder's ``config.json`` says of the images holds for the weights in that folder. Packing
+copies it into the manifest, from which timm learns of the tags, so that nothing is typed twice.
 """
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+import torch
+from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import get_session
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import hf_split
 
 _logger = logging.getLogger(__name__)
 
-# Whose repositories on the Hub the checkpoints are. Here, and nowhere else.
+# The owner of the checkpoints' repositories on the Hub.
 HUB_ORGANISATION = os.environ.get("RGA_TIMM_HUB_ORG") or "rga-timm"
 
 WEIGHTS_VARIABLE = "RGA_TIMM_WEIGHTS"
@@ -26,69 +41,88 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
 
+PREPROCESSING = (
+    *("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "first_conv"),
+)
+
 _PACKAGE = Path(__file__).parent
 
-# What a checkpoint says of its images goes before what is registered under its tag.
-_CFG_OF_CHECKPOINT = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+# How long to wait for the Hub's first answer; its client's own retries take most of a minute.
+_PATIENCE = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 6)  # seconds
 
 
 class WeightsNotFoundError(OSError):
-    """Weights that are neither in the local weights folder nor to be had from the Hub."""
+    """Weights that are neither in a local folder nor available from the Hub."""
 
 
 def hub_id(name: str, version: int) -> str:
-    """The repository of a checkpoint on the Hub, at the revision of that version.
+    """The repository of a checkpoint on the Hub, OWNER/NAME@REVISION.
 
-    Args:
-        name: Model and tag.
-        version: Of the checkpoint; a new one for other weights, so that who has installed this
-            version of the package goes on getting those that it was made with.
+    New weights get a new version, so that an installed package goes on loading those that it was
+    made with.
     """
     return f"{HUB_ORGANISATION}/{name}@v{version}"
 
 
-def weights_folder() -> Path | None:
-    """The local weights folder: what RGA_TIMM_WEIGHTS names, else ``weights`` of a clone.
-
-    Returns:
-        The folder; None where the package is installed without a clone.
-
-    Raises:
-        NotADirectoryError: If the variable names no folder.
-    """
-    if named := os.environ.get(WEIGHTS_VARIABLE):
-        folder = Path(named).expanduser()
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{WEIGHTS_VARIABLE} names {named}, which is not a folder")
-        return folder
+def clone_weights() -> Path | None:
+    """The folder ``weights`` of the clone that the package is run from; None if installed."""
     clone = _PACKAGE.parent / "weights"
     return clone if (clone / MANIFEST_FILE).is_file() else None
 
 
+def weights_folder() -> Path | None:
+    """The local weights folder; None where the package is installed without a clone.
+
+    Raises:
+        NotADirectoryError: If RGA_TIMM_WEIGHTS does not name a folder.
+    """
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    if not named:
+        return clone_weights()
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{WEIGHTS_VARIABLE} names {named}, which is not a folder")
+    return folder
+
+
 def read_manifest(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The checkpoints of a weights folder, by model and tag.
+    """The entries of a weights folder's manifest, by model and tag; empty where it has none.
 
     Args:
         folder: The weights folder; None for the manifest that came with this package, which lists
             what is on the Hub.
 
-    Returns:
-        An entry a checkpoint, empty where the folder has no manifest.
-
     Raises:
-        ValueError: If the manifest is none.
+        ValueError: If the file is not a manifest.
     """
-    if folder is None:
-        clone = _PACKAGE.parent / "weights" / MANIFEST_FILE
-        file = clone if clone.is_file() else _PACKAGE / MANIFEST_FILE
-    else:
-        file = folder / MANIFEST_FILE
+    file = (folder or clone_weights() or _PACKAGE / "checkpoints") / MANIFEST_FILE
     if not file.is_file():
         return {}
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))["checkpoints"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no manifest of checkpoints: {error!r}") from error
+        raise ValueError(f"{file} is not a manifest of checkpoints: {error!r}") from error
+
+
+def registered_checkpoint(name: str) -> dict[str, Any]:
+    """The entries of a tag's pretrained config that the package's manifest gives.
+
+    Raises:
+        ValueError: If the manifest does not list it.
+    """
+    entry = read_manifest().get(name)
+    if entry is None:
+        raise ValueError(
+            f"{MANIFEST_FILE} of rga_timm does not list {name}: pack the checkpoint before you "
+            "register its tag; if you have not changed the package, install it again"
+        )
+    return {"hf_hub_id": hub_id(name, entry["version"]), **_tuples(entry["preprocessing"])}
+
+
+def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the content of a ``config.json`` says of the images, for the manifest."""
+    cfg = config.get("pretrained_cfg") or {}
+    return {key: cfg[key] for key in PREPROCESSING if cfg.get(key) is not None}
 
 
 def sha256_of(file: Path) -> str:
@@ -100,10 +134,18 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def checkpoint_folder(name: str) -> Path | None:
+    """The folder on this machine that a tag's weights would be loaded from; None for the Hub."""
+    for weights in (weights_folder(), _PACKAGE / "checkpoints"):
+        if weights and (weights / name / WEIGHTS_FILE).is_file():
+            return weights / name
+    return None
+
+
 def find_weights(
     name: str, cfg: PretrainedCfg, cache_dir: str | Path | None = None
-) -> dict[str, Any] | None:
-    """What to load a tag with: from the local weights folder, else from a repository of ours.
+) -> dict[str, Any]:
+    """Find the weights of a tag, downloading them if they are a checkpoint of this project.
 
     Args:
         name: Model and tag.
@@ -111,129 +153,157 @@ def find_weights(
         cache_dir: Of the Hub; its usual one if None.
 
     Returns:
-        Entries for timm's ``pretrained_cfg_overlay``; None for weights that are not in the folder,
-        and others' to download: those of ImageNet.
+        Entries for timm's ``pretrained_cfg_overlay``; empty for ImageNet weights that are not in a
+        local folder, which timm downloads itself.
 
     Raises:
-        WeightsNotFoundError: If ours are not to be had.
+        WeightsNotFoundError: If this project's weights cannot be downloaded, or the server of
+            others does not answer.
         ValueError: If they are damaged.
     """
-    local = local_weights(name)
-    if local is None and (cfg.hf_hub_id or "").startswith(f"{HUB_ORGANISATION}/"):
-        return hub_weights(name, cfg.hf_hub_id, cache_dir)
-    return local
+    if folder := checkpoint_folder(name):
+        return _local_weights(folder)
+    if (cfg.hf_hub_id or "").startswith(f"{HUB_ORGANISATION}/"):
+        return _hub_weights(name, cfg, cache_dir)
+    try:
+        _check_source_answers(cfg, cache_dir)
+    except ConnectionError as error:
+        raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
+    return {}
 
 
-def local_weights(name: str) -> dict[str, Any] | None:
-    """What to load a tag from the local weights folder with.
+def _check_source_answers(cfg: PretrainedCfg, cache_dir: str | Path | None) -> None:
+    """Raise a ConnectionError if weights that timm is to download cannot be, and are not cached."""
+    if cfg.hf_hub_id:
+        repo_id, revision = hf_split(cfg.hf_hub_id)
+        files = [cfg.hf_hub_filename or WEIGHTS_FILE, "pytorch_model.bin"]
+        if not any(_cached(repo_id, file, revision, cache_dir) for file in files):
+            _check_hub_answers(repo_id, files[0], revision)
+    elif cfg.url:
+        url, downloads = cfg.url, cache_dir or Path(torch.hub.get_dir()) / "checkpoints"
+        if not Path(downloads, Path(url).name).is_file():
+            _check_answers(lambda: urllib.request.urlopen(url, timeout=_PATIENCE).close())
 
-    Args:
-        name: Model and tag.
 
-    Returns:
-        Entries for timm's ``pretrained_cfg_overlay``; None where the folder does not hold the tag.
-
-    Raises:
-        ValueError: If its file is not the one that the folder's manifest lists.
-    """
-    folder = weights_folder()
-    if folder is None or not (file := folder / name / WEIGHTS_FILE).is_file():
-        return None
-    entry = read_manifest(folder).get(name)
+def _local_weights(folder: Path) -> dict[str, Any]:
+    """The overlay for the weights in a folder, checked if the manifest beside it lists them."""
+    file, config = folder / WEIGHTS_FILE, folder / CONFIG_FILE
+    entry = read_manifest(folder.parent).get(folder.name)
     if entry and sha256_of(file) != entry["sha256"]:
         raise ValueError(
-            f"{file} is damaged: its SHA-256 is not the one in {folder / MANIFEST_FILE}. Restore "
-            "it, or remove its folder to have it downloaded from the Hub"
+            f"{file} is damaged: its SHA-256 is not the one in {folder.parent / MANIFEST_FILE}. "
+            "Restore it, or remove its folder to have it downloaded from the Hub"
         )
-    _logger.info("Weights of %s from %s.", name, file)
-    return {**_cfg_beside(file), "file": str(file)}
+    _logger.info("Weights of %s from %s.", folder.name, file)
+    if not config.is_file():  # plain weights of a backbone
+        return {"file": str(file)}
+    said = preprocessing_of(json.loads(config.read_text(encoding="utf-8")))
+    return {**_tuples(said), "file": str(file)}
 
 
-def hub_weights(name: str, repository: str, cache_dir: str | Path | None = None) -> dict[str, Any]:
-    """Download the weights of a tag from the Hub, or find them in its cache, and check them.
-
-    Args:
-        name: Model and tag.
-        repository: OWNER/NAME@REVISION.
-        cache_dir: Of the Hub; its usual one if None.
-
-    Returns:
-        Entries for timm's ``pretrained_cfg_overlay``.
-
-    Raises:
-        WeightsNotFoundError: If they are not to be had.
-        ValueError: If the file there is not the one that this package's manifest lists.
-    """
-    repo_id, revision = hf_split(repository)
+def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> dict[str, Any]:
+    """The overlay for weights from the Hub or its cache, checked against the manifest."""
+    repo_id, revision = hf_split(cfg.hf_hub_id)
     expected = read_manifest().get(name, {}).get("sha256")
-    for attempt in (1, 2):
+    for force in (False, True):
         try:
-            file = hf_hub_download(
-                repo_id,
-                WEIGHTS_FILE,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=attempt == 2,
-            )
+            file = _hub_file(repo_id, WEIGHTS_FILE, revision, cache_dir, force)
         except Exception as error:  # the Hub's client and what it is built on raise many kinds
-            raise WeightsNotFoundError(
-                both_ways(name, f"{repository} on the Hub", error)
-            ) from error
-        if expected in (None, sha256_of(Path(file))):
+            raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
+        if expected in (None, sha256_of(file)):
             # The records go with the weights, also later, when only the cache is there.
-            _download_config(name, repo_id, revision, cache_dir)
-            return {"file": file}
-        if attempt == 1:
+            _hub_config(name, repo_id, revision, cache_dir)
+            return {"file": str(file)}
+        if not force:
             _logger.warning("The file of %s in the cache is damaged: downloading again.", name)
     raise ValueError(
-        f"{WEIGHTS_FILE} of {repository} is not the one that was published as {name}: its SHA-256 "
-        f"is {sha256_of(Path(file))}, not {expected}. It was not loaded"
+        f"{WEIGHTS_FILE} of {cfg.hf_hub_id} is not the one that was published as {name}: its "
+        f"SHA-256 is {sha256_of(file)}, not {expected}. It was not loaded"
     )
 
 
 def config_of_tag(name: str) -> Path | None:
-    """The ``config.json`` of a tag, where its weights come from.
+    """The ``config.json`` that belongs to the weights of a tag, or of a model's default tag.
 
-    Args:
-        name: A model's name in timm, with its tag or for its default one.
-
-    Returns:
-        The file; None of what is no checkpoint of this project, or where it cannot be had.
+    None if that is not a checkpoint of this project, or the file is not found.
     """
     cfg = get_pretrained_cfg(name, allow_unregistered=True)
     if cfg is None:
         return None
     name = f"{name.partition('.')[0]}.{cfg.tag}"
-    folder = weights_folder()
-    if folder and (folder / name / WEIGHTS_FILE).is_file():
-        local = folder / name / CONFIG_FILE
-        return local if local.is_file() else None
+    if folder := checkpoint_folder(name):
+        return folder / CONFIG_FILE if (folder / CONFIG_FILE).is_file() else None
     repo_id, revision = hf_split(cfg.hf_hub_id or "")
     if not repo_id.startswith(f"{HUB_ORGANISATION}/"):
         return None
-    return _download_config(name, repo_id, revision)
+    return _hub_config(name, repo_id, revision)
 
 
-def _download_config(
+def _hub_config(
     name: str, repo_id: str, revision: str | None, cache_dir: str | Path | None = None
 ) -> Path | None:
     """The config of a tag from the Hub or its cache; None, with a warning, if it is not there."""
     try:
-        file = hf_hub_download(repo_id, CONFIG_FILE, revision=revision, cache_dir=cache_dir)
+        return _hub_file(repo_id, CONFIG_FILE, revision, cache_dir)
     except Exception as error:  # as for the weights
         _logger.warning("The records of %s could not be read: %s", name, error)
         return None
-    return Path(file)
 
 
-def both_ways(name: str, source: str, error: Exception) -> str:
-    """Say that weights are not to be had, and both ways in which they could be.
+def _hub_file(
+    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None, force: bool = False
+) -> Path:
+    """A file of a version of a checkpoint, which never changes: the cached one needs no network."""
+    if not force and (cached := _cached(repo_id, file, revision, cache_dir)):
+        return cached
+    _check_hub_answers(repo_id, file, revision)
+    options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
+    return Path(hf_hub_download(repo_id, file, force_download=force, **options))
 
-    Args:
-        name: Model and tag.
-        source: Where they were looked for in the network.
-        error: Why they were not found there.
+
+def _cached(
+    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None
+) -> Path | None:
+    # The default is read on each call, as tests change it.
+    cache = cache_dir or constants.HF_HUB_CACHE
+    found = try_to_load_from_cache(repo_id, file, cache_dir=cache, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check_hub_answers(repo_id: str, file: str, revision: str | None) -> None:
+    if not constants.HF_HUB_OFFLINE:  # else its client gives up at once by itself
+        url = hf_hub_url(repo_id, file, revision=revision)
+        _check_answers(lambda: get_session().head(url, timeout=_PATIENCE))
+
+
+def _check_answers(ask: Callable[[], Any]) -> None:
+    """Raise a ConnectionError unless a server answers soon; any answer will do, errors too.
+
+    In a thread, because the timeouts of sockets bound neither the look-up of names nor the sum over
+    all addresses of a server.
     """
+    outcome: list[Exception | None] = []
+
+    def run() -> None:
+        try:
+            ask()
+            outcome.append(None)
+        except urllib.error.HTTPError:
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE + 1)
+    error = outcome[0] if outcome else TimeoutError(f"no answer in {_PATIENCE + 1:g} seconds")
+    if error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+
+
+def weights_not_found_message(name: str, cfg: PretrainedCfg, error: Exception) -> str:
+    """Say where the weights of a tag were looked for, and both ways to provide them."""
+    source = f"{cfg.hf_hub_id} on the Hub" if cfg.hf_hub_id else str(cfg.url)
     file = f"{name}/{WEIGHTS_FILE}"
     if folder := weights_folder():
         local = f"the local weights folder {folder} holds no {file}"
@@ -243,14 +313,11 @@ def both_ways(name: str, source: str, error: Exception) -> str:
     return (
         f"no weights of {name}: {local}; and {source} could not be read "
         f"({type(error).__name__}: {reason}). Either set {WEIGHTS_VARIABLE} to a folder that holds "
-        f"{file}, or make the Hub reachable (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE)"
+        f"{file}, or make the Hub reachable (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE; a slow one by "
+        "HF_HUB_ETAG_TIMEOUT, in seconds)"
     )
 
 
-def _cfg_beside(weights: Path) -> dict[str, Any]:
-    """What the config beside a weights file says of its images."""
-    file = weights.with_name(CONFIG_FILE)
-    if not file.is_file():  # plain weights of a backbone
-        return {}
-    cfg: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("pretrained_cfg", {})
-    return {key: cfg[key] for key in _CFG_OF_CHECKPOINT if cfg.get(key) is not None}
+def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that timm's configs have."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in cfg.items()}

@@ -1,4 +1,4 @@
-"""Small checkpoints, as scripts/publish.py packs them."""
+"""Small checkpoints, as rga-timm publish packs them."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def make_records(name: str, **changes: Any) -> dict[str, Any]:
         "license": "research-use-only",
         "trained_on": [{"name": "market1501", "train": {"images": 40, "ids": 10, "cameras": 2}}],
         "code_version": "0.1.0 (abc)",
-        "command": "python scripts/finetune.py --config recipe.yaml",
+        "command": "rga-timm finetune --config recipe.yaml",
         **changes,
     }
 

@@ -1,4 +1,4 @@
-"""A short training run, and publish.py on it."""
+"""A short training run, and rga-timm publish on it."""
 
 from pathlib import Path
 

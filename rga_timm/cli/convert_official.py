@@ -35,6 +35,7 @@ from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_pa
 from rga_timm.evaluation import Protocol, Report, check_testable, evaluate_dataset, format_table
 from rga_timm.hub import save_pretrained
 from rga_timm.hub.official_file import OfficialFile, read_official_file
+from rga_timm.models._rga import rga_modules
 from rga_timm.models.rga_resnet import RGAResNet
 
 CODE = "https://github.com/microsoft/Relation-Aware-Global-Attention-Networks"
@@ -55,13 +56,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME", help="an RGA ResNet (default: what the weights are of)")
     add_model_kwargs(parser, "further arguments of the model, such as reduction=4")
     add("--drop-classifier", action="store_true", help="leave the classifier of identities out")
-    add(
-        "--trained-on",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="data sets that it was trained on, which the file does not tell, to be recorded",
-    )
+    help_text = "data sets that it was trained on, which the file does not tell, to be recorded"
+    add("--trained-on", nargs="+", default=[], metavar="NAME", help=help_text)
     test = parser.add_argument_group("test")
     add_data_options(test)
     add_loading_options(test)
@@ -102,26 +98,21 @@ def main(argv: Sequence[str] | None = None) -> Path:
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
+    origin = {"code": CODE, "file": file.path.name, "sha256": file.sha256, "epoch": file.epoch}
     reid: dict[str, Any] = {
-        "converted_from": {
-            "code": CODE,
-            "file": file.path.name,
-            "sha256": file.sha256,
-            **({} if file.epoch is None else {"epoch": file.epoch}),
-        },
-        # Not on whom of them: a test on the same data set says that it could not check that.
-        **({"trained_on": [{"name": name} for name in args.trained_on]} if args.trained_on else {}),
+        "converted_from": {key: value for key, value in origin.items() if value is not None}
     }
+    if args.trained_on:
+        # Not on which of their people: a test on the same data set says that it cannot check that.
+        reid["trained_on"] = [{"name": name} for name in args.trained_on]
     args.output.mkdir(parents=True, exist_ok=True)
     # Aside, so that the files get their names only once all is done.
     with tempfile.TemporaryDirectory(dir=args.output, prefix=".convert-") as temp:
         folder = save_pretrained(model, temp, reid=reid, model_args=args.model_kwargs)
         if test_sets:
             reports = evaluate(args, folder, test_sets, reid)
-            reid |= {
-                **reports[0].to_dict(),
-                "also_tested_on": [report.to_dict() for report in reports[1:]],
-            }
+            others = [report.to_dict() for report in reports[1:]]
+            reid |= {**reports[0].to_dict(), "also_tested_on": others}
             save_pretrained(model, folder, reid=reid, model_args=args.model_kwargs)
             print(format_table(reports))
         for part in list(folder.iterdir()):
@@ -157,22 +148,18 @@ def convert(args: argparse.Namespace, file: OfficialFile) -> Any:
     model.load_state_dict(weights, strict=False)  # old files lack num_batches_tracked
     if args.drop_classifier:
         model.reset_classifier(0)
-    # What timm noted of the ImageNet weights of this name.
-    model.pretrained_cfg = {
-        **model.pretrained_cfg, "tag": None, "license": None, "origin_url": CODE
-    }  # fmt: skip
+    # In place of what timm noted of the ImageNet weights of this name.
+    model.pretrained_cfg |= {"tag": None, "license": None, "origin_url": CODE}
     return model
 
 
 def check_size(file: OfficialFile, model: RGAResNet) -> None:
     """Raise a ValueError if the file was trained on images of another size.
 
-    The number of positions tells, which is a product of height and width: so it is for the user to
-    say which size it was.
+    Only the number of positions, height times width, is known, so the user must say which size.
     """
-    stages = (model.layer1, model.layer2, model.layer3, model.layer4)
-    modules = [stage.rga for stage in stages if hasattr(stage, "rga")]
-    own = {i: module.height * module.width for i, module in enumerate(modules, start=1)}
+    grids = [rga.height * rga.width for rga, _ in rga_modules(model).values()]
+    own = dict(enumerate(grids, start=1))
     theirs = file.positions
     if not theirs or any(own.get(stage) == count for stage, count in theirs.items()):
         return  # a single one that differs is named as any other weight
@@ -190,7 +177,7 @@ def check_size(file: OfficialFile, model: RGAResNet) -> None:
 def read_test_set(
     args: argparse.Namespace, spec: str, folder: str | Path | None
 ) -> list[ReidSplits]:
-    """A data set that can be tested on; its partitions, or it alone."""
+    """The partitions of a data set that can be tested on."""
     partitions = read_partitions(spec, folder)
     if args.skip_bad_images:
         partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
@@ -207,10 +194,7 @@ def evaluate(
     """The reports of the model as it comes back from its folder."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     config = preprocessing(args, model)
-    protocol = Protocol.of_data_config(
-        config,
-        amp_dtype=args.amp_dtype,
-    )
+    protocol = Protocol.of_data_config(config, amp_dtype=args.amp_dtype)
     return [
         evaluate_dataset(
             model,

@@ -6,8 +6,8 @@
 
 A run's folder, or a model's (config.json and model.safetensors), is packed first: evaluated as it
 will be stored, described by a model card, written to weights/NAME and entered into the manifest. A
-folder that is packed is taken as it is. Then it is checked: complete, no pickles, licence and
-metrics there, the golden embedding the same. What would be uploaded is shown; --push uploads it.
+packed folder is taken as it is. Then it is checked: complete, no pickles, licence and metrics
+recorded, the same golden embedding. What would be uploaded is shown; --push uploads it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import argparse
 import logging
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
 from rga_timm.cli.options import check_output_folder
 from rga_timm.data.specs import FORM, dataset_help
+from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.hub import (
     check_checkpoint,
@@ -31,16 +33,13 @@ from rga_timm.hub import (
     list_in_manifest,
     push_checkpoint,
 )
-from rga_timm.hub.publish.pack import is_packed, model_folder, pack, read_config
-from rga_timm.weights import HUB_ORGANISATION, MANIFEST_FILE
-
-ROOT = Path(__file__).parents[1]
+from rga_timm.hub.publish.pack import PackOptions, is_packed, model_folder, pack, read_records
+from rga_timm.weights import HUB_ORGANISATION, MANIFEST_FILE, clone_weights
 
 # Options that change what is packed, and nothing about a folder that is packed already.
-PACKING = (
-    "name", "weights", "version", "license", "command", "note", "extra", "keep_classifier",
-    "precision", "feature", "dataset", "data_dir",
-)  # fmt: skip
+PACKING = sorted(
+    {field.name for field in fields(PackOptions)} - {"organisation", "recorded", "compute"}
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -59,9 +58,9 @@ def get_parser() -> argparse.ArgumentParser:
     pack.add_argument(
         "--weights",
         type=Path,
-        default=ROOT / "weights",
+        default=clone_weights() or Path("weights"),
         metavar="DIR",
-        help="the weights folder to pack into (default: the clone's)",
+        help="the weights folder to pack into (default: weights of the clone, or of this folder)",
     )
     pack.add_argument("--version", type=int, help="of the checkpoint (default: the tag's, or 1)")
     pack.add_argument("--license", help="of the weights (default: what the data allow)")
@@ -90,7 +89,9 @@ def get_parser() -> argparse.ArgumentParser:
         help="what the checkpoint gives as its embedding; pooled makes the BN neck pass on what it "
         "gets (default: what the run was tested by)",
     )
-    pack.add_argument("--dataset", nargs="+", metavar=FORM, help=f"to test on: {dataset_help()}")
+    pack.add_argument(
+        "--dataset", nargs="+", default=[], metavar=FORM, help=f"to test on: {dataset_help()}"
+    )
     pack.add_argument("--data-dir", nargs="+", default=[], metavar="DIR", help="where they lie")
     pack.add_argument(
         "--recorded",
@@ -121,35 +122,41 @@ def main(argv: Sequence[str] | None = None) -> Path:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for library in ("timm", "httpx", "httpx2"):  # every file that is read, every request
         logging.getLogger(library).setLevel(logging.WARNING)
+    folder: Path = args.source
+    if folder.name == "model" and (folder.parent / "args.yaml").is_file():
+        folder = folder.parent  # the run, which has the recipe, too
     try:
-        if args.source.name == "model" and (args.source.parent / "args.yaml").is_file():
-            args.source = args.source.parent  # the run, which has the recipe, too
-        folder = args.source
-        config = read_config(model_folder(folder))
+        config = read_records(model_folder(folder))
         if folder != model_folder(folder) or args.recorded or not is_packed(config):
             check_output_folder(args.weights, parser)
-            folder = pack(args, config)
+            folder = pack(folder, pack_options(args))
         elif given := [o for o in PACKING if getattr(args, o) != parser.get_default(o)]:
             parser.error(
                 f"{folder} is packed, and taken as it is: --{given[0].replace('_', '-')} is for "
-                "packing. --recorded packs it anew, with its scores"
+                "packing. --recorded packs it again, with its scores"
             )
         check_checkpoint(folder)
         check_tag(folder)
-        name = read_config(folder)["reid"]["name"]
+        name = read_records(folder)["reid"]["name"]
         if folder.name == name and (folder.parent / MANIFEST_FILE).is_file():
             list_in_manifest(folder.parent, name)  # packing may have been interrupted before
         with tempfile.TemporaryDirectory() as scratch:
             publish(args, folder_to_upload(args, folder, Path(scratch)))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    return Path(folder)
+    return folder
+
+
+def pack_options(args: argparse.Namespace) -> PackOptions:
+    """What the command line says of packing."""
+    same = {f.name: getattr(args, f.name) for f in fields(PackOptions) if f.name != "compute"}
+    compute = Compute(args.device, args.batch_size, args.workers, args.channels_last)
+    return PackOptions(**same, compute=compute)
 
 
 def folder_to_upload(args: argparse.Namespace, folder: Path, scratch: Path) -> Path:
     """The packed folder; for another organisation than its card names, a copy that names that."""
-    config = read_config(folder)
-    reid = config["reid"]
+    reid = read_records(folder)["reid"]
     repository = f"{args.organisation}/{reid['name']}"
     if reid["repository"] == repository:
         return folder
@@ -160,28 +167,22 @@ def folder_to_upload(args: argparse.Namespace, folder: Path, scratch: Path) -> P
 
 def publish(args: argparse.Namespace, folder: Path) -> None:
     """Show what is to be uploaded, and upload it if that is asked for."""
-    reid = read_config(folder)["reid"]
-    show(args, folder, reid)
+    reid = read_records(folder)["reid"]
+    repository = f"{args.organisation}/{reid['name']}"
+    access = [kind for kind, on in (("private", args.private), ("gated", args.gated)) if on]
+    print(f"\n{repository}, v{reid['version']}, {', '.join(access) or 'public'}")
+    print(f"  licence {reid['license']}, collection {args.collection or 'none'}")
+    for path in sorted(folder.iterdir()):
+        print(f"  {path.stat().st_size:>12,}  {path.name}")
     if not args.push:
         print("Nothing was uploaded. --push uploads.")
         return
     url = push_checkpoint(
         folder,
-        f"{args.organisation}/{reid['name']}",
+        repository,
         revision_tag=f"v{reid['version']}",
         private=args.private,
         gated=args.gated,
         collection=args.collection,
     )
     print(f"Uploaded: {url}")
-
-
-def show(args: argparse.Namespace, folder: Path, reid: dict[str, Any]) -> None:
-    """What is to be uploaded, and where to."""
-    access = [kind for kind, on in (("private", args.private), ("gated", args.gated)) if on]
-    print(
-        f"\n{args.organisation}/{reid['name']}, v{reid['version']}, {', '.join(access) or 'public'}"
-    )
-    print(f"  licence {reid['license']}, collection {args.collection or 'none'}")
-    for path in sorted(folder.iterdir()):
-        print(f"  {path.stat().st_size:>12,}  {path.name}")

@@ -1,36 +1,23 @@
 """The checkpoints of the zoo, and where each would come from."""
 
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 from rga_timm.evaluation.reports.markdown import markdown_table
-from rga_timm.weights import WEIGHTS_FILE, hub_id, read_manifest, weights_folder
+from rga_timm.weights import checkpoint_folder, hub_id, read_manifest, weights_folder
 
 _HEADER = (
-    "checkpoint",
-    "trained on",
-    "tested on",
-    "licence",
-    "source",
-    "size (MB)",
-    "mAP",
-    "rank-1",
+    *("checkpoint", "trained on", "tested on", "licence"),
+    *("source", "size (MB)", "mAP", "rank-1"),
 )
 
 
 @dataclass(frozen=True)
 class ListedCheckpoint:
-    """A checkpoint.
+    """A checkpoint: by ``name``, model and tag, :func:`timm.create_model` loads it.
 
-    Attributes:
-        name: Model and tag, for :func:`timm.create_model`.
-        trained_on: Names of data sets.
-        dataset: What the scores were measured on.
-        licence: Of the weights.
-        source: The folder, or the Hub's repository, that they would be loaded from.
-        size: Of the weights file, in bytes.
-        mean_average_precision: A fraction.
-        rank1: A fraction.
+    ``trained_on`` and ``dataset``, which the scores were measured on, are names of data sets;
+    ``source`` is the folder or the Hub's repository that it would be loaded from; ``size`` is that
+    of the weights file in bytes; scores are fractions.
     """
 
     name: str
@@ -60,33 +47,29 @@ class CheckpointTable(tuple[ListedCheckpoint, ...]):
 
 
 def list_checkpoints() -> CheckpointTable:
-    """The checkpoints of this package's manifest and of the local weights folder.
-
-    Returns:
-        A tuple by name, which prints as a table.
+    """The checkpoints of this package's manifest and of the local weights folder, by name.
 
     Raises:
         NotADirectoryError: If RGA_TIMM_WEIGHTS names no folder.
-        ValueError: If a manifest is none.
+        ValueError: If a file is not a manifest.
     """
     folder = weights_folder()
     published = read_manifest()
-    local = read_manifest(folder) if folder else {}
     table = []
-    for name in sorted({*published, *local}):
-        file = folder / name / WEIGHTS_FILE if folder else Path()
-        lies_here = file.is_file()
-        if not lies_here and name not in published:
-            continue  # the local manifest is out of date
+    for name in sorted({*published, *(read_manifest(folder) if folder else ())}):
+        lies_in = checkpoint_folder(name)
         # What is said of a checkpoint is said where it would be loaded from.
-        entry = local[name] if lies_here and name in local else published[name]
+        listed = read_manifest(lies_in.parent).get(name) if lies_in else None
+        entry = listed or published.get(name)
+        if entry is None:
+            continue  # the local manifest is out of date
         table.append(
             ListedCheckpoint(
                 name,
                 tuple(entry["trained_on"]),
                 entry["dataset"],
                 entry["license"],
-                str(file.parent) if lies_here else hub_id(name, entry["version"]),
+                str(lies_in or hub_id(name, entry["version"])),
                 entry["size"],
                 entry["metrics"]["mAP"],
                 entry["metrics"]["rank1"],

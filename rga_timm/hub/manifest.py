@@ -6,27 +6,15 @@ from typing import Any
 
 from filelock import FileLock
 
+from rga_timm.hub.pretrained import read_config
 from rga_timm.hub.publish.folder import check_checkpoint
-from rga_timm.weights import (
-    CONFIG_FILE,
-    MANIFEST_FILE,
-    WEIGHTS_FILE,
-    read_manifest,
-    sha256_of,
-)
+from rga_timm.weights import MANIFEST_FILE, WEIGHTS_FILE, preprocessing_of, read_manifest, sha256_of
 
 
 def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
-    """Enter a checkpoint of a weights folder into its manifest, or enter it anew.
+    """Enter the checkpoint of this name into a weights folder's manifest, or replace its entry.
 
-    Several programs may do so at once.
-
-    Args:
-        weights: The weights folder.
-        name: Model and tag: the checkpoint's folder in it.
-
-    Returns:
-        The entry.
+    Several programs may do so at once. The entry is returned.
     """
     weights = Path(weights)
     entry = _entry(weights / name)
@@ -43,7 +31,7 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
 
 
 def check_manifest(weights: str | Path) -> None:
-    """Check that a weights folder holds what its manifest says, nothing else, and that it works.
+    """Check that a weights folder holds what its manifest lists, and that every checkpoint works.
 
     Raises:
         ValueError: With all that is wrong.
@@ -71,7 +59,8 @@ def check_manifest(weights: str | Path) -> None:
 
 def _entry(folder: Path) -> dict[str, Any]:
     """What the manifest says of a checkpoint."""
-    reid = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["reid"]
+    config = read_config(folder)
+    reid = config["reid"]
     metrics = reid["metrics"]
     weights = folder / WEIGHTS_FILE
     return {
@@ -84,13 +73,12 @@ def _entry(folder: Path) -> dict[str, Any]:
             for path in sorted(folder.iterdir())
             if path != weights
         },
+        "preprocessing": preprocessing_of(config),
         "trained_on": [source["name"] for source in reid["trained_on"]],
         "dataset": reid["dataset"]["name"],
         "img_size": reid["protocol"]["img_size"],
         "metrics": {
-            "mAP": metrics["mAP"],
-            "mAP_trapezoid": metrics["mAP_trapezoid"],
-            "mINP": metrics["mINP"],
+            **{score: metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")},
             "rank1": metrics["cmc"][0],
         },
         "license": reid["license"],

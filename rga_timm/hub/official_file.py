@@ -1,4 +1,4 @@
-"""Reads a checkpoint of the paper's own code, and says what is wrong with a file that is none."""
+"""Checkpoints of the paper's own code, and what is wrong with other files."""
 
 from __future__ import annotations
 
@@ -12,24 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rga_timm.hub import sha256_of
+from rga_timm.models._checkpoint import differences, some
 from rga_timm.models._official import official_shapes
+from rga_timm.weights import sha256_of
 
 # Blocks of the four stages. The paper's code has ResNet-50 alone; others have extended it.
-_BY_BLOCKS = {(3, 4, 23, 3): "rga_resnet101", (3, 8, 36, 3): "rga_resnet152"}
+_BY_BLOCKS: dict[tuple[int, ...], str] = {
+    (3, 4, 23, 3): "rga_resnet101",
+    (3, 8, 36, 3): "rga_resnet152",
+}
 _BY_RELATION = {"s": "rgas_resnet50", "c": "rgac_resnet50"}
 
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A checkpoint of the paper's code.
-
-    Attributes:
-        path: The file.
-        sha256: Of its bytes.
-        weights: By the names of the paper's code.
-        epoch: As it is written in the file, if it is.
-    """
+    """A checkpoint of the paper's code: the file, its SHA-256, its weights and epoch by name."""
 
     path: Path
     sha256: str
@@ -44,7 +41,7 @@ class OfficialFile:
 
     @property
     def model(self) -> str:
-        """The name of the model that it is of."""
+        """The name of the model that it belongs to."""
         blocks = [0, 0, 0, 0]
         for key in self.weights:
             if match := re.match(r"backbone\.layer([1-4])\.(\d+)\.", key):
@@ -54,19 +51,17 @@ class OfficialFile:
 
     @property
     def num_identities(self) -> int:
-        """That it was trained on; 0 without classifier."""
+        """Identities of its classifier; 0 without one."""
         return len(self.weights["cls.weight"]) if "cls.weight" in self.weights else 0
 
     @property
     def positions(self) -> dict[int, int]:
         """How many positions the maps of each stage have, as the attention's shapes tell."""
         found = {}
-        for stage, kind, key in self._attention():
-            inputs = self.weights[key].shape[1:2]
-            if inputs and key.endswith(f"gg_{kind}.0.weight") and kind == "spatial":
-                found[stage] = inputs[0] // 2
-            if inputs and key.endswith(f"theta_{kind}.0.weight") and kind == "channel":
-                found[stage] = inputs[0]
+        for stage, _, key in self._attention():
+            for name, grids in (("gg_spatial.0.weight", 2), ("theta_channel.0.weight", 1)):
+                if key.endswith(name) and self.weights[key].ndim > 1:
+                    found[stage] = self.weights[key].shape[1] // grids
         return found
 
     def _attention(self) -> Iterable[tuple[int, str, str]]:
@@ -75,27 +70,17 @@ class OfficialFile:
                 yield int(match[1]), match[2], key
 
     def differences(self, state: Mapping[str, Tensor]) -> list[str]:
-        """A line for each way in which it is not of the model with this state dict."""
-        expected = official_shapes(dict(state))
+        """A line for each way in which it does not fit the model with this state dict."""
         optional = ("num_batches_tracked", "feat_bn.bias")
-        missing = [k for k in expected if k not in self.weights and not k.endswith(optional)]
-        unexpected = [key for key in self.weights if key not in expected]
-        misshapen = [
-            f"{key} {tuple(value.shape)}, not {expected[key]}"
-            for key, value in self.weights.items()
-            if key in expected and tuple(value.shape) != expected[key]
-        ]
-        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        return [f"{kind}: {_some(items)}" for kind, items in kinds.items() if items]
+        shapes = official_shapes(dict(state))
+        return differences(self.weights, shapes, lambda key: key.endswith(optional))
 
 
 def read_official_file(path: Path) -> OfficialFile:
-    """Read a checkpoint of the paper's code.
-
-    Nothing but tensors and plain values is unpickled.
+    """Read a checkpoint of the paper's code; nothing but tensors and plain values is unpickled.
 
     Raises:
-        ValueError: What the file is in its place.
+        ValueError: What the file is instead.
         OSError: It cannot be read.
     """
     if not path.is_file():
@@ -108,19 +93,14 @@ def read_official_file(path: Path) -> OfficialFile:
         content,
     )
     if not any(isinstance(value, Tensor) for value in weights.values()):
-        entries = f", only {_some(list(map(str, weights)))}" if weights else ""
+        entries = f", only {some(list(map(str, weights)))}" if weights else ""
         raise ValueError(f"{path} holds no weights{entries}")
     if others := [str(key) for key, value in weights.items() if not isinstance(value, Tensor)]:
-        raise ValueError(f"{path} is not a state dict, it holds more than tensors: {_some(others)}")
+        raise ValueError(f"{path} is not a state dict, it holds more than tensors: {some(others)}")
     weights = {str(key).removeprefix("module."): value for key, value in weights.items()}
     _check_names(path, weights)
-    broken = [
-        key
-        for key, value in weights.items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]
-    if broken:
-        raise ValueError(f"{path} has weights that are not finite: {_some(broken)}")
+    if broken := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"{path} has weights that are not finite: {some(broken)}")
     epoch = content.get("epoch")
     return OfficialFile(path, sha256_of(path), weights, epoch if type(epoch) is int else None)
 
@@ -128,14 +108,12 @@ def read_official_file(path: Path) -> OfficialFile:
 def _load(path: Path) -> Any:
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
+    if is_archive and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is cut short: it begins as a file of torch.save and has no end")
     if is_archive:
-        if not zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path} is cut short: it begins as a file of torch.save and has no end"
-            )
         with zipfile.ZipFile(path) as archive:
-            names = [Path(name).name for name in archive.namelist()]
-        if "constants.pkl" in names:
+            is_program = any(Path(name).name == "constants.pkl" for name in archive.namelist())
+        if is_program:
             raise ValueError(
                 f"{path} is a TorchScript archive, a program: convert the checkpoint it was made of"
             )
@@ -172,10 +150,5 @@ def _check_names(path: Path, weights: Mapping[str, Tensor]) -> None:
         )
     raise ValueError(
         f"{path} is not of the paper's code, whose weights are backbone.…, feat_bn.… and "
-        f"cls.weight: it has {_some(list(weights))}"
+        f"cls.weight: it has {some(list(weights))}"
     )
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
-    return f"{len(items)} ({', '.join(items[:8])}{more})"

@@ -1,8 +1,9 @@
-"""Checkpoints in the Hugging Face Hub's layout, as timm reads it."""
+"""Checkpoints in the Hugging Face Hub's layout, as timm and transformers read it."""
 
 import copy
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from timm.models._hub import (
     save_for_hf,
 )
 
-from rga_timm.weights import config_of_tag
+from rga_timm.weights import CONFIG_FILE, WEIGHTS_FILE, config_of_tag
 
-# What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
 # Options of a run that are paths of the machine it ran on: never passed on to others.
 PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path")
 
+# What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
 _MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
 
 
@@ -29,12 +30,14 @@ def save_pretrained(
     directory: str | Path,
     *,
     reid: dict[str, Any] | None = None,
-    model_args: dict[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Path:
     """Write ``config.json`` and ``model.safetensors``.
 
     ``timm.create_model('local-dir:DIRECTORY', pretrained=True)`` gives the model back bit for bit,
-    and so does ``hf-hub:`` once the folder is a repository there.
+    and so does ``hf-hub:`` once the folder is a repository there. After ``import rga_timm``,
+    ``transformers.AutoModel.from_pretrained`` and ``AutoModelForImageClassification`` load it, too.
 
     Args:
         model: Any timm model; of those of this package, image size and relation are recorded.
@@ -42,6 +45,8 @@ def save_pretrained(
         reid: What to record of data, protocol and metrics: the ``reid`` section of the config.
         model_args: Further arguments that the model was made with. timm 1.0.31 and later remember
             them themselves.
+        label_names: A name for each class of the classifier; by default those that the model's
+            ``pretrained_cfg`` has, if it has as many.
 
     Returns:
         The folder.
@@ -51,22 +56,45 @@ def save_pretrained(
     model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
     args = {name: getattr(model, name) for name in _MODEL_ARGS if hasattr(model, name)}
     cfg = dict(model.pretrained_cfg, num_classes=model.num_classes)
+    known = cfg.pop("label_names", None) or ()
+    labels = label_names or (known if len(known) == model.num_classes else ())
+    defaults: dict[str, Any] = {"in_chans": 3}
     if "img_size" in args:
         # The size that the relation weights are for now, whatever they were loaded from.
         cfg["input_size"] = (model.in_chans, *args["img_size"])
         cfg["pool_size"] = None
         args["global_pool"] = model.pool_type
+        defaults["global_pool"] = "avg"
     args.update(model_args or {})
     model.pretrained_cfg = cfg
+    records: dict[str, Any] = {"reid": reid} if reid else {}
+    if labels:
+        records["label_names"] = list(labels)
     save_for_hf(
-        model,
-        str(directory),
-        model_config={"reid": reid} if reid else {},
-        model_args=args,
-        safe_serialization=True,
+        model, str(directory), model_config=records, model_args=args, safe_serialization=True
     )
-    readable_as(directory / "config.json", directory / "model.safetensors")
+    config = read_config(directory)
+    # timm writes num_classes beside these, and transformers passes both on.
+    config["model_args"] = {
+        key: value
+        for key, value in config.get("model_args", {}).items()
+        if key != "num_classes" and value != defaults.get(key)
+    }
+    write_config(config, directory)
+    readable_as(directory / CONFIG_FILE, directory / WEIGHTS_FILE)
     return directory
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's ``config.json``."""
+    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    return config
+
+
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write a folder's ``config.json``."""
+    text = json.dumps(config, indent=2) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
 def readable_as(other: Path, weights: Path) -> None:
@@ -87,17 +115,16 @@ def read_reid(model_name: str) -> dict[str, Any]:
 
     Returns:
         The ``reid`` section of its config; empty where there is none, as of ImageNet weights, and
-        where a tag's config cannot be had.
+        where a tag's config is not found.
     """
     source, name = parse_model_name(model_name)
     if source == "hf-hub":
-        path: str | Path | None = download_from_hf(name, "config.json")
+        path: str | Path | None = download_from_hf(name, CONFIG_FILE)
     else:
-        path = f"{name}/config.json" if source else config_of_tag(name)
+        path = Path(name, CONFIG_FILE) if source else config_of_tag(name)
     if path is None:
         return {}
-    config = json.loads(Path(path).read_text(encoding="utf-8"))
-    return dict(config.get("reid") or {})
+    return dict(read_config(Path(path).parent).get("reid") or {})
 
 
 def takes_img_size(model_name: str) -> bool:
@@ -107,9 +134,8 @@ def takes_img_size(model_name: str) -> bool:
         model_name: As :func:`timm.create_model` takes it: a name, ``hf-hub:`` or ``local-dir:``.
     """
     source, name = parse_model_name(model_name)
-    if source == "hf-hub":
-        return bool(load_model_config_from_hf(name)[0].get("fixed_input_size"))
-    if source == "local-dir":
-        return bool(load_model_config_from_path(name)[0].get("fixed_input_size"))
+    if source:
+        read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
+        return bool(read(name)[0].get("fixed_input_size"))
     cfg = get_pretrained_cfg(name, allow_unregistered=True)
     return bool(cfg and cfg.fixed_input_size)

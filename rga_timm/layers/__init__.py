@@ -1,6 +1,7 @@
 """Layers of the paper, which know nothing of models or data."""
 
 from .bn_neck import bn_neck, pass_through
+from .change_class import change_class
 from .relation_attention import RelationAttention
 from .resample import resample_grid_weight
 from .rga import RELATIONS, RGA
@@ -10,6 +11,7 @@ __all__ = [
     "RGA",
     "RelationAttention",
     "bn_neck",
+    "change_class",
     "pass_through",
     "resample_grid_weight",
 ]

@@ -13,11 +13,6 @@ def bn_neck(
     CVPRW 2019, https://arxiv.org/abs/1903.07071, section 3.5: the triplet loss sees (B, C) before
     it, classifier and retrieval see (B, C) after it. The bias does not exist, rather than being
     frozen at 0, so that every parameter of the model gets a gradient.
-
-    Args:
-        num_features: Width C of the pooled feature.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
     """
     neck = nn.BatchNorm1d(num_features, device=device, dtype=dtype)
     neck.register_parameter("bias", None)
@@ -25,14 +20,11 @@ def bn_neck(
 
 
 def pass_through(neck: nn.BatchNorm1d) -> None:
-    """Make a neck give what it gets, in evaluation mode: (B, C), the same to float's precision.
+    """Make a neck return its input, (B, C), in evaluation mode, for retrieval by that feature.
 
-    For retrieval by the pooled feature. The neck divides by each channel's deviation, which hurts
-    where some channels hardly ever change: their noise then counts as much as the others' signal. A
-    classifier that was trained on what the neck gave does not fit any more.
-
-    Args:
-        neck: Of :func:`bn_neck`; in training mode it goes on normalising by the batch.
+    The neck divides by each channel's deviation, which hurts where some channels hardly ever
+    change: their noise then counts as much as the others' signal. In training mode it still
+    normalises by the batch. A classifier that was trained behind the neck does not fit any more.
     """
     with torch.no_grad():
         assert neck.running_mean is not None

@@ -7,6 +7,7 @@ paper describes it, at several times the cost.
 import torch
 from torch import Tensor, nn
 
+from .change_class import change_class
 from .relation_attention import RelationAttention
 
 
@@ -37,5 +38,5 @@ def materialize(module: nn.Module) -> nn.Module:
     """
     for m in module.modules():
         if isinstance(m, RelationAttention):
-            m.__class__ = MaterializedRelationAttention
+            change_class(m, MaterializedRelationAttention)
     return module

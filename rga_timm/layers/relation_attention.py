@@ -40,8 +40,6 @@ class RelationAttention(nn.Module):
             is held up by them.
         recompute: Compute what lies between the embeddings and the weights again in the backward
             pass instead of keeping it: it is several times the size of the feature map, and cheap.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
     """
 
     def __init__(
@@ -78,14 +76,7 @@ class RelationAttention(nn.Module):
             nn.init.zeros_(self.weight_bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attention weights of the nodes.
-
-        Args:
-            x: (B, F, M) nodes, of any strides.
-
-        Returns:
-            (B, 1, M), each in (0, 1).
-        """
+        """Attention weights, (B, 1, M), each in (0, 1), of the nodes x, (B, F, M)."""
         return self.attend(self.project(x))
 
     def project(self, x: Tensor) -> Tensor:
@@ -118,14 +109,7 @@ class RelationAttention(nn.Module):
         return self.weight_bn(self.weight(h)).squeeze(2).sigmoid()
 
     def relations(self, theta_phi: Tensor) -> Tensor:
-        """Relation vectors of all nodes, embedded but not normalised: the factorised form.
-
-        Args:
-            theta_phi: (B, 2k, M) the stacked θ and φ.
-
-        Returns:
-            (B, m, M).
-        """
+        """Embedded relations of all nodes, (B, m, M), from θ over φ, (B, 2k, M), factorised."""
         theta, phi = theta_phi.split(self.embed_dim, dim=1)  # (B, k, M) each
         w1, w2 = self.relation.weight.flatten(1).split(self.nodes, dim=1)  # (m, M) each
         # (W1 Φᵀ)ᵀ over (W2 Θᵀ)ᵀ, so that one product with [θ; φ] adds both sides.
@@ -146,9 +130,7 @@ class RelationAttention(nn.Module):
     def forward_scaled(self, x: Tensor, scale: Tensor) -> Tensor:
         """Attention weights, (B, 1, M), of the nodes ``x * scale``, which backward does not keep.
 
-        Args:
-            x: (B, F, M).
-            scale: (B, F, 1).
+        x is (B, F, M), scale (B, F, 1).
         """
 
         def project(x: Tensor, scale: Tensor) -> Tensor:
@@ -168,10 +150,10 @@ def trains_eagerly() -> bool:
 
 
 class _FrozenStatistics:
-    """A context in which batch norms normalise as ever, but leave their running statistics alone.
+    """A context in which batch norms leave their running statistics alone.
 
     The forward pass has updated them; computing it again must not do so a second time. It can be
-    entered again, for a graph that is retained goes backward more than once.
+    entered again, because a graph that is retained goes backward more than once.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -193,11 +175,7 @@ class _FrozenStatistics:
 def _bn_relu(
     dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.Sequential:
-    """BN and ReLU of (B, dim, 1, M).
-
-    On 4-D maps, for which batch norm has a fast path in either memory order; a transposed 3-D one
-    it would copy first.
-    """
+    """BN and ReLU of (B, dim, 1, M): of 4-D maps, which batch norm never has to copy first."""
     return nn.Sequential(
         nn.BatchNorm2d(dim, device=device, dtype=dtype),
         nn.ReLU(inplace=True),

@@ -34,8 +34,6 @@ class RGA(nn.Module):
         zero_init: As :class:`RelationAttention`.
         recompute: As :class:`RelationAttention`, for the attention that comes last; any other one
             recomputes in any case.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
 
     Raises:
         ValueError: For an unknown relation.
@@ -95,11 +93,7 @@ class RGA(nn.Module):
     @torch.jit.ignore
     @torch.no_grad()
     def set_feat_size(self, feat_size: tuple[int, int]) -> None:
-        """Change the feature map's size, resampling the weights that look at positions.
-
-        Args:
-            feat_size: (H, W) of the feature maps from now on.
-        """
+        """Change the feature map's size (H, W), resampling the weights that look at positions."""
         old = (self.height, self.width)
         nodes = feat_size[0] * feat_size[1]
         for key, grids in self.position_weights().items():

@@ -7,10 +7,12 @@ many, because timm's loader turns lenient as soon as the number of classes diffe
 """
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.models import get_pretrained_cfg
+from torch import Tensor
 
 from rga_timm.layers import resample_grid_weight
 
@@ -31,9 +33,6 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
         model: The RGA model, with its ``pretrained_cfg``, whose ``input_size`` is the image size of
             the checkpoint. At another ``img_size`` the relation weights are resampled.
 
-    Returns:
-        Every key of ``model.state_dict()``.
-
     Raises:
         ValueError: If weights are missing, unexpected or of the wrong shape.
     """
@@ -43,12 +42,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
         classifier = f"{get_pretrained_cfg(model.backbone).classifier}."  # ImageNet's
         weights = {k: v for k, v in weights.items() if not k.startswith(classifier)}
     elif "fc.weight" in weights and len(weights["fc.weight"]) != model.num_classes:
-        classes = len(weights.pop("fc.weight"))
-        _logger.info(
-            "The checkpoint's classifier of %d identities is dropped: the model has %d.",
-            classes,
-            model.num_classes,
-        )
+        sizes = len(weights.pop("fc.weight")), model.num_classes
+        text = "The checkpoint's classifier of %d identities is dropped: the model has %d."
+        _logger.info(text, *sizes)
     if has_head and "fc.weight" in weights:
         # It fits. timm would drop it where the config does not tell of these identities.
         model.pretrained_cfg["num_classes"] = model.num_classes
@@ -97,7 +93,6 @@ def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
     # Parts of the head that the model was made without: classifier; neck, for unpooled maps.
     without = ("fc.weight",) if model.pool_type else ("fc.weight", "neck.")
     weights = {k: v for k, v in weights.items() if k in own or not k.startswith(without)}
-    unexpected = sorted(weights.keys() - own.keys())
     missing = [key for key in own if key not in weights]
 
     def may_be_fresh(key: str) -> bool:
@@ -105,48 +100,63 @@ def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
             return True  # old files lack the first, feature extractors the second
         return not has_head and (key.startswith(_HEAD) or ".rga." in key)
 
-    lacking = [key for key in missing if not may_be_fresh(key)]
+    shapes = {key: tuple(value.shape) for key, value in own.items()}
     # The input convolution's channels are timm's to adapt.
     first = f"{model.pretrained_cfg.get('first_conv')}.weight"
-    misshapen = [
-        f"{key} {tuple(value.shape)}, not {tuple(own[key].shape)}"
-        for key, value in weights.items()
-        if key in own and key != first and value.shape != own[key].shape
-    ]
-    if lacking or unexpected or misshapen:
-        raise ValueError(_misfit(model, lacking, unexpected, misshapen))
+    if first in shapes and first in weights:
+        shapes[first] = tuple(weights[first].shape)
+    if misfits := differences(weights, shapes, may_be_fresh):
+        raise ValueError(_misfit(model, misfits))
     if not has_head:
-        fresh = [k for k in missing if not k.endswith("num_batches_tracked")]
         _logger.warning(
             "The weights are those of the backbone alone: relation attention, neck and classifier "
             "(%d tensors) are new and need training on person images.",
-            len(fresh),
+            sum(not key.endswith("num_batches_tracked") for key in missing),
         )
     elif "fc.weight" in missing:
         _logger.info("The classifier of %d identities is new.", model.num_classes)
     return {**{key: own[key] for key in missing}, **weights}
 
 
-def _misfit(model: Any, lacking: list[str], unexpected: list[str], misshapen: list[str]) -> str:
+def differences(
+    weights: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    may_lack: Callable[[str], bool],
+) -> list[str]:
+    """A line for each way in which weights are not those of a network.
+
+    Args:
+        weights: The weights by name.
+        shapes: Those of the network's weights.
+        may_lack: Of a name in ``shapes``, whether it may be missing.
+    """
+    kinds = {
+        "missing": [key for key in shapes if key not in weights and not may_lack(key)],
+        "unexpected": sorted(weights.keys() - shapes.keys()),
+        "of another shape": [
+            f"{key} {tuple(value.shape)}, not {shapes[key]}"
+            for key, value in weights.items()
+            if key in shapes and tuple(value.shape) != shapes[key]
+        ],
+    }
+    return [f"{kind}: {some(items)}" for kind, items in kinds.items() if items]
+
+
+def some(items: Sequence[str]) -> str:
+    """How many items there are, and the first of them."""
+    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
+    return f"{len(items)} ({', '.join(items[:8])}{more})"
+
+
+def _misfit(model: Any, misfits: list[str]) -> str:
     """Say what does not fit, and what to look at."""
-
-    def some(items: list[str]) -> str:
-        more = f" and {len(items) - 6} more" if len(items) > 6 else ""
-        return f"{len(items)} ({', '.join(items[:6])}{more})"
-
-    lines = [
-        f"the checkpoint does not fit {model.pretrained_cfg.get('architecture', 'the model')}:"
-    ]
-    if lacking:
-        lines.append(f"missing: {some(lacking)}")
-    if unexpected:
-        lines.append(f"unexpected: {some(unexpected)}")
-    if misshapen:
-        lines.append(f"of another shape: {some(misshapen)}")
-    lines.append(
-        f"The model has relation={model.relation!r}, native_size={model.native_size} and expects a "
-        f"checkpoint for images of {tuple(model.pretrained_cfg['input_size'][-2:])}. Pass the "
-        "relation and native_size that the checkpoint was made with, and its image size as "
-        "pretrained_cfg_overlay=dict(input_size=(3, height, width))."
+    return "\n  ".join(
+        [
+            f"the checkpoint does not fit {model.pretrained_cfg.get('architecture', 'the model')}:",
+            *misfits,
+            f"The model has relation={model.relation!r}, native_size={model.native_size} and "
+            f"expects a checkpoint for images of {tuple(model.pretrained_cfg['input_size'][-2:])}. "
+            "Pass the relation and native_size that the checkpoint was made with, and its image "
+            "size as pretrained_cfg_overlay=dict(input_size=(3, height, width)).",
+        ]
     )
-    return "\n  ".join(lines)

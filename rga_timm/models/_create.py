@@ -1,16 +1,31 @@
 """From the name of one of timm's models to the RGA model that is made of it."""
 
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 from urllib.error import HTTPError
 
-from timm.models import build_model_with_cfg, get_pretrained_cfg, model_entrypoint
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    model_entrypoint,
+    register_model,
+)
 from timm.models._builder import resolve_pretrained_cfg
 
-from rga_timm.weights import WeightsNotFoundError, both_ways, find_weights, hub_id
+from rga_timm.layers import change_class
+from rga_timm.weights import (
+    WeightsNotFoundError,
+    find_weights,
+    registered_checkpoint,
+    weights_not_found_message,
+)
 
 from ._checkpoint import checkpoint_filter_fn
-from ._rga import RGAMixin, Size, check_num_classes, check_reduction, check_relation, to_size
+from ._rga import RGAConfig, RGAMixin
 
 
 def create_rga(
@@ -29,11 +44,11 @@ def create_rga(
         backbone: timm's name of the backbone.
         pretrained: Load the weights of the variant's tag.
         feature_cfg: How timm extracts the features of this family.
-        **kwargs: Arguments of :func:`make_rga`, and timm's own, such as ``features_only``.
+        **kwargs: Fields of :class:`RGAConfig`; arguments of timm's model, such as ``in_chans``;
+            and timm's own, such as ``features_only``.
 
     Raises:
-        WeightsNotFoundError: If the weights are neither in the local weights folder nor to be had
-            from the Hub.
+        WeightsNotFoundError: If the weights are neither here nor on the Hub.
         ValueError: If they are damaged, or as :func:`make_rga`.
     """
     build = partial(
@@ -46,93 +61,121 @@ def create_rga(
     )
     if not pretrained:
         return build(**kwargs)
-    cfg = resolve_pretrained_cfg(
-        variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
-    )
-    if cfg.source or cfg.file or cfg.state_dict:  # what create_model was given itself
-        return build(**kwargs)
-    name = f"{variant}.{cfg.tag}"
     overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
-    if "hf_hub_id" not in overlay and (found := find_weights(name, cfg, kwargs.get("cache_dir"))):
-        return build(pretrained_cfg_overlay={**found, **overlay}, **kwargs)
     try:
+        cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
+    except RuntimeError as error:
+        name = f"{variant}.{kwargs['pretrained_cfg']}"
+        raise WeightsNotFoundError(
+            f"no weights of {name}: timm knows no such tag. timm.list_pretrained('{variant}*') "
+            "lists the tags; a folder is loaded by its path, 'local-dir:FOLDER'"
+        ) from error
+    if cfg.source or cfg.file or cfg.state_dict:  # what create_model was given itself
         return build(pretrained_cfg_overlay=overlay, **kwargs)
+    name = f"{variant}.{cfg.tag}"
+    found = {} if "hf_hub_id" in overlay else find_weights(name, cfg, kwargs.get("cache_dir"))
+    try:
+        return build(pretrained_cfg_overlay={**found, **overlay}, **kwargs)
     except (OSError, HTTPError) as error:  # of the backbone's ImageNet weights
-        source = f"{cfg.hf_hub_id} on the Hub" if cfg.hf_hub_id else str(cfg.url)
-        raise WeightsNotFoundError(both_ways(name, source, error)) from error
+        raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
 
 
-def make_rga(
-    family: type[RGAMixin],
-    backbone: str,
-    img_size: int | Size = (256, 128),
-    native_size: int | Size = (256, 128),
-    relation: str = "sc",
-    reduction: int = 8,
-    zero_init_attention: bool = False,
-    num_classes: int = 0,
-    global_pool: str = "avg",
-    drop_rate: float = 0.0,
-    **kwargs: Any,
-) -> Any:
-    """Timm's model of a backbone, with relation attention after its stages and a re-id head.
+def make_rga(family: type[RGAMixin], backbone: str, **kwargs: Any) -> Any:
+    """Make timm's model of a backbone, with relation attention and a re-id head.
 
     Args:
         family: The class of the result.
         backbone: timm's name.
-        img_size: (height, width) of the images in pixels; the relation layers depend on it.
-        native_size: (height, width) in pixels which sets the widths of the relation layers. It
-            belongs to the checkpoint, ``img_size`` to its use: leave it at the variant's own
-            unless a checkpoint was made with another.
-        relation: ``'sc'`` (RGA-SC), ``'s'``, ``'c'``, ``'cs'``, ``'parallel'``, or ``'none'`` for
-            the baseline without attention.
-        reduction: The paper's r.
-        zero_init_attention: Start with attention weights that are all equal instead of random, for
-            training from scratch.
-        num_classes: Identities of the classifier; 0 for none, then the output is the embedding.
-        global_pool: timm's pooling type; ``''`` gives unpooled feature maps and no neck.
-        drop_rate: Dropout on the embedding before the classifier.
-        **kwargs: Arguments of timm's model, such as ``in_chans``, ``drop_path_rate``, ``device``
-            and ``dtype``; it refuses unknown ones.
+        **kwargs: Fields of :class:`RGAConfig`, and arguments of timm's model, such as ``in_chans``,
+            ``drop_path_rate``, ``device`` and ``dtype``; it refuses unknown ones.
 
     Raises:
-        ValueError: For an unknown relation, a size that is none or too small, a reduction or a
-            number of classes out of range, or a last stage whose stride cannot be removed.
+        ValueError: As :class:`RGAConfig`, or for a size that is too small, a last stage whose
+            stride cannot be removed, or a family that is not one of the backbone.
     """
-    check_relation(relation)
-    check_num_classes(num_classes)
-    check_reduction(reduction)
-    img_size = to_size(img_size, "img_size")
-    native_size = to_size(native_size, "native_size")
-    args = {"num_classes": 0, **family.backbone_args(img_size, global_pool), **kwargs}
-    model: Any = model_entrypoint(backbone)(**args)
+    ours = {field.name for field in fields(RGAConfig)} & kwargs.keys()
+    config = RGAConfig(backbone, **{name: kwargs.pop(name) for name in ours})
+    args = family.backbone_args(config.img_size, config.global_pool)
+    model: Any = model_entrypoint(backbone)(**{"num_classes": 0, **args, **kwargs})
     # timm's own constructors know how each architecture is put together; instead of spelling that
     # out again, the finished model becomes one of ours. Nothing of its state depends on the class.
-    model.__class__ = family
+    change_class(model, family)
     # What timm noted of the plain backbone would go before what it will note of this model.
     model.__dict__.pop("_traits", None)
-    model.add_rga(
-        backbone,
-        img_size,
-        native_size,
-        relation,
-        reduction,
-        zero_init_attention,
-        num_classes,
-        global_pool,
-        drop_rate,
-    )
+    model.add_rga(config)
     return model
 
 
-def reid_cfg(**kwargs: Any) -> dict[str, Any]:
-    """What the pretrained configs of all RGA models share."""
-    return {
+def register_variant(
+    module: str,
+    family: type[RGAMixin],
+    name: str,
+    weights: str,
+    *,
+    cfgs: dict[str, dict[str, Any]] | None = None,
+    checkpoints: Sequence[str] = (),
+    for_tests: bool = False,
+    feature_cfg: Mapping[str, Any] | Callable[..., dict[str, Any]] | None = None,
+    **defaults: Any,
+) -> None:
+    """Register the RGA model of one of timm's models, with its tags.
+
+    The entrypoint becomes a function of the module, ``NAME(pretrained=False, **kwargs)``. The first
+    tag is the model's default one.
+
+    Args:
+        module: ``__name__`` of the family's file.
+        family: As of :func:`create_rga`.
+        name: Under which it is registered.
+        weights: timm's name of the backbone and of ImageNet weights of it, ``MODEL.TAG``, whose
+            preprocessing it shares, and which are its tag of the same name.
+        cfgs: Other tags in place of that one, each with its pretrained config.
+        checkpoints: Tags of this project's checkpoints, which come first.
+        for_tests: A small model on images of 64x32; its default tag is ``untrained``.
+        feature_cfg: How timm extracts the features of this family; or a function from the model's
+            arguments to that.
+        **defaults: Arguments of :func:`create_rga` unless the caller gives others.
+    """
+    backbone, _, tag = weights.partition(".")
+    if for_tests:
+        cfgs = {"untrained*": _reid_cfg(input_size=(3, 64, 32), **_from_timm(weights))}
+        defaults = {"native_size": (64, 32), **defaults}
+    known = {tag: registered_checkpoint(f"{name}.{tag}") for tag in checkpoints}
+    tags = {tag: _reid_cfg(**cfg) for tag, cfg in known.items()}
+    tags |= cfgs or {tag: imagenet_cfg(weights)}
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> Any:
+        kwargs = {**defaults, **kwargs}
+        features = feature_cfg(**kwargs) if callable(feature_cfg) else dict(feature_cfg or {})
+        return create_rga(family, name, backbone, pretrained, features, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__ = module
+    entrypoint.__doc__ = f"timm's {backbone} as {family.__name__}."
+    namespace = vars(sys.modules[module])
+    namespace[name] = entrypoint
+    default_cfgs = generate_default_cfgs({f"{name}.{tag}": cfg for tag, cfg in tags.items()})
+    namespace.setdefault("default_cfgs", {}).update(default_cfgs)  # where timm looks for them
+    register_model(entrypoint)
+
+
+def imagenet_cfg(weights: str, **changes: Any) -> dict[str, Any]:
+    """The pretrained config of an RGA model that starts from ImageNet weights of its backbone.
+
+    Args:
+        weights: timm's name of them, model and tag, in whose repository on the Hub they lie.
+        **changes: Other entries.
+    """
+    return _reid_cfg(**_from_timm(weights, "hf_hub_id", "license", "origin_url") | changes)
+
+
+def _reid_cfg(**kwargs: Any) -> dict[str, Any]:
+    """The pretrained config that all RGA models share, with these entries."""
+    cfg = {
         "url": "",
         "num_classes": 0,  # ImageNet weights come without identities
         "input_size": (3, 256, 128),
         "fixed_input_size": True,  # what makes timm pass img_size to the model
-        "pool_size": (16, 8),
         "crop_pct": 1.0,
         "crop_mode": "squash",  # re-id resizes to the input size, whatever the aspect ratio
         "classifier": "fc",
@@ -140,52 +183,14 @@ def reid_cfg(**kwargs: Any) -> dict[str, Any]:
         "paper_ids": "arXiv:1904.02998",
         **kwargs,
     }
+    height, width = cfg["input_size"][1:]
+    return {"pool_size": (height // 16, width // 16), **cfg}
 
 
-def imagenet_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
-    """The config of an RGA model that starts from ImageNet weights of its backbone.
-
-    Args:
-        weights: timm's name of them, model and tag, in whose repository on the Hub they lie.
-        **kwargs: What differs.
-    """
-    kept = ("hf_hub_id", "license", "origin_url", *_PREPROCESSING)
-    return reid_cfg(**_from_timm(weights, kept) | kwargs)
-
-
-def checkpoint_cfg(name: str, version: int, weights: str, **kwargs: Any) -> dict[str, Any]:
-    """The config of a re-identification checkpoint of this project.
-
-    Args:
-        name: Model and tag.
-        version: Of the checkpoint, as :func:`hub_id` says.
-        weights: timm's name of the ImageNet weights whose preprocessing it shares.
-        **kwargs: What differs.
-    """
-    kept = _from_timm(weights, _PREPROCESSING)
-    return reid_cfg(hf_hub_id=hub_id(name, version), **kept | kwargs)
-
-
-def test_cfg(weights: str, **kwargs: Any) -> dict[str, Any]:
-    """The config of a family's small model for tests, on images of 64x32, without weights.
-
-    Args:
-        weights: timm's name of those whose preprocessing it shares.
-        **kwargs: What differs.
-    """
-    kept = _from_timm(weights, _PREPROCESSING)
-    return reid_cfg(**TEST_SIZES, **kept, **kwargs)
-
-
-# Of the small models for tests.
-TEST_SIZES: dict[str, Any] = {"input_size": (3, 64, 32), "pool_size": (4, 2)}
-
-_PREPROCESSING = ("mean", "std", "interpolation", "first_conv")
-
-
-def _from_timm(weights: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """These entries of timm's own config of some weights."""
+def _from_timm(weights: str, *names: str) -> dict[str, Any]:
+    """The preprocessing, and these entries, of timm's own config of some weights."""
     source: Any = get_pretrained_cfg(weights)
     if source is None:
         raise ValueError(f"timm knows no weights {weights!r}")
+    names = ("mean", "std", "interpolation", "first_conv", *names)
     return {name: getattr(source, name) for name in names}

@@ -22,11 +22,7 @@ _OFFICIAL_PARTS = {
 
 
 def convert_official(weights: StateDict) -> StateDict:
-    """Weights of the paper's own code under the names of this project.
-
-    Args:
-        weights: Keys ``backbone.…``, ``feat_bn.…``, ``cls.weight``, as microsoft/
-            Relation-Aware-Global-Attention-Networks saves them.
+    """Rename weights of the paper's own code, ``backbone.…``, ``feat_bn.…``, ``cls.weight``.
 
     Raises:
         ValueError: If an embedding is incomplete, or the neck's bias is not 0.
@@ -47,19 +43,15 @@ def convert_official(weights: StateDict) -> StateDict:
             r"backbone\.rga_att(\d)\.([^.]+)_(spatial|channel)\.(\d)\.(.+)", key
         ):
             stage, part, kind, index, name = match.groups()
-            if part not in ("theta", "phi", "gx"):
-                ours = _OFFICIAL_PARTS.get(f"{part}_{{}}.{index}")
-                if ours is None:
-                    raise ValueError(
-                        f"unexpected weight {key!r} in a checkpoint of the paper's code"
-                    )
-                out[f"layer{stage}.rga.{kind}.{ours}.{name}"] = value
-            elif index not in "01":
-                raise ValueError(f"unexpected weight {key!r} in a checkpoint of the paper's code")
-            else:
+            prefix = f"layer{stage}.rga.{kind}"
+            if part in ("theta", "phi", "gx") and index in "01":
                 ours = "embed" if index == "0" else "embed_bn.0"
                 theta = key.replace(f".{part}_", ".theta_")
-                out[f"layer{stage}.rga.{kind}.{ours}.{name}"] = _stack_embeddings(weights, theta)
+                out[f"{prefix}.{ours}.{name}"] = _stack_embeddings(weights, theta)
+            elif ours := _OFFICIAL_PARTS.get(f"{part}_{{}}.{index}", ""):
+                out[f"{prefix}.{ours}.{name}"] = value
+            else:
+                raise ValueError(f"unexpected weight {key!r} in a checkpoint of the paper's code")
         else:
             out[key.removeprefix("backbone.")] = value
     return out
@@ -75,13 +67,9 @@ def _stack_embeddings(weights: StateDict, theta_key: str) -> Tensor:
 
 
 def official_shapes(state: StateDict) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that the paper's code gives to the weights of one of its networks.
+    """Names and shapes that the paper's code gives to the weights of an RGA ResNet.
 
-    Args:
-        state: The state dict of the RGA ResNet that the network becomes here.
-
-    Returns:
-        All of them. ``num_batches_tracked`` may be absent from old files.
+    All of them, given its state dict here; ``num_batches_tracked`` may be absent from old files.
     """
     theirs = {ours: part for part, ours in _OFFICIAL_PARTS.items()}
     shapes: dict[str, tuple[int, ...]] = {}

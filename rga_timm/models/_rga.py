@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,52 @@ else:
     _TimmModel = object
 
 
+@dataclass(frozen=True)
+class RGAConfig:
+    """What makes an RGA model of a backbone, checked.
+
+    Attributes:
+        backbone: timm's name of it.
+        img_size: (height, width) of the images in pixels; the relation layers depend on it.
+        native_size: (height, width) in pixels that sets the widths of the relation layers. It
+            belongs to the checkpoint, ``img_size`` to its use: leave it at the variant's own
+            unless a checkpoint was made with another.
+        relation: ``'sc'`` (RGA-SC), ``'s'``, ``'c'``, ``'cs'``, ``'parallel'``, or ``'none'`` for
+            the baseline without attention.
+        reduction: The paper's r.
+        zero_init_attention: Start with attention weights that are all equal instead of random, for
+            training from scratch.
+        num_classes: Identities of the classifier; 0 for none, then the output is the embedding.
+        global_pool: timm's pooling type; ``''`` gives unpooled feature maps and no neck.
+        drop_rate: Dropout on the embedding before the classifier.
+
+    Raises:
+        ValueError: For an unknown relation, a size that is not one, a reduction below 1 or a
+            negative number of classes.
+    """
+
+    backbone: str
+    img_size: Size = (256, 128)
+    native_size: Size = (256, 128)
+    relation: str = "sc"
+    reduction: int = 8
+    zero_init_attention: bool = False
+    num_classes: int = 0
+    global_pool: str = "avg"
+    drop_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values; sizes may be given as one integer."""
+        for name in ("img_size", "native_size"):
+            object.__setattr__(self, name, to_size(getattr(self, name), name))
+        if self.relation not in RELATIONS:
+            known = ", ".join(map(repr, RELATIONS))
+            raise ValueError(f"unknown relation {self.relation!r}: one of {known}")
+        if self.reduction < 1:
+            raise ValueError(f"reduction, the paper's r, must be 1 or more, got {self.reduction}")
+        check_num_classes(self.num_classes)
+
+
 class RGAMixin(_TimmModel):
     """Makes timm's model of a backbone an RGA model; a family's class is ``(RGAMixin, <timm's>)``.
 
@@ -42,6 +89,12 @@ class RGAMixin(_TimmModel):
         img_size: Size
         pool_type: str
         drop_rate: float
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError(
+            f"{type(self).__name__} cannot be built directly: use timm.create_model('rga_...'); "
+            "timm.list_models('*rga*') lists the models"
+        )
 
     # What depends on the family.
 
@@ -86,45 +139,32 @@ class RGAMixin(_TimmModel):
         return weights
 
     def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
-        """Carry the backbone's own weights to this model's image size.
+        """Carry the backbone's own weights from a checkpoint's image size to this model's.
 
-        Args:
-            weights: A checkpoint.
-            img_size: Its image size; None for a plain backbone's, which does not tell.
+        ``img_size`` is None for a plain backbone's checkpoint, which does not tell.
         """
         return weights
 
     # What all have in common.
 
-    def add_rga(
-        self,
-        backbone: str,
-        img_size: Size,
-        native_size: Size,
-        relation: str,
-        reduction: int,
-        zero_init: bool,
-        num_classes: int,
-        pool_type: str,
-        drop_rate: float,
-    ) -> None:
-        """Turn the plain backbone, without classifier, into an RGA model; see ``make_rga``."""
-        self.backbone = backbone
-        self.img_size = img_size
-        self.native_size = native_size
-        self.relation = relation
-        self.reduction = reduction
+    def add_rga(self, config: RGAConfig) -> None:
+        """Turn the plain backbone, without classifier, into an RGA model."""
+        self.backbone = config.backbone
+        self.img_size = config.img_size
+        self.native_size = config.native_size
+        self.relation = config.relation
+        self.reduction = config.reduction
         reductions = [info["reduction"] for info in self.feature_info[-2:]]
         if reductions[-1] > reductions[0]:
             self.remove_last_stride()
             self.feature_info[-1]["reduction"] = reductions[0]
-        self.check_size(img_size, "img_size")
-        self.check_size(native_size, "native_size")
-        if relation != "none":
-            self._append_rga(zero_init)
-        self.drop_rate = drop_rate
-        self._change_pooling(pool_type)
-        self.num_classes = num_classes
+        self.check_size(config.img_size, "img_size")
+        self.check_size(config.native_size, "native_size")
+        if config.relation != "none":
+            self._append_rga(config.zero_init_attention)
+        self.drop_rate = config.drop_rate
+        self._change_pooling(config.global_pool)
+        self.num_classes = config.num_classes
         self.neck = self._make_neck()
         self.fc = self._make_classifier()
 
@@ -135,11 +175,7 @@ class RGAMixin(_TimmModel):
 
     @torch.jit.ignore
     def check_size(self, size: Size, name: str) -> None:
-        """Refuse images of which the network would leave nothing.
-
-        Raises:
-            ValueError: If a feature map would be empty.
-        """
+        """Raise a ValueError for images of which a feature map would be empty."""
         smallest = max(info["reduction"] for info in self.feature_info)
         if min(self.feat_size(size, smallest)) < 1:
             raise ValueError(
@@ -165,30 +201,18 @@ class RGAMixin(_TimmModel):
             self.get_submodule(name).add_module("rga", rga)
 
     def forward_neck(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature before and after the BN neck.
+        """The feature before and after the BN neck, ``(pooled, embedding)``.
 
-        In training the triplet loss takes the first, the classifier the second; retrieval takes
-        the second.
-
-        Args:
-            x: (B, num_features, H, W) of ``forward_features``.
-
-        Returns:
-            ``(pooled, embedding)``, both (B, head_hidden_size).
+        Both are (B, head_hidden_size), from maps x, (B, num_features, H, W). In training the
+        triplet loss takes the first, the classifier the second; retrieval takes the second.
         """
         pooled = self.forward_pool(x)
         return pooled, self.neck(pooled)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Head on the feature map.
+        """Identity logits, (B, num_classes), of maps x, (B, num_features, H, W).
 
-        Args:
-            x: (B, num_features, H, W) of ``forward_features``.
-            pre_logits: Give the embedding, not the identity logits.
-
-        Returns:
-            (B, num_classes) logits, or the (B, head_hidden_size) embedding if asked for or without
-            classifier.
+        With ``pre_logits``, or without classifier, the embedding, (B, head_hidden_size).
         """
         embedding = self.forward_neck(x)[1]
         if self.drop_rate:
@@ -283,43 +307,15 @@ class RGAMixin(_TimmModel):
 
 
 def to_size(size: int | Sequence[int], name: str) -> Size:
-    """``size`` as (height, width) in pixels.
-
-    Raises:
-        ValueError: If it is not one positive integer or two.
-    """
+    """(height, width) in pixels; a ValueError if ``size`` is not one positive integer or two."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
         raise ValueError(f"{name} must be (height, width) in pixels, or one integer; got {size!r}")
     return pair[0], pair[1]
 
 
-def check_relation(relation: str) -> None:
-    """Refuse an unknown ``relation`` argument.
-
-    Raises:
-        ValueError: With the names that are known.
-    """
-    if relation not in RELATIONS:
-        raise ValueError(f"unknown relation {relation!r}: one of {', '.join(map(repr, RELATIONS))}")
-
-
-def check_reduction(reduction: int) -> None:
-    """Refuse a reduction that is no number of times.
-
-    Raises:
-        ValueError: If it is less than 1.
-    """
-    if reduction < 1:
-        raise ValueError(f"reduction, the paper's r, must be 1 or more, got {reduction}")
-
-
 def check_num_classes(num_classes: int) -> None:
-    """Refuse a negative number of classes.
-
-    Raises:
-        ValueError: For a negative number.
-    """
+    """Raise a ValueError for a negative number of classes."""
     if num_classes < 0:
         raise ValueError(f"num_classes must be 0 (no classifier) or more, got {num_classes}")
 

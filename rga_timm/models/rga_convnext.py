@@ -9,13 +9,13 @@ right. The layer norm after pooling stays and is part of the pooled feature.
 """
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
-from timm.models import generate_default_cfgs, register_model
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
-from ._create import create_rga, imagenet_cfg, test_cfg
+from ._create import register_variant
 from ._rga import RGAMixin, Size, remove_stride
 
 __all__ = ["RGAConvNeXt"]
@@ -49,34 +49,8 @@ class RGAConvNeXt(RGAMixin, ConvNeXt):
         stage.downsample = nn.Sequential(OrderedDict(padded))
 
 
-def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAConvNeXt:
-    feature_cfg = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
-    return create_rga(RGAConvNeXt, variant, backbone, pretrained, feature_cfg, **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "rga_convnext_tiny.in12k_ft_in1k": imagenet_cfg("convnext_tiny.in12k_ft_in1k"),
-        "rga_convnext_small.in12k_ft_in1k": imagenet_cfg("convnext_small.in12k_ft_in1k"),
-        "test_rga_convnext.untrained": test_cfg("test_convnext.r160_in1k"),
-    }
-)
-
-
-@register_model
-def rga_convnext_tiny(pretrained: bool = False, **kwargs: Any) -> RGAConvNeXt:
-    """ConvNeXt-Tiny with RGA-SC."""
-    return _create("rga_convnext_tiny", "convnext_tiny", pretrained, **kwargs)
-
-
-@register_model
-def rga_convnext_small(pretrained: bool = False, **kwargs: Any) -> RGAConvNeXt:
-    """ConvNeXt-Small with RGA-SC."""
-    return _create("rga_convnext_small", "convnext_small", pretrained, **kwargs)
-
-
-@register_model
-def test_rga_convnext(pretrained: bool = False, **kwargs: Any) -> RGAConvNeXt:
-    """A tiny model with every part of the family, for tests."""
-    kwargs = {"native_size": (64, 32), **kwargs}
-    return _create("test_rga_convnext", "test_convnext", pretrained, **kwargs)
+_FEATURES = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
+_register = partial(register_variant, __name__, RGAConvNeXt, feature_cfg=_FEATURES)
+_register("rga_convnext_tiny", "convnext_tiny.in12k_ft_in1k")
+_register("rga_convnext_small", "convnext_small.in12k_ft_in1k")
+_register("test_rga_convnext", "test_convnext.r160_in1k", for_tests=True)

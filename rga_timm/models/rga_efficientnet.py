@@ -9,13 +9,14 @@ has 1280 values.
 """
 
 import logging
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from timm.layers import Conv2dSame
-from timm.models import generate_default_cfgs, get_pretrained_cfg, register_model
+from timm.models import get_pretrained_cfg
 from timm.models.efficientnet import EfficientNet
 
-from ._create import checkpoint_cfg, create_rga, imagenet_cfg, test_cfg
+from ._create import register_variant
 from ._rga import RGAMixin, StateDict, remove_stride
 
 __all__ = ["RGAEfficientNet"]
@@ -98,47 +99,12 @@ class RGAEfficientNet(RGABlocksMixin, EfficientNet):
         return dict(zip(own, theirs.values(), strict=True))
 
 
-def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAEfficientNet:
-    feature_cfg = {"flatten_sequential": True}
-    return create_rga(RGAEfficientNet, variant, backbone, pretrained, feature_cfg, **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "rga_efficientnet_lite0.ra_in1k": imagenet_cfg("efficientnet_lite0.ra_in1k"),
-        "rga_tf_efficientnet_lite0.market1501": checkpoint_cfg(
-            "rga_tf_efficientnet_lite0.market1501",
-            1,
-            "tf_efficientnet_lite0.in1k",
-            **_LITE_NORMALISATION,
-        ),
-        "rga_tf_efficientnet_lite0.in1k": imagenet_cfg("tf_efficientnet_lite0.in1k"),
-        "rga_efficientnet_b0.ra_in1k": imagenet_cfg("efficientnet_b0.ra_in1k"),
-        "test_rga_efficientnet.untrained": test_cfg("test_efficientnet.r160_in1k"),
-    }
+_register = partial(
+    register_variant, __name__, RGAEfficientNet, feature_cfg={"flatten_sequential": True}
 )
-
-
-@register_model
-def rga_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
-    """EfficientNet-Lite0 with RGA-SC: no squeeze-and-excitation, ReLU6, for small devices."""
-    return _create("rga_efficientnet_lite0", "efficientnet_lite0", pretrained, **kwargs)
-
-
-@register_model
-def rga_tf_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
-    """EfficientNet-Lite0 with RGA-SC, with TensorFlow's padding, batch norm and weights."""
-    return _create("rga_tf_efficientnet_lite0", "tf_efficientnet_lite0", pretrained, **kwargs)
-
-
-@register_model
-def rga_efficientnet_b0(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
-    """EfficientNet-B0 with RGA-SC."""
-    return _create("rga_efficientnet_b0", "efficientnet_b0", pretrained, **kwargs)
-
-
-@register_model
-def test_rga_efficientnet(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
-    """A tiny model with every part of the family, for tests."""
-    kwargs = {"native_size": (64, 32), **kwargs}
-    return _create("test_rga_efficientnet", "test_efficientnet", pretrained, **kwargs)
+# Without squeeze-and-excitation, with ReLU6: for small devices.
+_register("rga_efficientnet_lite0", "efficientnet_lite0.ra_in1k")
+# The same with TensorFlow's padding, batch norm and weights.
+_register("rga_tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k", checkpoints=["market1501"])
+_register("rga_efficientnet_b0", "efficientnet_b0.ra_in1k")
+_register("test_rga_efficientnet", "test_efficientnet.r160_in1k", for_tests=True)

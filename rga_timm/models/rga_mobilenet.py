@@ -10,13 +10,12 @@ stays part of the pooled feature: 960 channels are pooled, the embedding has 128
 V2.
 """
 
-from typing import Any
+from functools import partial
 
-from timm.models import generate_default_cfgs, register_model
 from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor
 
-from ._create import create_rga, imagenet_cfg, test_cfg
+from ._create import register_variant
 from .rga_efficientnet import RGABlocksMixin, RGAEfficientNet
 
 __all__ = ["RGAMobileNetV3"]
@@ -35,52 +34,8 @@ class RGAMobileNetV3(RGABlocksMixin, MobileNetV3):
         return self.head_hidden_size
 
 
-def _create(
-    family: type[RGAEfficientNet] | type[RGAMobileNetV3],
-    variant: str,
-    backbone: str,
-    pretrained: bool,
-    **kwargs: Any,
-) -> Any:
-    feature_cfg = {"flatten_sequential": True}
-    return create_rga(family, variant, backbone, pretrained, feature_cfg, **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "rga_mobilenetv2_100.ra_in1k": imagenet_cfg("mobilenetv2_100.ra_in1k"),
-        "rga_mobilenetv3_large_100.ra_in1k": imagenet_cfg("mobilenetv3_large_100.ra_in1k"),
-        "rga_mobilenetv4_conv_medium.e500_r256_in1k": imagenet_cfg(
-            "mobilenetv4_conv_medium.e500_r256_in1k"
-        ),
-        "test_rga_mobilenet.untrained": test_cfg("mobilenetv3_small_050.lamb_in1k"),
-    }
-)
-
-
-@register_model
-def rga_mobilenetv2_100(pretrained: bool = False, **kwargs: Any) -> RGAEfficientNet:
-    """MobileNet V2 with RGA-SC."""
-    return _create(RGAEfficientNet, "rga_mobilenetv2_100", "mobilenetv2_100", pretrained, **kwargs)
-
-
-@register_model
-def rga_mobilenetv3_large_100(pretrained: bool = False, **kwargs: Any) -> RGAMobileNetV3:
-    """MobileNet V3 Large with RGA-SC."""
-    variant, backbone = "rga_mobilenetv3_large_100", "mobilenetv3_large_100"
-    return _create(RGAMobileNetV3, variant, backbone, pretrained, **kwargs)
-
-
-@register_model
-def rga_mobilenetv4_conv_medium(pretrained: bool = False, **kwargs: Any) -> RGAMobileNetV3:
-    """MobileNet V4 Conv Medium with RGA-SC."""
-    variant, backbone = "rga_mobilenetv4_conv_medium", "mobilenetv4_conv_medium"
-    return _create(RGAMobileNetV3, variant, backbone, pretrained, **kwargs)
-
-
-@register_model
-def test_rga_mobilenet(pretrained: bool = False, **kwargs: Any) -> RGAMobileNetV3:
-    """A small model with every part of the family, for tests."""
-    kwargs = {"native_size": (64, 32), **kwargs}
-    variant, backbone = "test_rga_mobilenet", "mobilenetv3_small_050"
-    return _create(RGAMobileNetV3, variant, backbone, pretrained, **kwargs)
+_register = partial(register_variant, __name__, feature_cfg={"flatten_sequential": True})
+_register(RGAEfficientNet, "rga_mobilenetv2_100", "mobilenetv2_100.ra_in1k")
+_register(RGAMobileNetV3, "rga_mobilenetv3_large_100", "mobilenetv3_large_100.ra_in1k")
+_register(RGAMobileNetV3, "rga_mobilenetv4_conv_medium", "mobilenetv4_conv_medium.e500_r256_in1k")
+_register(RGAMobileNetV3, "test_rga_mobilenet", "mobilenetv3_small_050.lamb_in1k", for_tests=True)

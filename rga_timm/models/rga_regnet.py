@@ -6,13 +6,13 @@ https://arxiv.org/abs/2003.13678. Attention: Zhang et al., CVPR 2020, see rga_re
 timm's model with the last stride removed and one RGA module at the end of each stage.
 """
 
+from functools import partial
 from typing import Any
 
-from timm.models import generate_default_cfgs, register_model
 from timm.models.regnet import RegNet
 from torch import Tensor
 
-from ._create import create_rga, imagenet_cfg, test_cfg
+from ._create import register_variant
 from ._rga import RGAMixin
 
 __all__ = ["RGARegNet"]
@@ -30,35 +30,9 @@ class RGARegNet(RGAMixin, RegNet):
         return self.num_features * self.head.global_pool.feat_mult()
 
 
-def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGARegNet:
-    return create_rga(RGARegNet, variant, backbone, pretrained, **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "rga_regnety_016.tv2_in1k": imagenet_cfg("regnety_016.tv2_in1k"),
-        "rga_regnety_032.ra_in1k": imagenet_cfg("regnety_032.ra_in1k"),
-        "test_rga_regnet.untrained": test_cfg("regnety_016.tv2_in1k"),
-    }
-)
-
-
-@register_model
-def rga_regnety_016(pretrained: bool = False, **kwargs: Any) -> RGARegNet:
-    """RegNetY-1.6GF with RGA-SC."""
-    return _create("rga_regnety_016", "regnety_016", pretrained, **kwargs)
-
-
-@register_model
-def rga_regnety_032(pretrained: bool = False, **kwargs: Any) -> RGARegNet:
-    """RegNetY-3.2GF with RGA-SC."""
-    return _create("rga_regnety_032", "regnety_032", pretrained, **kwargs)
-
-
-@register_model
-def test_rga_regnet(pretrained: bool = False, **kwargs: Any) -> RGARegNet:
-    """A tiny model with every part of the family, for tests."""
-    # Blocks of 8, 16, 32 and 64 channels.
-    small = {"depth": 4, "w0": 8, "wa": 14.4, "wm": 2.0, "group_size": 8, "stem_width": 8}
-    kwargs = {"native_size": (64, 32), **small, **kwargs}
-    return _create("test_rga_regnet", "regnety_016", pretrained, **kwargs)
+_register = partial(register_variant, __name__, RGARegNet)
+_register("rga_regnety_016", "regnety_016.tv2_in1k")
+_register("rga_regnety_032", "regnety_032.ra_in1k")
+# Blocks of 8, 16, 32 and 64 channels.
+_SMALL: Any = {"depth": 4, "w0": 8, "wa": 14.4, "wm": 2.0, "group_size": 8, "stem_width": 8}
+_register("test_rga_regnet", "regnety_016.tv2_in1k", for_tests=True, **_SMALL)

@@ -9,26 +9,21 @@ over the image instead of over the batch. Parameters are named as in the checkpo
 paper's authors published.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
-from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ._create import create_rga, imagenet_cfg, test_cfg
+from ._create import imagenet_cfg, register_variant
+from ._rga import RGAConfig
 from .rga_resnet import RGAResNet
 
 __all__ = ["RGAResNetIBN"]
 
 
 class InstanceBatchNorm(nn.Module):
-    """IBN-a: instance norm of the first half of the channels, batch norm of the rest (section 3.2).
-
-    Args:
-        num_features: Channels C.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
-    """
+    """IBN-a (section 3.2): instance norm of half of the channels, batch norm of the rest."""
 
     def __init__(
         self,
@@ -50,7 +45,7 @@ class InstanceBatchNorm(nn.Module):
 class RGAResNetIBN(RGAResNet):
     """:class:`RGAResNet` with IBN-a in all blocks of the first three stages."""
 
-    def add_rga(self, *args: Any) -> None:
+    def add_rga(self, config: RGAConfig) -> None:
         """Put IBN-a in, then attention and head."""
         for stage in (self.layer1, self.layer2, self.layer3):
             for block in stage:
@@ -59,35 +54,17 @@ class RGAResNetIBN(RGAResNet):
                         f"IBN-a replaces batch norms; {type(block.bn1).__name__} is none"
                     )
                 block.bn1 = InstanceBatchNorm(block.bn1.num_features, **self._factory())
-        super().add_rga(*args)
+        super().add_rga(config)
 
 
-def _create(variant: str, backbone: str, pretrained: bool, **kwargs: Any) -> RGAResNetIBN:
-    return create_rga(RGAResNetIBN, variant, backbone, pretrained, **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "rga_resnet50_ibn_a.ibnnet_in1k": imagenet_cfg(
-            "resnet50.tv_in1k",  # the same preprocessing
-            hf_hub_id=None,
-            url="https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
-            license="mit",
-            origin_url="https://github.com/XingangPan/IBN-Net",
-        ),
-        "test_rga_resnet_ibn.untrained": test_cfg("resnet50.tv_in1k"),
-    }
+_register = partial(register_variant, __name__, RGAResNetIBN)
+_IBNNET = imagenet_cfg(
+    "resnet50.tv_in1k",  # the same preprocessing
+    hf_hub_id=None,
+    url="https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
+    license="mit",
+    origin_url="https://github.com/XingangPan/IBN-Net",
 )
-
-
-@register_model
-def rga_resnet50_ibn_a(pretrained: bool = False, **kwargs: Any) -> RGAResNetIBN:
-    """ResNet-50 IBN-a with RGA-SC."""
-    return _create("rga_resnet50_ibn_a", "resnet50", pretrained, **kwargs)
-
-
-@register_model
-def test_rga_resnet_ibn(pretrained: bool = False, **kwargs: Any) -> RGAResNetIBN:
-    """A tiny model with every part of the family, for tests."""
-    small = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24), "native_size": (64, 32)}
-    return _create("test_rga_resnet_ibn", "resnet50", pretrained, **{**small, **kwargs})
+_register("rga_resnet50_ibn_a", "resnet50.tv_in1k", cfgs={"ibnnet_in1k": _IBNNET})
+_SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24)}
+_register("test_rga_resnet_ibn", "resnet50.tv_in1k", for_tests=True, **_SMALL)

@@ -11,17 +11,19 @@ after the last block could not reach.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import SelectAdaptivePool2d, _assert, resample_abs_pos_embed
-from timm.models import generate_default_cfgs, register_model
 from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from ._create import create_rga, imagenet_cfg, test_cfg
-from ._rga import RGAMixin, Size, StateDict
+from rga_timm.layers import change_class
+
+from ._create import register_variant
+from ._rga import RGAConfig, RGAMixin, Size, StateDict
 
 __all__ = ["RGAVisionTransformer"]
 
@@ -62,23 +64,18 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         ends = quarters(len(self.feature_info))
         return [(self.feature_info[i]["module"], self.feature_info[i]) for i in ends]
 
-    def add_rga(self, *args: Any) -> None:
+    def add_rga(self, config: RGAConfig) -> None:
         """Blocks that have an attention run it."""
         if unsupported := [name for name, used in self._unsupported().items() if used]:
             raise ValueError(
                 f"{', '.join(unsupported)} cannot be combined with relation attention over the "
                 "grid of patches"
             )
-        super().add_rga(*args)
+        super().add_rga(config)
         self.size_error = _size_error(self.img_size)
         for block in self.blocks:
             if hasattr(block, "rga"):
-                if type(block) is not Block:
-                    raise ValueError(
-                        f"{type(block).__name__} is no block that relation attention can follow: "
-                        "timm's plain Block alone"
-                    )
-                block.__class__ = RGABlock
+                change_class(block, RGABlock)  # of timm's blocks the plain one only
                 block.num_prefix_tokens = self.num_prefix_tokens
 
     def _unsupported(self) -> dict[str, bool]:
@@ -153,33 +150,10 @@ def quarters(depth: int) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)}))
 
 
-def _create(
-    variant: str, backbone: str, pretrained: bool, depth: int, **kwargs: Any
-) -> RGAVisionTransformer:
-    feature_cfg = {"out_indices": quarters(depth), "feature_cls": "getter"}
-    kwargs["depth"] = depth
-    return create_rga(RGAVisionTransformer, variant, backbone, pretrained, feature_cfg, **kwargs)
+def _feature_cfg(depth: int, **_: Any) -> dict[str, Any]:
+    return {"out_indices": quarters(depth), "feature_cls": "getter"}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "rga_vit_small_patch16.augreg_in21k_ft_in1k": imagenet_cfg(
-            "vit_small_patch16_224.augreg_in21k_ft_in1k"
-        ),
-        "test_rga_vit.untrained": test_cfg("test_vit.r160_in1k"),
-    }
-)
-
-
-@register_model
-def rga_vit_small_patch16(pretrained: bool = False, **kwargs: Any) -> RGAVisionTransformer:
-    """ViT-S/16 with RGA-SC after blocks 3, 6, 9 and 12."""
-    kwargs = {"depth": 12, **kwargs}
-    return _create("rga_vit_small_patch16", "vit_small_patch16_224", pretrained, **kwargs)
-
-
-@register_model
-def test_rga_vit(pretrained: bool = False, **kwargs: Any) -> RGAVisionTransformer:
-    """A tiny model with every part of the family, for tests."""
-    kwargs = {"native_size": (64, 32), "depth": 6, **kwargs}
-    return _create("test_rga_vit", "test_vit", pretrained, **kwargs)
+_register = partial(register_variant, __name__, RGAVisionTransformer, feature_cfg=_feature_cfg)
+_register("rga_vit_small_patch16", "vit_small_patch16_224.augreg_in21k_ft_in1k", depth=12)
+_register("test_rga_vit", "test_vit.r160_in1k", for_tests=True, depth=6)

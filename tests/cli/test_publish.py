@@ -54,7 +54,7 @@ def test_run_becomes_a_checked_and_listed_checkpoint(run, people, tmp_path, caps
     assert f"rga-timm/{NAME}, v1, public" in output
     assert "licence research-use-only" in output
     assert "Nothing was uploaded" in output
-    assert "a checkpoint_cfg in the file of its family makes it a tag" in output
+    assert "checkpoints=[TAG] in its family's file makes it a tag" in output
 
 
 @pytest.mark.usefixtures("no_upload")
@@ -116,8 +116,13 @@ def test_packed_folder_is_taken_as_it_is(run, tmp_path, capsys):
 def test_packed_folder_is_described_anew_without_testing_again(run, tmp_path, monkeypatch):
     folder = pack(run, tmp_path, "--precision", "float16")
     weights = (folder / "model.safetensors").read_bytes()
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] |= {"num_classes": 0, "in_chans": 3}  # as earlier versions wrote it
+    (folder / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(publish_pack, "evaluate_to_publish", None)
     pack(folder, tmp_path, "--recorded", "--version", "2", "--note", "Anew.")
+    args = json.loads((folder / "config.json").read_text())["model_args"]
+    assert not {"num_classes", "in_chans", "global_pool"} & args.keys()
     assert (folder / "model.safetensors").read_bytes() == weights
     assert {"recipe.yaml", "summary.csv"} <= {path.name for path in folder.iterdir()}
     assert "Anew." in (folder / "README.md").read_text()
@@ -278,7 +283,7 @@ def test_converted_checkpoint_says_how_it_was_converted(people, tmp_path, capsys
     assert "does not say on what it was tested" in fails(capsys, source, "--weights", weights)
     folder = pack(source, weights, "--dataset", "market1501", "--data-dir", str(people))
     card = (folder / "README.md").read_text()
-    assert "python scripts/convert_official.py 600.pth.tar --output MODEL" in card
+    assert "rga-timm convert-official 600.pth.tar --output MODEL" in card
     assert "recipe" not in card
 
 

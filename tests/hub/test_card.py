@@ -57,10 +57,10 @@ def test_card_holds_what_a_stranger_needs(folder):
         "step AP: mean precision",
         "Fingerprint of the lists: `f0`",
         "market1501: 40 images of 10 people",
-        "python scripts/finetune.py --config recipe.yaml",
+        "rga-timm finetune --config recipe.yaml",
         "rga_timm 0.1.0 (abc)",
         "Research use only",
-        "covert surveillance",
+        "identifying individuals by name",
         "zhang2020relation",
         "float16, version 1",
         "do not represent skin tones",
@@ -71,7 +71,7 @@ def test_card_holds_what_a_stranger_needs(folder):
 def test_card_of_drawn_people_says_so(tmp_path):
     folder = make_checkpoint(tmp_path, NAME, trained_on=[{"name": "pedestrians"}])
     text = (folder / "README.md").read_text()
-    assert "knows nothing of real\n  people" in text
+    assert "knows nothing about real\n  people" in text
     assert "skin tones" not in text
 
 
@@ -91,7 +91,10 @@ def test_card_tells_what_came_before(tmp_path):
     folder = make_checkpoint(tmp_path, NAME, trained_on=sources, started_from=start)
     text = (folder / "README.md").read_text()
     assert "trained on cuhk03." in text
-    assert "- market1501: 40 images of 10 people, by the checkpoint that it started from" in text
+    assert (
+        "- market1501: 40 images of 10 people, for the checkpoint that the training started from"
+        in text
+    )
     assert "Started from someone/first, weights with SHA-256 `a1`." in text
 
 
@@ -117,20 +120,20 @@ def test_metadata_is_plain_yaml(folder):
 
 
 def test_images_are_said_to_be_left_out_only_where_cameras_are_known(tmp_path, folder):
-    rule = "under the query's camera are left out"
+    rule = "from the query's camera are left out"
     assert rule in (folder / "README.md").read_text()
     protocol = make_report(NAME, cameras=False).to_dict()["protocol"]
     folder = make_checkpoint(tmp_path / "other", NAME, protocol=protocol)
     text = (folder / "README.md").read_text()
     assert rule not in text
-    assert "cameras are not known, and no image is left out" in text
+    assert "the cameras are not known, so no image is left out" in text
 
 
 def test_recipe_is_spoken_of_only_where_the_command_takes_one(tmp_path):
-    command = "python scripts/convert_official.py checkpoint.pth.tar --output MODEL"
+    command = "rga-timm convert-official checkpoint.pth.tar --output MODEL"
     text = (make_checkpoint(tmp_path, NAME, command=command) / "README.md").read_text()
     assert command in text
-    assert "The recipe lies beside" not in text
+    assert "The recipe is beside" not in text
 
 
 @pytest.mark.parametrize("ratio", [{}, {"ratio": 1.234}])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from hub_client import Client, run_client, run_script
+from hub_client import Client, run_client, run_verb
 from hub_server import HubServer
 from hub_upload_server import WRITER, HubUploadServer
 
@@ -128,8 +128,8 @@ def test_several_processes_download_at_once(hub_server: HubServer, client, tmp_p
 
 def test_published_checkpoint_comes_back_by_its_tag(hub_server: HubServer, client, tmp_path):
     with HubUploadServer(hub_server.models) as hub:
-        done = run_script(
-            "publish.py",
+        done = run_verb(
+            "publish",
             hub.url,
             tmp_path / "publisher",
             [str(SHIPPED), "--push", "--organisation", "zoo", "--collection", "People"],

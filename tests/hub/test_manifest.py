@@ -7,6 +7,7 @@ import pytest
 from checkpoints import make_checkpoint
 
 from rga_timm.hub import check_manifest, list_in_manifest, read_manifest
+from rga_timm.weights import PREPROCESSING
 
 NAME = "test_rga_resnet.market1501"
 
@@ -28,6 +29,8 @@ def test_entry_has_hash_and_size_of_every_file(weights):
         expected = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         assert entry["files"][name] == expected
     assert entry["metrics"] == {"mAP": 0.5, "mAP_trapezoid": 0.45, "mINP": 0.25, "rank1": 0.625}
+    config = json.loads((weights / NAME / "config.json").read_text())
+    assert entry["preprocessing"] == {k: config["pretrained_cfg"][k] for k in PREPROCESSING}
     assert entry["trained_on"] == ["market1501"]
     assert entry["license"] == "research-use-only"
 
@@ -74,7 +77,7 @@ def test_folder_under_another_name_is_noticed(weights):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"checkpoints": 3}'])
 def test_broken_manifest_is_named(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=r"manifest\.json is no manifest of checkpoints"):
+    with pytest.raises(ValueError, match=r"manifest\.json is not a manifest of checkpoints"):
         read_manifest(tmp_path)
 
 

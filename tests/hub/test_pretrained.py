@@ -157,3 +157,51 @@ def test_what_a_model_records_is_read_back(tmp_path, monkeypatch, source):
     assert read_reid("resnet18") == {}
     save_pretrained(make_model(), folder)
     assert read_reid(f"local-dir:{folder}") == {}
+
+
+@pytest.mark.parametrize("labels", [None, list("abcdefg")])
+def test_transformers_loads_a_classifier_with_its_labels(tmp_path, labels):
+    transformers = pytest.importorskip("transformers")
+    model = make_model(num_classes=7, img_size=(80, 48))
+    folder = save_pretrained(model, tmp_path, label_names=labels)
+    loaded = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    x = torch.randn(2, 3, 80, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x).logits, model(x))
+    assert list(loaded.config.id2label.values()) == (labels or [f"LABEL_{i}" for i in range(7)])
+    assert "num_classes" not in json.loads((folder / "config.json").read_text())["model_args"]
+
+
+def test_labels_come_back_and_are_saved_again_unless_the_classes_change(tmp_path):
+    folder = save_pretrained(make_model(num_classes=2), tmp_path / "first", label_names=["a", "b"])
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    again = save_pretrained(model, tmp_path / "again")
+    assert (again / "config.json").read_text() == (folder / "config.json").read_text()
+    model.reset_classifier(3)
+    other = save_pretrained(model, tmp_path / "other")
+    assert "label_names" not in (other / "config.json").read_text()
+
+
+@pytest.mark.parametrize("options", [{"global_pool": "max"}, {"in_chans": 1}])
+def test_transformers_gets_what_is_not_the_default(tmp_path, options):
+    transformers = pytest.importorskip("transformers")
+    model = make_model(**options)
+    folder = save_pretrained(model, tmp_path)
+    x = torch.randn(2, model.in_chans, *model.img_size)
+    with torch.no_grad():
+        loaded = transformers.AutoModel.from_pretrained(folder).eval()
+        torch.testing.assert_close(loaded(x).pooler_output, model(x))
+    assert_same(model, timm.create_model(f"local-dir:{folder}", pretrained=True))
+
+
+def test_folder_of_an_earlier_version_is_read_and_saved_without_the_repetition(tmp_path):
+    model = make_model(num_classes=7, global_pool="max")
+    folder = save_pretrained(model, tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] |= {"num_classes": 7, "in_chans": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert_same(model, loaded)
+    new = save_pretrained(loaded, tmp_path / "new")
+    args = json.loads((new / "config.json").read_text())["model_args"]
+    assert args.keys() == {"img_size", "native_size", "relation", "reduction", "global_pool"}

@@ -13,8 +13,8 @@ from hub_server import HubServer
 from hub_upload_server import READER, WRITER, HubUploadServer
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.hub import push as hub_push
 from rga_timm.hub import save_pretrained
+from rga_timm.hub.publish import push as hub_push
 
 # Of `push`: the URL, or the kind of its error and the message.
 Outcome = tuple[str, str]

@@ -9,7 +9,11 @@ from timm.layers import BlurPool2d
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
+import rga_timm
 from rga_timm.layers import RGA
+from rga_timm.models import RGAResNet
+from rga_timm.models._create import make_rga
+from rga_timm.models._rga import RGAConfig
 
 
 class TestRGAResNet(ModelFamilyTests):
@@ -79,3 +83,28 @@ class TestRGAResNet(ModelFamilyTests):
     def test_last_stride_that_is_no_convolutions_is_refused(self):
         with pytest.raises(ValueError, match="BlurPool2d"):
             timm.create_model(self.tiny, aa_layer=BlurPool2d)
+
+
+@pytest.mark.parametrize("name", rga_timm.models.__all__)
+def test_class_that_is_built_directly_says_what_to_use(name):
+    with pytest.raises(
+        TypeError, match=rf"{name} cannot be built directly: use timm\.create_model"
+    ):
+        getattr(rga_timm.models, name)(num_classes=3)
+
+
+def test_family_that_is_not_of_the_backbone_is_refused():
+    with pytest.raises(ValueError, match="a EfficientNet cannot become a RGAResNet"):
+        make_rga(RGAResNet, "test_efficientnet", img_size=64, native_size=64)
+
+
+def test_config_checks_its_values():
+    assert RGAConfig("resnet18", img_size=64).img_size == (64, 64)
+    for bad in (
+        {"relation": "x"},
+        {"reduction": 0},
+        {"num_classes": -1},
+        {"native_size": (1, 2, 3)},
+    ):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            RGAConfig("resnet18", **bad)

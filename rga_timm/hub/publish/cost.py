@@ -8,7 +8,6 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
 
 from rga_timm.evaluation.cost import (
     count_flops,
@@ -23,7 +22,7 @@ ROUNDS = 15
 
 
 def measure_cost(
-    model: nn.Module, model_args: Mapping[str, Any], device: str, rounds: int = ROUNDS
+    model: Any, model_args: Mapping[str, Any], device: str, rounds: int = ROUNDS
 ) -> dict[str, Any]:
     """Measure a model, in turns with the same network without attention where it has some.
 
@@ -34,7 +33,7 @@ def measure_cost(
         rounds: Of each; their median counts, and that of their ratios.
 
     Returns:
-        Of an image: ``parameters``, ``gflops`` (a multiplication and an addition being two); of
+        Of an image: ``parameters``, ``gflops`` (a multiplication and an addition count as two); of
         batches, ``latency``: ``batch_size``, ``ms``, and ``ratio`` to the network without
         attention, if the model has some; ``machine``: what this was measured on.
     """

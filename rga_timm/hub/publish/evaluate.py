@@ -83,7 +83,7 @@ def _evaluate(
 
 
 def _flat(reports: Sequence[Sequence[Report]]) -> list[Report]:
-    """Those of all data sets in a row."""
+    """The reports of all data sets in a row."""
     return [report for of_set in reports for report in of_set]
 
 

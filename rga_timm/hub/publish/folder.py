@@ -5,7 +5,6 @@ model card), and what else tells of the training: recipe, summary.csv, curves.
 """
 
 import copy
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor
 
-from rga_timm.hub.pretrained import readable_as, save_pretrained
+from rga_timm.hub.pretrained import read_config, readable_as, save_pretrained, write_config
 from rga_timm.hub.publish.card import format_card
 from rga_timm.hub.publish.golden import check_golden, golden_embedding
 from rga_timm.hub.publish.push import EXTRA_SUFFIXES
@@ -33,27 +32,16 @@ REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 # Of the section `reid`. A checkpoint is published with all of these.
 REQUIRED_RECORDS = (
-    "name",
-    "version",
-    "repository",
-    "license",
-    "trained_on",
-    "dataset",
-    "protocol",
-    "metrics",
-    "software",
-    "code_version",
-    "command",
-    "weights_dtype",
-    "golden_embedding",
+    *("name", "version", "repository", "license", "trained_on", "dataset", "protocol", "metrics"),
+    *("software", "code_version", "command", "weights_dtype", "golden_embedding"),
 )
 
 
 def halve(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are stored to take half the space.
+    """Matrices and kernels in float16, to store them in half the space.
 
-    Matrices and kernels in float16. What has one dimension stays as it is: it takes next to no
-    space, and variances of a batch norm do not always fit into float16's range.
+    What has one dimension stays as it is: it takes next to no space, and variances of a batch norm
+    do not always fit into float16's range.
 
     Raises:
         ValueError: If a weight does not fit into float16's range.
@@ -80,8 +68,7 @@ def pack_checkpoint(
 
     Args:
         model: The model to publish. Of its weights those are described that will be read back.
-        folder: Written anew; what lay there is gone once the new one is complete. A link is
-            replaced, and what it leads to is left alone.
+        folder: Replaced once the new one is complete. Of a link, what it leads to is left alone.
         reid: The records of :data:`REQUIRED_RECORDS`, apart from the last two, and others.
         half: Store the weights as :func:`halve` says.
         extra_files: Further files by their names there.
@@ -100,23 +87,22 @@ def pack_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made_in:
         new = Path(made_in) / folder.name
-        dtype = "float16" if half else "float32"
-        records = {**copy.deepcopy(dict(reid)), "weights_dtype": dtype}
-        save_pretrained(model, new, reid=records, model_args=dict(model_args or {}))
+        records = {**copy.deepcopy(dict(reid)), "weights_dtype": "float16" if half else "float32"}
+        save_pretrained(model, new, reid=records, model_args=model_args)
+        config = read_config(new)
         if half:
             weights = {k: v.cpu().contiguous() for k, v in halve(model.state_dict()).items()}
             save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
             readable_as(new / CONFIG_FILE, new / WEIGHTS_FILE)
-        config = _read_config(new)
+            config = {"dtype": "float32", **config}  # to compute with, for transformers
         # These were of the weights that the training began with.
         tag = reid["name"].partition(".")[2]
         config["pretrained_cfg"] |= {"tag": tag, "license": reid["license"]}
         config["pretrained_cfg"].pop("origin_url", None)
-        _write_json(config, new / CONFIG_FILE)
+        write_config(config, new)
         # Of what is read back, not of what was given.
         config["reid"]["golden_embedding"] = golden_embedding(_load(new))
-        _write_json(config, new / CONFIG_FILE)
-        _write_card(config, new)
+        _write_described(config, new)
         for name, source in (extra_files or {}).items():
             shutil.copyfile(source, new / name)
         # Renamed, not removed, so that at no time for long there is neither.
@@ -127,21 +113,11 @@ def pack_checkpoint(
 
 
 def copy_for_repository(folder: str | Path, copy: str | Path, repository: str) -> Path:
-    """A copy of a packed folder whose config and card name another repository.
-
-    Args:
-        folder: The packed folder; it stays as it is.
-        copy: The folder to make.
-        repository: OWNER/NAME on the Hub.
-
-    Returns:
-        The copy.
-    """
+    """Copy a packed folder, so that config and card of ``copy`` name another repository."""
     copy = Path(shutil.copytree(folder, copy))
-    config = _read_config(copy)
+    config = read_config(copy)
     config["reid"]["repository"] = repository
-    _write_json(config, copy / CONFIG_FILE)
-    _write_card(config, copy)
+    _write_described(config, copy)
     return copy
 
 
@@ -161,7 +137,7 @@ def check_checkpoint(folder: str | Path) -> None:
         if "/" in name or not name.endswith(EXTRA_SUFFIXES) or not (folder / name).is_file()
     ]
     try:
-        config = _read_config(folder)
+        config = read_config(folder)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE} is not JSON: {error}") from error
     reid = config.get("reid") or {}
@@ -188,7 +164,7 @@ def check_tag(folder: str | Path) -> None:
         ValueError: If it does not.
     """
     folder = Path(folder)
-    reid = _read_config(folder)["reid"]
+    reid = read_config(folder)["reid"]
     architecture, _, tag = reid["name"].partition(".")
     if tag not in (known.partition(".")[2] for known in get_arch_pretrained_cfgs(architecture)):
         return
@@ -235,7 +211,9 @@ def _card(config: Mapping[str, Any], folder: Path) -> str:
     return format_card(config, (folder / WEIGHTS_FILE).stat().st_size)
 
 
-def _write_card(config: Mapping[str, Any], folder: Path) -> None:
+def _write_described(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the config and the card that follows from it."""
+    write_config(config, folder)
     (folder / CARD_FILE).write_text(_card(config, folder), encoding="utf-8", newline="\n")
 
 
@@ -243,12 +221,3 @@ def _load(folder: Path) -> Any:
     """The model of a folder, without random numbers of its own."""
     with torch.random.fork_rng(devices=[]):
         return timm.create_model(f"local-dir:{folder}", pretrained=True)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    return config
-
-
-def _write_json(content: Any, file: Path) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

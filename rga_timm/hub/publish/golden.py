@@ -4,21 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _RECORDED = 16  # of the embedding's values
 
-# Of the embedding's length. Other processors and versions round differently, in float32 by far less
-# than this; weights stored in float16 are rounded before the embedding is recorded.
+# Of the embedding's length. Other processors and versions round by far less than this.
 TOLERANCE = 1e-4
 
 
 def golden_image(height: int, width: int, channels: int = 3) -> Tensor:
-    """An image that follows from its size alone: ramps of different slopes in each channel.
-
-    Returns:
-        (channels, height, width), uint8. Whole numbers only, so the same everywhere.
-    """
+    """An image of ramps, (channels, height, width), uint8: whole numbers, the same everywhere."""
     c, y, x = torch.meshgrid(
         torch.arange(channels), torch.arange(height), torch.arange(width), indexing="ij"
     )
@@ -41,7 +36,8 @@ def golden_embedding(model: Any) -> dict[str, Any]:
     mean, std = (torch.tensor(cfg[name])[:, None, None] for name in ("mean", "std"))
     training = model.training
     model.eval()
-    embedding = _embedding(model, ((image - mean) / std)[None])[0]
+    maps = model.forward_features(((image - mean) / std)[None])
+    embedding: Tensor = model.forward_head(maps, pre_logits=True)[0]
     model.train(training)
     return {
         "width": len(embedding),
@@ -51,31 +47,17 @@ def golden_embedding(model: Any) -> dict[str, Any]:
 
 
 def check_golden(recorded: Mapping[str, Any], model: Any) -> None:
-    """Compare a model's golden embedding with the recorded one.
-
-    Raises:
-        ValueError: If they differ by more than rounding.
-    """
+    """Raise a ValueError if a model's golden embedding differs from the recorded one."""
     found = golden_embedding(model)
     if found["width"] != recorded["width"]:
         raise ValueError(
             f"the embedding has {found['width']} values, and {recorded['width']} are recorded"
         )
     # The whole length counts, too: the values are only the first ones.
-    differences = [
-        abs(a - b)
-        for a, b in zip(
-            [*found["values"], found["norm"]], [*recorded["values"], recorded["norm"]], strict=True
-        )
-    ]
-    if not max(differences) <= TOLERANCE * recorded["norm"]:
+    a, b = (torch.tensor([*one["values"], one["norm"]]) for one in (found, recorded))
+    difference = (a - b).abs().max().item()
+    if not difference <= TOLERANCE * recorded["norm"]:
         raise ValueError(
-            f"the embedding of the golden image differs by {max(differences):.2g} from the "
+            f"the embedding of the golden image differs by {difference:.2g} from the "
             f"recorded one, of length {recorded['norm']:.2g}"
         )
-
-
-def _embedding(model: nn.Module, images: Tensor) -> Tensor:
-    features = model.forward_features(images)  # type: ignore[operator]
-    embedding: Tensor = model.forward_head(features, pre_logits=True)  # type: ignore[operator]
-    return embedding

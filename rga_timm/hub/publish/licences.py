@@ -4,6 +4,13 @@ from collections.abc import Iterable
 
 RESEARCH_ONLY = "research-use-only"
 
+# What a card says of them; of others only the name.
+TERMS = {
+    RESEARCH_ONLY: "Research use only: the weights carry the terms of the data that they were "
+    "trained on, which was published for research.",
+    "apache-2.0": "Apache-2.0.",
+}
+
 # What the Hub knows by name; anything else is `license: other` with a name of its own.
 HUB_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0")
 
@@ -14,16 +21,13 @@ _USERS_OWN = ("folder", "table", "hf")
 
 
 def licence_of(data_sets: Iterable[str]) -> str:
-    """The licence of weights trained on these data sets.
+    """The licence of weights trained on these data sets: research use only if any is for research.
 
     Args:
         data_sets: Their names, as in :func:`rga_timm.data.list_datasets`.
 
-    Returns:
-        The one that all of them allow: research use only, if any is for research.
-
     Raises:
-        ValueError: If one is the user's own, or unknown, of which only the user knows it.
+        ValueError: If one is the user's own or unknown, so that only the user knows its terms.
     """
     names = [name.partition(":")[0] for name in data_sets]
     if not names or (unknown := sorted({*names} & {*_USERS_OWN})):

@@ -2,61 +2,197 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 import yaml
 from huggingface_hub.utils import validate_repo_id
+from torch import nn
 
 from rga_timm.data import ReidSplits
 from rga_timm.data.specs import pair_with_folders, read_partitions
 from rga_timm.evaluation import check_testable, format_table
+from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
-from rga_timm.hub import MAX_BYTES, code_version, list_in_manifest, pack_checkpoint
-from rga_timm.hub.pretrained import PRIVATE
+from rga_timm.evaluation.embedding.embed import Feature
+from rga_timm.hub.code_version import code_version
+from rga_timm.hub.manifest import list_in_manifest
+from rga_timm.hub.pretrained import PRIVATE, read_config
 from rga_timm.hub.publish.cost import measure_cost
 from rga_timm.hub.publish.evaluate import evaluate_to_publish
+from rga_timm.hub.publish.folder import MAX_BYTES, pack_checkpoint
 from rga_timm.hub.publish.licences import licence_of
 from rga_timm.hub.publish.push import EXTRA_SUFFIXES
 from rga_timm.layers import pass_through
+from rga_timm.weights import CONFIG_FILE, HUB_ORGANISATION, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions:
+    """How a checkpoint is packed: the options of ``rga-timm publish``, and how to test."""
+
+    weights: Path
+    name: str | None = None
+    organisation: str = HUB_ORGANISATION
+    version: int | None = None
+    license: str | None = None
+    command: str | None = None
+    note: str | None = None
+    extra: Sequence[Path] = ()
+    keep_classifier: bool = False
+    precision: str = "auto"
+    feature: Feature | None = None
+    dataset: Sequence[str] = ()
+    data_dir: Sequence[str | Path] = ()
+    recorded: bool = False
+    compute: Compute = field(default_factory=Compute)
 
 
 def model_folder(source: Path) -> Path:
     """A run's ``model``, or the folder itself."""
-    return source / "model" if (source / "model" / "config.json").is_file() else source
+    return source / "model" if (source / "model" / CONFIG_FILE).is_file() else source
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_records(folder: Path) -> dict[str, Any]:
     """The config of a model's folder.
 
     Raises:
-        ValueError: There is none, or without records of training and test.
+        ValueError: There is none, or it has no records of training and test.
     """
-    file = folder / "config.json"
-    if not file.is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise ValueError(
             f"{folder} holds neither a model (config.json) nor a finished run (model/config.json)"
         )
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    config = read_config(folder)
     if not config.get("reid"):
-        raise ValueError(f"{file} has no section reid, which says on what the model was trained")
+        raise ValueError(
+            f"{folder / CONFIG_FILE} has no section reid, which says on what the model was trained"
+        )
     return config
 
 
-def is_packed(config: dict[str, Any]) -> bool:
+def is_packed(config: Mapping[str, Any]) -> bool:
     """Whether a folder was made by this program."""
     return "golden_embedding" in config["reid"]
 
 
-def check_extra(files: Sequence[Path]) -> None:
-    """Refuse further files that cannot be published, before anything is evaluated."""
+def pack(run: Path, options: PackOptions) -> Path:
+    """Evaluate a model as it will be stored, write its folder and its entry in the manifest.
+
+    Args:
+        run: A run's folder, or a model's.
+        options: How.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ValueError: If it cannot be published so; as far as possible before anything is evaluated.
+    """
+    source = model_folder(run)
+    config = read_records(source)
+    reid = config["reid"]
+    identity = _identity(config, options)
+    name, pooled = identity["name"], _is_pooled(reid, options)
+    _check_extra(options.extra)
+    device = str(options.compute.device)
+    keep_freed_memory(device)
+
+    # The model as it will be found again
+    changes = {} if options.keep_classifier else {"num_classes": 0}
+    model = timm.create_model(f"local-dir:{source}", pretrained=True, **changes)
+    model_args = {k: v for k, v in config.get("model_args", {}).items() if k not in changes}
+    _check_size(model, options.precision)
+    if pooled and hasattr(model, "forward_neck"):  # without a neck there is one feature only
+        pass_through(model.neck)
+        reid["feature_note"] = (
+            "The embedding is the pooled feature: the BN neck of these weights passes on what it "
+            "gets."
+        )
+        if "options" in reid:
+            reid["options"]["feature"] = "pooled"
+    half = reid.get("weights_dtype") == "float16"
+    if not options.recorded:
+        test_sets = _read_test_sets(run, reid, options)
+        compute = options.compute
+        reports, half, reid["precision_note"] = evaluate_to_publish(
+            model,
+            test_sets,
+            name=name,
+            precision=options.precision,
+            batch_size=compute.batch_size,
+            num_workers=compute.num_workers,
+            device=device,
+            channels_last=compute.channels_last,
+            trained_on=reid.get("trained_on", ()),
+        )
+        print(format_table(reports), reid["precision_note"], sep="\n\n")
+        reid |= reports[0].to_dict()
+        reid["also_tested_on"] = [report.to_dict() for report in reports[1:]]
+    if not (options.recorded and reid.get("cost")):
+        reid["cost"] = measure_cost(model, model_args, device)
+    reid |= identity
+    with tempfile.TemporaryDirectory() as scratch:
+        files = (*_files_of_run(run, reid, Path(scratch)), *options.extra)
+        folder = pack_checkpoint(
+            model.cpu(),
+            options.weights / name,
+            reid=reid,
+            half=half,
+            extra_files={file.name: file for file in files},
+            model_args=model_args,
+        )
+    list_in_manifest(options.weights, name)
+    if not timm.models.is_model_pretrained(name):
+        print(f"timm does not know {name}: checkpoints=[TAG] in its family's file makes it a tag.")
+    return folder
+
+
+def _identity(config: Mapping[str, Any], options: PackOptions) -> dict[str, Any]:
+    """The records that say what is published, under which name, and how it was made."""
+    reid, architecture = config["reid"], config["architecture"]
+    trained_on = reid.get("trained_on", ())
+    in_the_end = [one["name"] for one in trained_on if not one.get("earlier")]
+    default_tag = "_".join(name.replace(":", "-") for name in in_the_end)
+    name = options.name or reid.get("name") or f"{architecture}.{default_tag}"
+    if name.partition(".")[0] != architecture or not name.partition(".")[2]:
+        raise ValueError(f"--name {name}: a {architecture} is {architecture}.TAG")
+    repository = f"{options.organisation}/{name}"
+    validate_repo_id(repository)  # which its folder is named like, too
+    listed = read_manifest().get(name, {}).get("version")
+    licence = options.license or reid.get("license")
+    return {
+        "name": name,
+        "repository": repository,
+        "version": options.version or listed or reid.get("version") or 1,
+        "license": licence or licence_of(one["name"] for one in trained_on),
+        "code_version": reid.get("code_version") or code_version(),
+        "command": options.command or reid.get("command") or _training_command(reid),
+        **({"note": options.note} if options.note else {}),
+    }
+
+
+def _is_pooled(reid: Mapping[str, Any], options: PackOptions) -> bool:
+    """Whether the pooled feature becomes the embedding."""
+    if options.recorded and options.feature:
+        raise ValueError("--feature does not go with --recorded: that changes no score")
+    pooled = (options.feature or reid.get("protocol", {}).get("feature")) == "pooled"
+    if pooled and (options.recorded or options.keep_classifier):
+        option = "recorded" if options.recorded else "keep-classifier"
+        raise ValueError(
+            f"--{option} does not go with the pooled feature, for which the neck is changed: the "
+            "recorded scores and the classifier are those of the neck as it was"
+        )
+    return pooled
+
+
+def _check_extra(files: Sequence[Path]) -> None:
+    """Refuse further files that cannot be published."""
     for file in files:
         if not file.is_file():
             raise ValueError(f"--extra {file}: there is no such file")
@@ -67,120 +203,27 @@ def check_extra(files: Sequence[Path]) -> None:
             )
 
 
-def check_size(model: torch.nn.Module, precision: str) -> None:
-    """Refuse weights that are too large to be published, before anything is evaluated."""
+def _check_size(model: nn.Module, precision: str) -> None:
+    """Refuse weights that are too large to be published."""
     numbers = sum(value.numel() for value in model.state_dict().values() if value.ndim > 1)
     # What has one dimension is next to nothing.
     size = numbers * (4 if precision == "float32" else 2)
     if size > MAX_BYTES:
         raise ValueError(
             f"the weights take {size / 2**20:.0f} MiB, and a checkpoint {MAX_BYTES / 2**20:.0f} at "
-            "the most: they would not go into a clone. The Hub itself takes them, by timm's "
-            "push_to_hf_hub"
+            "the most, to fit into a clone. The Hub itself takes them, by timm's push_to_hf_hub"
         )
 
 
-def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
-    """Evaluate a model as it will be stored, and write its folder and its entry in the manifest."""
-    source, run = model_folder(args.source), args.source
-    reid = config["reid"]
-    trained_on = reid.get("trained_on", ())
-    in_the_end = [one["name"] for one in trained_on if not one.get("earlier")]
-    default_tag = "_".join(name.replace(":", "-") for name in in_the_end)
-    name = args.name or reid.get("name") or f"{config['architecture']}.{default_tag}"
-    if name.partition(".")[0] != config["architecture"] or not name.partition(".")[2]:
-        raise ValueError(
-            f"--name {name}: a {config['architecture']} is {config['architecture']}.TAG"
-        )
-    validate_repo_id(f"{args.organisation}/{name}")  # which its folder is named like, too
-    check_extra(args.extra)
-    licence = args.license or reid.get("license") or licence_of(one["name"] for one in trained_on)
-    command = args.command or reid.get("command") or training_command(reid)
-
-    if args.recorded and args.feature:
-        raise ValueError("--feature does not go with --recorded: that changes no score")
-    pooled = (args.feature or reid.get("protocol", {}).get("feature")) == "pooled"
-    if pooled and (args.recorded or args.keep_classifier):
-        option = "recorded" if args.recorded else "keep-classifier"
-        raise ValueError(
-            f"--{option} does not go with the pooled feature: for that the neck is changed, which "
-            "the recorded scores and the classifier know nothing of"
-        )
-
-    keep_freed_memory(args.device)
-
-    # The model as it will be found again
-    options = {} if args.keep_classifier else {"num_classes": 0}
-    model = timm.create_model(f"local-dir:{source}", pretrained=True, **options)
-    model_args = {k: v for k, v in config.get("model_args", {}).items() if k not in options}
-    check_size(model, args.precision)
-    if pooled and hasattr(model, "forward_neck"):  # without a neck there is one feature only
-        pass_through(model.neck)
-        reid["feature_note"] = (
-            "The embedding is the pooled feature: the BN neck of these weights passes on what it "
-            "gets."
-        )
-        if "options" in reid:
-            reid["options"]["feature"] = "pooled"
-    half, note = reid.get("weights_dtype") == "float16", None
-    if not args.recorded:
-        reports, half, note = evaluate_to_publish(
-            model,
-            read_test_sets(args, run, reid),
-            name=name,
-            precision=args.precision,
-            batch_size=args.batch_size,
-            num_workers=args.workers,
-            device=args.device,
-            channels_last=args.channels_last,
-            trained_on=trained_on,
-        )
-        print(format_table(reports), note, sep="\n\n")
-        reid |= reports[0].to_dict()
-        reid["also_tested_on"] = [report.to_dict() for report in reports[1:]]
-    if not (args.recorded and reid.get("cost")):
-        reid["cost"] = measure_cost(model, model_args, args.device)
-    registered = registered_version(name)
-    reid |= {
-        "name": name,
-        "repository": f"{args.organisation}/{name}",
-        "version": args.version or registered or reid.get("version") or 1,
-        "license": licence,
-        "code_version": reid.get("code_version") or code_version(),
-        "command": command,
-    }
-    if args.note:
-        reid["note"] = args.note
-    if note:
-        reid["precision_note"] = note
-    with tempfile.TemporaryDirectory() as scratch:
-        extra_of_run = extra_files(run, reid, Path(scratch))
-        extra = {file.name: file for file in (*extra_of_run, *args.extra)}
-        folder = pack_checkpoint(
-            model.cpu(),
-            args.weights / name,
-            reid=reid,
-            half=half,
-            extra_files=extra,
-            model_args=model_args,
-        )
-    list_in_manifest(args.weights, name)
-    if registered is None:
-        print(
-            f"timm does not know {name}: a checkpoint_cfg in the file of its family makes it a tag."
-        )
-    return folder
-
-
-def read_test_sets(
-    args: argparse.Namespace, run: Path, reid: dict[str, Any]
+def _read_test_sets(
+    run: Path, reid: Mapping[str, Any], options: PackOptions
 ) -> list[list[ReidSplits]]:
     """What to test on: what is asked for, else what the run was tested on, where it found it."""
-    specs, folders = args.dataset, args.data_dir
+    specs, folders = options.dataset, options.data_dir
     if not specs and (run / "args.yaml").is_file():
-        options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
-        specs = options["eval_dataset"] or options["dataset"]
-        folders = folders or options["eval_data_dir"] or options["data_dir"]
+        args = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+        specs = args["eval_dataset"] or args["dataset"]
+        folders = folders or args["eval_data_dir"] or args["data_dir"]
     if not specs and "dataset" not in reid:
         raise ValueError(
             f"{run} does not say on what it was tested: --dataset says on what to test"
@@ -192,7 +235,7 @@ def read_test_sets(
     return test_sets
 
 
-def extra_files(run: Path, reid: dict[str, Any], scratch: Path) -> list[Path]:
+def _files_of_run(run: Path, reid: Mapping[str, Any], scratch: Path) -> list[Path]:
     """What a run, or a packed folder, has to tell of the training."""
     recipe = scratch / "recipe.yaml"
     options = reid.get("options")
@@ -210,36 +253,21 @@ def extra_files(run: Path, reid: dict[str, Any], scratch: Path) -> list[Path]:
     return found
 
 
-def training_command(reid: dict[str, Any]) -> str:
-    """The command that trains again, on the recipe that lies beside the weights; or converts.
+def _training_command(reid: Mapping[str, Any]) -> str:
+    """The command that trains again, on the recipe beside the weights; or converts again.
 
-    What only the one who trained has, is to be filled in: DIR with the images, STARTED_FROM.
-
-    Raises:
-        ValueError: The records do not say how the weights were made.
+    What only the one who trained has is to be filled in: DIR with the images, STARTED_FROM.
     """
     if options := reid.get("options"):
         data = [] if options["dataset"] == ["pedestrians"] else ["--data-dir", "DIR"]
         start = []
         if started_from := reid.get("started_from"):
-            # What the recipe's model does not name by itself, because it lay on that machine.
+            # What the recipe's model does not name by itself, because it was on that machine.
             if file := started_from.get("file"):
                 start = ["--pretrained-path", file]
             elif not started_from.keys() & {"repository", "name"}:
                 start = ["--model", "STARTED_FROM"]
-        run = ["python", "rga-timm finetune", "--config", "recipe.yaml"]
-        return shlex.join([*run, *start, *data])
+        return shlex.join(["rga-timm", "finetune", "--config", "recipe.yaml", *start, *data])
     if converted := reid.get("converted_from"):
-        file = converted["file"]
-        return shlex.join(["python", "rga-timm convert-official", file, "--output", "MODEL"])
+        return shlex.join(["rga-timm", "convert-official", converted["file"], "--output", "MODEL"])
     raise ValueError("there is no record of how the weights were made: --command says it")
-
-
-def registered_version(name: str) -> int | None:
-    """The version that the tag's config names; None if timm does not know the tag."""
-    try:
-        cfg = timm.models.get_pretrained_cfg(name)
-    except RuntimeError:  # there is no such tag
-        return None
-    revision = (cfg.hf_hub_id or "").partition("@v")[2]
-    return int(revision) if revision.isdigit() else None

@@ -49,11 +49,9 @@ def push_checkpoint(
         repo_id: OWNER/NAME of the repository, which is made if it does not exist.
         revision_tag: A tag for the commit, as ``v1``. It never moves: an existing tag must hold
             these very files, and then nothing is uploaded.
-        private: Show the repository only to its owner and the members of an organisation. A
-            repository that is private already, or by the organisation's rule, stays so.
-        gated: Hand out the files only to users who were let in, ``'auto'``: all who ask, or
-            ``'manual'``: whom the owner chooses. It holds before the first file is there; None
-            leaves the repository as it is.
+        private: Make the repository private; one that is private already stays so.
+        gated: Hand out the files only to users who were let in: ``'auto'``, all who ask, or
+            ``'manual'``, whom the owner chooses. None leaves the repository as it is.
         collection: The title of a collection of OWNER to add the repository to, which is made if
             it does not exist, as private as the repository.
         commit_message: Its first line.
@@ -64,10 +62,10 @@ def push_checkpoint(
         The repository's URL.
 
     Raises:
-        ValueError: The folder holds something else or cannot be read; or the name is none. Before
-            anything is sent.
+        ValueError: The folder holds something else or cannot be read, or the name is not valid.
+            Before anything is sent.
         PermissionError: There is no valid token, or the user may not write there.
-        FileExistsError: The tag stands for other files.
+        FileExistsError: The tag belongs to other files.
         ConnectionError: The Hub cannot be reached, or refuses for another reason.
     """
     folder = Path(folder)
@@ -115,12 +113,10 @@ def push_checkpoint(
 
 
 def check_uploadable(folder: Path) -> list[Path]:
-    """The files of a checkpoint's folder, which are all that it may hold.
-
-    Pickles above all are refused: reading one runs its code.
+    """The files of a checkpoint's folder; above all no pickles, which run code when they are read.
 
     Raises:
-        ValueError: Something is missing, of another kind, or no safetensors file.
+        ValueError: Something is missing, of another kind, or not a safetensors file.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -150,11 +146,7 @@ def check_uploadable(folder: Path) -> list[Path]:
 
 
 def _is_tagged(api: HfApi, repo_id: str, tag: str, files: list[Path]) -> bool:
-    """Whether there is such a tag, with these files.
-
-    Raises:
-        FileExistsError: It has others.
-    """
+    """Whether there is such a tag, with these files; a FileExistsError if it has others."""
     tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id).tags}
     if tag not in tags:
         return False
@@ -174,9 +166,8 @@ def _holds(there: ModelInfo, file: Path) -> bool:
         if sibling.rfilename == file.name:
             if sibling.lfs:
                 return sibling.lfs.sha256 == hashlib.sha256(content).hexdigest()
-            return (
-                sibling.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            )
+            blob = b"blob %d\0" % len(content) + content
+            return sibling.blob_id == hashlib.sha1(blob).hexdigest()
     return False
 
 

@@ -1,7 +1,11 @@
 """Where the weights of a tag come from. tests/hub/test_download_by_tag.py asks a real server."""
 
-import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 
 import huggingface_hub
 import pytest
@@ -9,12 +13,12 @@ import timm
 import torch
 from hub_cache import put_into_hub_cache
 
-import rga_timm  # noqa: F401 - registers the models
+import rga_timm
+from rga_timm import weights as source
 from rga_timm.hub import WeightsNotFoundError, list_in_manifest, read_reid, save_pretrained
-from rga_timm.models import _weights
 
 TAG = "test_rga_resnet.pedestrians"
-SHIPPED = _weights.weights_folder()
+SHIPPED = source.weights_folder()
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_without_weights_the_error_names_both_ways(weights):
     text = str(caught.value)
     assert f"no weights of {TAG}" in text
     assert f"{weights} holds no {TAG}/model.safetensors" in text
-    assert f"{_weights.HUB_ORGANISATION}/{TAG}@v1 on the Hub could not be read" in text
+    assert f"{source.HUB_ORGANISATION}/{TAG}@v1 on the Hub could not be read" in text
     assert "set RGA_TIMM_WEIGHTS to a folder" in text
     assert "HF_ENDPOINT" in text
 
@@ -105,9 +109,9 @@ def test_hub_is_asked_for_the_version_of_this_package(weights, monkeypatch):
         asked.append((repo_id, filename, options["revision"], options["cache_dir"]))
         return str(SHIPPED / TAG / filename)
 
-    monkeypatch.setattr(_weights, "hf_hub_download", download)
+    monkeypatch.setattr(source, "hf_hub_download", download)
     create(cache_dir=weights / "elsewhere")
-    repository = f"{_weights.HUB_ORGANISATION}/{TAG}"
+    repository = f"{source.HUB_ORGANISATION}/{TAG}"
     assert asked == [
         (repository, file, "v1", weights / "elsewhere")
         for file in ("model.safetensors", "config.json")
@@ -125,7 +129,7 @@ def test_damaged_file_in_the_cache_is_downloaded_again(weights, monkeypatch, cap
         forced.append(force_download)
         return str(SHIPPED / TAG / filename) if force_download else str(damaged)
 
-    monkeypatch.setattr(_weights, "hf_hub_download", download)
+    monkeypatch.setattr(source, "hf_hub_download", download)
     create()
     assert forced == [False, True]
     assert "damaged: downloading again" in caplog.text
@@ -134,7 +138,7 @@ def test_damaged_file_in_the_cache_is_downloaded_again(weights, monkeypatch, cap
 def test_other_file_than_published_is_not_loaded(weights, monkeypatch):
     torch.manual_seed(0)
     folder = save_pretrained(timm.create_model("test_rga_resnet"), weights / "forged")
-    monkeypatch.setattr(_weights, "hf_hub_download", lambda _, name, **o: str(folder / name))
+    monkeypatch.setattr(source, "hf_hub_download", lambda _, name, **o: str(folder / name))
     with pytest.raises(ValueError, match=r"is not the one that was published .* was not loaded"):
         create()
 
@@ -163,7 +167,7 @@ def test_untrained_models_need_no_weights(weights):
 def test_records_of_a_tag_are_read_where_its_weights_come_from(weights, monkeypatch, caplog):
     assert read_reid(TAG) == {}  # neither here nor there
     assert "The records of test_rga_resnet.pedestrians could not be read" in caplog.text
-    monkeypatch.setattr(_weights, "hf_hub_download", lambda _, name, **o: str(SHIPPED / TAG / name))
+    monkeypatch.setattr(source, "hf_hub_download", lambda _, name, **o: str(SHIPPED / TAG / name))
     assert read_reid(TAG)["name"] == TAG
     recorded = {"trained_on": [{"name": "mine"}]}
     save_pretrained(timm.create_model("test_rga_resnet"), weights / TAG, reid=recorded)
@@ -177,14 +181,100 @@ def test_other_names_have_no_records(weights, name):
 
 def test_organisation_stands_in_one_place():
     cfg = timm.models.get_pretrained_cfg(TAG)
-    assert cfg.hf_hub_id == _weights.hub_id(TAG, 1) == f"{_weights.HUB_ORGANISATION}/{TAG}@v1"
+    assert cfg.hf_hub_id == source.hub_id(TAG, 1) == f"{source.HUB_ORGANISATION}/{TAG}@v1"
+
+
+def install(folder, monkeypatch, *names):
+    """Pretend that the package is installed in a folder, with these checkpoints in it."""
+    checkpoints = folder / "rga_timm" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    shutil.copy(SHIPPED / "manifest.json", checkpoints)
+    for name in names:
+        shutil.copytree(SHIPPED / name, checkpoints / name)
+    monkeypatch.setattr(source, "_PACKAGE", folder / "rga_timm")
+    return checkpoints
 
 
 def test_installed_package_reads_its_own_manifest(tmp_path, monkeypatch):
-    entries = {"checkpoints": {TAG: {"sha256": "0"}}}
-    (tmp_path / "rga_timm").mkdir()
-    (tmp_path / "rga_timm" / "manifest.json").write_text(json.dumps(entries))
+    install(tmp_path, monkeypatch)
     monkeypatch.delenv("RGA_TIMM_WEIGHTS", raising=False)
-    monkeypatch.setattr(_weights, "_PACKAGE", tmp_path / "rga_timm")
-    assert _weights.weights_folder() is None
-    assert _weights.read_manifest() == entries["checkpoints"]
+    assert source.weights_folder() is None
+    assert source.read_manifest() == source.read_manifest(SHIPPED)
+
+
+def test_checkpoint_inside_the_package_is_taken_before_the_hub(weights, monkeypatch):
+    checkpoints = install(weights, monkeypatch, TAG)
+    assert create().pretrained_cfg["file"] == str(checkpoints / TAG / "model.safetensors")
+    assert read_reid(TAG)["name"] == TAG
+    (listed,) = [one for one in rga_timm.list_checkpoints() if one.name == TAG]
+    assert listed.source == str(checkpoints / TAG)
+    shutil.copytree(SHIPPED / TAG, weights / TAG)  # the user's own folder goes before it
+    assert create().pretrained_cfg["file"] == str(weights / TAG / "model.safetensors")
+
+
+def test_registered_config_is_what_the_manifest_says():
+    entry = source.read_manifest()[TAG]
+    cfg = timm.models.get_pretrained_cfg(TAG)
+    for key, value in entry["preprocessing"].items():
+        assert getattr(cfg, key) == (tuple(value) if isinstance(value, list) else value)
+    with pytest.raises(ValueError, match=r"does not list rga_resnet50\.nowhere: pack"):
+        source.registered_checkpoint("rga_resnet50.nowhere")
+
+
+def test_tag_that_timm_does_not_know_is_a_missing_checkpoint():
+    with pytest.raises(WeightsNotFoundError, match=r"rga_resnet50\.market1501: timm knows no such"):
+        create("rga_resnet50.market1501")
+
+
+def test_cached_weights_of_a_version_need_no_answer_of_the_hub(weights, monkeypatch):
+    put_into_hub_cache(SHIPPED / TAG, weights / "cache", f"{source.HUB_ORGANISATION}/{TAG}", "v1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(source, "get_session", None)
+    monkeypatch.setattr(source, "hf_hub_download", None)
+    assert "cache" in create().pretrained_cfg["file"]
+    assert read_reid(TAG)["name"] == TAG
+
+
+# Seconds that a name takes to fail, with its error; where nobody answers.
+FAIL = """
+import sys, time, timm, rga_timm, rga_timm.hub, torch
+start = time.monotonic()
+try:
+    timm.create_model(sys.argv[1], pretrained=True)
+except rga_timm.hub.WeightsNotFoundError as error:
+    print(time.monotonic() - start)
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", [TAG, "rga_resnet18.tv_in1k"])
+@pytest.mark.parametrize("server", ["silent", "absent"])
+def test_missing_weights_are_told_soon_where_the_hub_does_not_answer(tmp_path, name, server):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if server == "silent":
+            listener.listen()  # connections are accepted, and nothing is ever said
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        (tmp_path / "no_weights").mkdir()
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")},
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_ETAG_TIMEOUT": "2",
+            "RGA_TIMM_WEIGHTS": str(tmp_path / "no_weights"),
+        }
+        command = [sys.executable, "-c", FAIL, name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seconds, message = done.stdout.splitlines()
+    assert float(seconds) < 5
+    assert f"no weights of {name}" in message
+    assert "HF_ENDPOINT" in message
+
+
+def test_look_up_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(source, "_PATIENCE", 0.1)
+    begun = time.monotonic()
+    with pytest.raises(ConnectionError, match="no answer in"):
+        source._check_answers(lambda: time.sleep(5))  # as a look-up of a name that hangs
+    assert time.monotonic() - begun < 3
