@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import timm
@@ -28,9 +28,12 @@ import torch
 
 import rga_timm
 from rga_timm.cli.options import (
+    add_feature_option,
+    add_img_size_option,
     add_model_kwargs,
     add_model_options,
     check_model,
+    check_output_file,
     checkpoint_name,
     create_model,
     positive_int,
@@ -39,7 +42,6 @@ from rga_timm.cli.options import (
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
 from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.evaluation import Embedder
-from rga_timm.evaluation.embedding.embed import Feature
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 MIN_OPSET = 18
@@ -56,21 +58,9 @@ def get_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
     add = parser.add_argument
     add("output", type=Path, metavar="OUTPUT.onnx", help="the file to write")
-    add(
-        "--img-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size in pixels (default: the model's)",
-    )
+    add_img_size_option(parser)
     add_model_kwargs(parser, "further arguments that the model is made with, e.g. relation=s")
-    add(
-        "--feature",
-        default="embedding",
-        choices=get_args(Feature),
-        help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
-        "feature (default: %(default)s)",
-    )
+    add_feature_option(parser)
     add("--opset", type=positive_int, help="ONNX opset (default: the exporter's)")
     add(
         "--tolerance",
@@ -85,23 +75,16 @@ def get_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    missing = missing_packages()
-    if missing:
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
         parser.error(f"{', '.join(missing)} not installed: pip install 'rga-timm[export]'")
     check_model(args, parser)
     if args.output.suffix != ".onnx":
         parser.error(f"OUTPUT must end in .onnx, not {args.output.name}")
-    if not args.output.parent.is_dir():
-        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    check_output_file(args.output, parser)
     if args.opset and args.opset < MIN_OPSET:
         parser.error(f"--opset must be at least {MIN_OPSET}: the exporter makes none below")
     if not args.tolerance > 0:
         parser.error("--tolerance must be above 0")
-
-
-def missing_packages() -> list[str]:
-    """What the export needs and is not installed."""
-    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -111,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     check(args, parser)
 
     try:
-        model = create_model(args, **args.model_kwargs)
+        model: Any = create_model(args, **args.model_kwargs)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     config = preprocessing(args, model)
@@ -156,7 +139,7 @@ def export(
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         program = torch.export.export(embedder, (images,), dynamic_shapes=shapes, strict=False)
-        if torch.__version__ < (2, 7):
+        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
             # Its exporter cannot translate a batch norm with the onnxscript of today.
             table = torch.export.default_decompositions()
             table[torch.ops.aten._native_batch_norm_legit_no_training.default] = _batch_norm
@@ -171,6 +154,8 @@ def export(
             optimize=True,
             verbose=False,
         )
+    if onnx_program is None:  # of other exporters, which write the file themselves
+        raise RuntimeError("torch.onnx.export gave no program")
     model = onnx_program.model
     made = model.opset_imports[""]
     if opset and made != opset:  # old exporters go on with the one that they have
@@ -199,9 +184,7 @@ def _batch_norm(
     return x * scale.view(shape) + shift.view(shape), x.new_empty(0), x.new_empty(0)
 
 
-def describe(
-    args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any]
-) -> dict[str, str]:
+def describe(args: argparse.Namespace, model: Any, config: dict[str, Any]) -> dict[str, str]:
     """The file's metadata: what a deployment must know. Lists and truth values are JSON."""
     cfg = model.pretrained_cfg
     has_neck = hasattr(model, "forward_neck")

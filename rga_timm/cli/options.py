@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,8 +14,10 @@ from timm.data import resolve_data_config
 from timm.utils import ParseKwargs
 
 from rga_timm.data.specs import FORM, dataset_help
+from rga_timm.evaluation import Compute, Protocol
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
-from rga_timm.evaluation.embedding.embed import Feature, embed
+from rga_timm.evaluation.dataset import embed_loader
+from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.hub import takes_img_size
 from rga_timm.hub.model_source import (
     MODEL_HELP,
@@ -80,8 +83,8 @@ def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
     )
 
 
-def add_loading_options(parser: argparse._ActionsContainer) -> None:
-    """How images are read."""
+def add_img_size_option(parser: argparse._ActionsContainer) -> None:
+    """``--img-size``."""
     parser.add_argument(
         "--img-size",
         type=positive_int,
@@ -89,14 +92,10 @@ def add_loading_options(parser: argparse._ActionsContainer) -> None:
         metavar=("H", "W"),
         help="input size in pixels (default: the model's)",
     )
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=128, help="(default: %(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
 
 
-def add_feature_options(parser: argparse._ActionsContainer) -> None:
-    """What is taken from the model."""
+def add_feature_option(parser: argparse._ActionsContainer) -> None:
+    """``--feature``."""
     parser.add_argument(
         "--feature",
         default="embedding",
@@ -104,6 +103,20 @@ def add_feature_options(parser: argparse._ActionsContainer) -> None:
         help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
         "feature (default: %(default)s)",
     )
+
+
+def add_loading_options(parser: argparse._ActionsContainer) -> None:
+    """How images are read."""
+    add_img_size_option(parser)
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=128, help="(default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
+
+
+def add_feature_options(parser: argparse._ActionsContainer) -> None:
+    """What is taken from the model, and of how many versions of an image."""
+    add_feature_option(parser)
     parser.add_argument(
         "--flip", action="store_true", help="average with the mirror image's feature"
     )
@@ -119,6 +132,7 @@ def add_feature_options(parser: argparse._ActionsContainer) -> None:
 
 def add_run_options(parser: argparse._ActionsContainer) -> None:
     """What the model runs on."""
+    parser.set_defaults(rank=0, world_size=1)  # else what `init_distributed` gives
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--amp-dtype",
@@ -236,6 +250,30 @@ def embed_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def compute_of(args: argparse.Namespace) -> Compute:
+    """What the options say of device, batches and processes."""
+    return Compute(
+        device=args.device,
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        channels_last=args.channels_last,
+        distributed=args.world_size > 1,
+        progress=args.rank == 0,
+    )
+
+
+def protocol_of(args: argparse.Namespace, config: dict[str, Any], **ranking: Any) -> Protocol:
+    """What the options and the model's data config say of the test, beside the ranking."""
+    return Protocol.of_data_config(
+        config,
+        feature=args.feature,
+        flip=args.flip,
+        scales=tuple(args.scales),
+        amp_dtype=args.amp_dtype,
+        **ranking,
+    )
+
+
 def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any]) -> int:
     """The width of the features, found out by an empty image; before any other is read.
 
@@ -243,7 +281,8 @@ def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict
         ValueError: The model cannot take images of all of these scales.
     """
     empty = torch.zeros(1, *config["input_size"]), torch.zeros(1, 2, dtype=torch.int64)
-    return embed(model, [empty], progress=False, **embed_options(args)).features.shape[1]
+    compute = replace(compute_of(args), distributed=False, progress=False)
+    return embed_loader(model, [empty], protocol_of(args, config), compute).features.shape[1]
 
 
 def check_output_file(file: Path, parser: argparse.ArgumentParser) -> None:

@@ -29,15 +29,17 @@ from rga_timm.cli.options import (
     check_model,
     check_output_file,
     checkpoint_name,
+    compute_of,
     create_model,
     positive_float,
     positive_int,
     prepare_run,
     preprocessing,
+    protocol_of,
 )
 from rga_timm.data import ReidSplits
 from rga_timm.data.specs import pair_with_folders, read_partitions
-from rga_timm.evaluation import METRICS, Protocol, check_testable, format_table
+from rga_timm.evaluation import METRICS, ModelRecord, check_testable, format_table, log_warnings
 from rga_timm.hub import read_reid
 from rga_timm.hub.model_source import public_name
 from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
@@ -114,12 +116,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     sides = [evaluate(run, model, partitions[0]) for run, model in zip(runs, models, strict=True)]
+    reports = [side.report for side in sides]
+    log_warnings(reports)
     options = PageOptions(args.queries, args.top, args.budget_mb, args.blur_faces, args.no_images)
     try:
         written = write_page(args.output, partitions[0], sides, options=options)
     except ValueError as error:
         parser.error(str(error))
-    print(format_table([side.report for side in sides]))
+    print(format_table(reports))
     print(
         f"\n{args.output}: {written['queries']} queries with their nearest images, "
         f"{written['bytes'] / 1e6:.1f} MB"
@@ -129,24 +133,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Side:
     """What the page shows of a model."""
-    config = preprocessing(args, model)
-    protocol = Protocol.of_data_config(
-        config,
-        feature=args.feature,
-        flip=args.flip,
-        scales=tuple(args.scales),
-        metric=args.metric,
-        amp_dtype=args.amp_dtype,
-    )
     return evaluate_side(
         model,
         splits,
-        protocol,
-        name=public_name(args.model),
-        checkpoint=checkpoint_name(args),
-        batch_size=args.batch_size,
-        num_workers=args.workers,
-        device=args.device,
-        channels_last=args.channels_last,
-        trained_on=read_reid(args.model).get("trained_on", ()),
+        protocol_of(args, preprocessing(args, model), metric=args.metric),
+        ModelRecord(
+            public_name(args.model),
+            checkpoint_name(args),
+            trained_on=read_reid(args.model).get("trained_on", ()),
+        ),
+        compute=compute_of(args),
     )

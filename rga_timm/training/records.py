@@ -13,7 +13,7 @@ import torch
 from timm import utils
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
-from rga_timm.evaluation import Protocol, Report, save_reports
+from rga_timm.evaluation import Compute, ModelRecord, Protocol, Report, save_reports
 from rga_timm.report_page import evaluate_side, write_page
 from rga_timm.task import ReidTask
 from rga_timm.training.data import Data
@@ -85,11 +85,11 @@ def record(
             (f"{prefix}{score}" for score in ("mAP", "mAP_trapezoid", "mINP", "rank1")), ""
         )
         if reports:
-            metrics = reports[i].metrics
+            found = reports[i].scores
             scores |= {
-                f"{prefix}{score}": metrics[score] for score in ("mAP", "mAP_trapezoid", "mINP")
+                f"{prefix}{score}": found[score] for score in ("mAP", "mAP_trapezoid", "mINP")
             }
-            scores[f"{prefix}rank1"] = metrics["cmc"][0]
+            scores[f"{prefix}rank1"] = found["rank-1"]
     text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     for name, report in zip(test_names, reports, strict=False):
         on = f" on {name}" if len(test_names) > 1 else ""
@@ -121,13 +121,13 @@ def write_page_of_best(
         model,
         splits,
         protocol,
-        name=start.name,
-        batch_size=args.eval_batch_size,
-        num_workers=args.workers,
-        device=next(model.parameters()).device,
-        channels_last=args.channels_last,
-        trained_on=start.trained_on_with(data.trained_on),
-        log_warnings=False,  # they were
+        ModelRecord(start.name, trained_on=start.trained_on_with(data.trained_on)),
+        compute=Compute(
+            next(model.parameters()).device,
+            args.eval_batch_size,
+            args.workers,
+            channels_last=args.channels_last,
+        ),
     )
     write_page(page, splits, [side])
     return page

@@ -14,7 +14,7 @@ from timm.models import load_model_config_from_hf
 from timm.models._hub import download_from_hf
 
 from rga_timm.data import ReidSplits
-from rga_timm.evaluation import people_trained_on, same_people_trained_on
+from rga_timm.evaluation import same_training_people, train_test_overlap
 from rga_timm.hub import read_reid, sha256_of, takes_img_size
 from rga_timm.hub.model_source import classifier_width, model_errors, read_model_folder
 
@@ -50,7 +50,7 @@ class Start:
         earlier = [
             {**dataset, "earlier": True}
             for dataset in self.trained_on
-            if not any(same_people_trained_on([dataset], [other]) for other in now)
+            if not any(same_training_people([dataset], [other]) for other in now)
         ]
         return [*now, *earlier]
 
@@ -156,7 +156,7 @@ def settle_classifier(
     """Keep the checkpoint's classifier if it is of the people trained on; say what became of it."""
     # Equal if it came with the weights, whether the config told of it or the file.
     if model.pretrained_cfg.get("num_classes") == num_classes:
-        if same_people_trained_on(start.classifier_people, trained_on):
+        if same_training_people(start.classifier_people, trained_on):
             _logger.info(
                 "The checkpoint's classifier is kept: it is of the same %d people.", num_classes
             )
@@ -179,7 +179,7 @@ def warn_of_people_seen(start: Start, test_sets: Sequence[Sequence[ReidSplits]])
     """Log who is tested on and was trained on by the checkpoint; before hours of training."""
     for partitions in test_sets:
         for splits in partitions:
-            for warning in people_trained_on(splits, start.trained_on):
+            for warning in train_test_overlap(splits, start.trained_on):
                 _logger.warning("%s: of what is started from: %s", splits.name, warning)
 
 

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from rga_timm.cli.options import positive_int
 from rga_timm.evaluation import StoredEmbeddings, iter_embeddings
 from rga_timm.evaluation.cost import processor_name
-from rga_timm.evaluation.embedding.store import write_shard, write_stamp
+from rga_timm.evaluation.embedding.store import write_metadata, write_shard
 from rga_timm.search import REFINE_FACTOR, Kind, SearchIndex
 
 SHARD = 8192  # images
@@ -180,7 +180,7 @@ def draw_queries(args: argparse.Namespace) -> np.ndarray:
 
 def write_embeddings(args: argparse.Namespace, folder: Path) -> None:
     """A folder of embeddings, drawn a shard at a time."""
-    stamp = write_stamp(
+    metadata = write_metadata(
         folder,
         {
             **dict.fromkeys(("img_size", "interpolation", "mean", "std", "amp_dtype")),
@@ -208,7 +208,7 @@ def write_embeddings(args: argparse.Namespace, folder: Path) -> None:
             camids=images % 6,
             tracklets=np.full(len(images), -1),
         )
-        write_shard(folder, stamp, number, shard)
+        write_shard(folder, metadata, number, shard)
 
 
 def size_of(folder: Path) -> int:

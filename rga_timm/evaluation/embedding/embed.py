@@ -123,18 +123,22 @@ def embed(
             else:
                 features.append(batch.float().cpu())
                 targets.append(batch_targets.cpu())
-    return _collect(features, targets, tracklets, distributed)
+    return collect(features, targets, tracklets, distributed)
 
 
-def _collect(
+def collect(
     features: list[Tensor], targets: list[Tensor], tracklets: TrackletMeans, distributed: bool
 ) -> Embeddings:
-    """The embeddings of all processes from what one has seen: images, or sums of tracklets."""
+    """The embeddings of all processes from what one has seen: images, or sums of tracklets.
+
+    Raises:
+        ValueError: There are neither or both.
+    """
     seen = gather_rows(np.array([[len(features), len(tracklets)]]), distributed).sum(axis=0)
     if seen.all():
         raise ValueError("some images are of tracklets and others are not: test them apart")
     if not seen.any():
-        raise ValueError("the loader gave no images")
+        raise ValueError("there are no images")
     if seen[1]:
         means, ids = tracklets.gathered(distributed).result()
         return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())

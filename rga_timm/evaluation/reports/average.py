@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rga_timm.evaluation.reports.report import Report
+from rga_timm.evaluation.reports.report import Metrics, Report
 
 
 def average_reports(reports: Sequence[Report]) -> Report:
@@ -56,6 +56,11 @@ def average_reports(reports: Sequence[Report]) -> Report:
     )
 
 
+def combine_partitions(reports: Sequence[Report]) -> Report:
+    """The report of a data set that is one partition, or the mean of its several ones."""
+    return reports[0] if len(reports) == 1 else average_reports(reports)
+
+
 def name_of_all_partitions(name: str) -> str:
     """`viper:split=3`, or `viper` for its first partition, as `viper:split=all`."""
     dataset, _, options = name.partition(":")
@@ -63,18 +68,16 @@ def name_of_all_partitions(name: str) -> str:
     return f"{dataset}:{','.join(sorted([*kept, 'split=all']))}"
 
 
-def _average(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _average(metrics: Sequence[Metrics]) -> Metrics:
     lengths = _same("CMC curves' length", [len(one["cmc"]) for one in metrics])
     curves = np.array([one["cmc"] for one in metrics], dtype=float).reshape(-1, lengths)
     return {
-        **{
-            name: float(np.mean([one[name] for one in metrics]))
-            for name in ("mAP", "mAP_trapezoid", "mINP")
-        },
+        "mAP": float(np.mean([one["mAP"] for one in metrics])),
+        "mAP_trapezoid": float(np.mean([one["mAP_trapezoid"] for one in metrics])),
+        "mINP": float(np.mean([one["mINP"] for one in metrics])),
         "cmc": curves.mean(axis=0).tolist(),
-        **{
-            name: sum(one[name] for one in metrics) for name in ("num_queries", "num_valid_queries")
-        },
+        "num_queries": sum(one["num_queries"] for one in metrics),
+        "num_valid_queries": sum(one["num_valid_queries"] for one in metrics),
     }
 
 

@@ -52,9 +52,9 @@ def diagnose(
         A sentence or two for each finding; none for a test as it should be.
     """
     return [
-        *people_trained_on(splits, trained_on),
-        *uncounted_queries(query, gallery, has_cameras=splits.has_cameras),
-        *crowded_similarities(query, gallery, metric=metric),
+        *train_test_overlap(splits, trained_on),
+        *queries_without_match(query, gallery, has_cameras=splits.has_cameras),
+        *collapsed_features(query, gallery, metric=metric),
     ]
 
 
@@ -69,7 +69,7 @@ def describe_training(splits: ReidSplits) -> dict[str, Any]:
     return {**splits.describe(), "train_pids": pids if splits.same_numbering else None}
 
 
-def same_people_trained_on(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
+def same_training_people(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
     """Whether two models were trained on the same people, so that their labels mean the same.
 
     Args:
@@ -92,7 +92,7 @@ def same_people_trained_on(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[s
     return bool(a) and len(a) == len(b) and all(map(same, a, b))
 
 
-def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]]) -> list[str]:
+def train_test_overlap(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]]) -> list[str]:
     """People who were trained on and are tested on.
 
     Pids are compared where they mean the same people: in data sets of the same name, whatever
@@ -141,7 +141,7 @@ def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]
     return findings
 
 
-def uncounted_queries(
+def queries_without_match(
     query: Embeddings, gallery: Embeddings, *, has_cameras: bool = True
 ) -> list[str]:
     """Queries without a match under another camera, which are left out of all scores.
@@ -160,7 +160,7 @@ def uncounted_queries(
     return [f"{left_out} of {matches.queries} queries do not count: {reasons}"]
 
 
-def crowded_similarities(
+def collapsed_features(
     query: Embeddings, gallery: Embeddings, *, metric: str = "cosine", seed: int = 0
 ) -> list[str]:
     """Features that do not tell people apart, as of a network that is untrained or has collapsed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -17,6 +17,22 @@ SCORES = {
     "mINP": "inverse_negative_penalty",
 }
 FIRST_MATCH = "first_match_rank"
+
+
+class _Results(TypedDict):
+    pid: list[int]
+    average_precision: list[float | None]
+    average_precision_trapezoid: list[float | None]
+    inverse_negative_penalty: list[float | None]
+    first_match_rank: list[int | None]
+
+
+class PerQuery(_Results, total=False):
+    """How each of Q queries fared, in columns of length Q; None for a query that does not count."""
+
+    path: list[str]
+    camid: list[int]
+    tracklet: list[int]
 
 
 def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
@@ -39,9 +55,7 @@ def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
     return {name: [getattr(image, name) for image in images] for name in names}
 
 
-def per_query_results(
-    result: ReidResult, queries: Mapping[str, Sequence[Any]]
-) -> dict[str, list[Any]]:
+def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) -> PerQuery:
     """The columns of a report's ``per_query``, in plain types.
 
     Args:
@@ -63,12 +77,11 @@ def per_query_results(
         scores = getattr(result, name).tolist()
         columns[name] = [None if np.isnan(score) else score for score in scores]
     ranks = result.first_match_rank.tolist()
-    return columns | {FIRST_MATCH: [rank if rank > 0 else None for rank in ranks]}
+    columns[FIRST_MATCH] = [rank if rank > 0 else None for rank in ranks]
+    return cast(PerQuery, columns)
 
 
-def score_columns(
-    per_query: Mapping[str, Sequence[Any]], ranks: Sequence[int] = ()
-) -> dict[str, np.ndarray]:
+def score_columns(per_query: PerQuery, ranks: Sequence[int] = ()) -> dict[str, np.ndarray]:
     """Of each query what the scores are means of.
 
     Args:
@@ -79,8 +92,9 @@ def score_columns(
         (Q,) float64 for mAP, mAP_trapezoid, mINP and each rank-k; NaN of a query that does not
         count.
     """
-    columns = {score: _floats(per_query[name]) for score, name in SCORES.items()}
-    first = _floats(per_query[FIRST_MATCH])
+    values: Mapping[str, Any] = per_query
+    columns = {score: _floats(values[name]) for score, name in SCORES.items()}
+    first = _floats(per_query["first_match_rank"])
     hits = {f"rank-{k}": np.where(np.isnan(first), np.nan, first <= k) for k in ranks}
     return columns | hits
 

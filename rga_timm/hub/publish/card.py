@@ -6,15 +6,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from rga_timm.evaluation.reports.report import (
-    Protocol,
-    Report,
-    format_intervals,
-    format_table,
-)
+from rga_timm.evaluation import Protocol, Report, format_intervals, format_table
 from rga_timm.hub.publish.licences import HUB_LICENCES, RESEARCH_ONLY
 
-_SCORES = (("mAP", "mAP"), ("mAP_trapezoid", "mAP, trapezoid AP"), ("mINP", "mINP"))
+_SCORES = (
+    ("mAP", "mAP"),
+    ("mAP_trapezoid", "mAP, trapezoid AP"),
+    ("mINP", "mINP"),
+    ("rank-1", "rank-1"),
+)
 
 _TERMS = {
     RESEARCH_ONLY: "Research use only: the weights carry the terms of the data that they were "
@@ -109,9 +109,7 @@ def _metadata(reid: Mapping[str, Any], reports: Iterable[Report]) -> ModelCardDa
 
 def _results(report: Report) -> list[EvalResult]:
     """A report for the model index, in percent."""
-    metrics = report.metrics
-    named = [(kind, name, metrics[kind]) for kind, name in _SCORES]
-    named.append(("rank-1", "rank-1", metrics["cmc"][0]))
+    named = [(kind, name, report.scores[kind]) for kind, name in _SCORES]
     return [
         EvalResult(
             task_type="image-feature-extraction",

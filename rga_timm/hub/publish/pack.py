@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from rga_timm.data import ReidSplits
 from rga_timm.data.specs import pair_with_folders, read_partitions
-from rga_timm.evaluation import check_testable, format_table
+from rga_timm.evaluation import Compute, ModelRecord, check_testable, format_table
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
 from rga_timm.hub import MAX_BYTES, code_version, list_in_manifest, pack_checkpoint
 from rga_timm.hub.pretrained import PRIVATE
@@ -127,13 +127,11 @@ def pack(args: argparse.Namespace, config: dict[str, Any]) -> Path:
         reports, half, note = evaluate_to_publish(
             model,
             read_test_sets(args, run, reid),
-            name=name,
+            ModelRecord(name, trained_on=trained_on),
             precision=args.precision,
-            batch_size=args.batch_size,
-            num_workers=args.workers,
-            device=args.device,
-            channels_last=args.channels_last,
-            trained_on=trained_on,
+            compute=Compute(
+                args.device, args.batch_size, args.workers, channels_last=args.channels_last
+            ),
         )
         print(format_table(reports), note, sep="\n\n")
         reid |= reports[0].to_dict()
