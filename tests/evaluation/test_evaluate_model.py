@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rga_timm.evaluation import Protocol, evaluate, evaluate_model
+from rga_timm.evaluation import Compute, Protocol, evaluate, evaluate_model
 
+COMPUTE = Compute(progress=False)
 PROTOCOL = Protocol(
     img_size=(2, 1), interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3, metric="euclidean"
 )
@@ -41,7 +42,7 @@ GALLERY = torch.tensor([[pid, 2] for pid in (1, 2, 3, 4, 5, 0, 6)] * 3)
 def test_the_protocol_says_which_cmc(single_gallery_shot: bool) -> None:
     query, gallery = loader(0, QUERY), loader(1, GALLERY)
     protocol = dataclasses.replace(PROTOCOL, single_gallery_shot=single_gallery_shot)
-    found = evaluate_model(MeanColour(), query, gallery, protocol, progress=False)
+    found = evaluate_model(MeanColour(), query, gallery, protocol, compute=COMPUTE)
     options = {"metric": "euclidean", "single_gallery_shot": single_gallery_shot}
     features = features_of(query), features_of(gallery)
     expected = evaluate(features[0], *QUERY.T, features[1], *GALLERY.T, **options)
@@ -60,7 +61,7 @@ def test_the_protocol_says_which_cmc(single_gallery_shot: bool) -> None:
 def test_tracklets_are_ranked_by_their_mean_features() -> None:
     numbers = torch.arange(len(GALLERY)) % 7  # a tracklet a person
     query, gallery = loader(0, QUERY), loader(1, torch.cat([GALLERY, numbers[:, None]], 1))
-    found = evaluate_model(MeanColour(), query, gallery, PROTOCOL, progress=False)
+    found = evaluate_model(MeanColour(), query, gallery, PROTOCOL, compute=COMPUTE)
     means = features_of(gallery).reshape(3, 7, 3).mean(axis=0)
     expected = evaluate(features_of(query), *QUERY.T, means, *GALLERY[:7].T, metric="euclidean")
     assert found.mAP == expected.mAP

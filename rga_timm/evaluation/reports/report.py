@@ -212,7 +212,8 @@ class Report:
         columns: Mapping[str, Any] = found.per_query or {}
         lengths = {name: len(column) for name, column in columns.items()}
         if len({*lengths.values()}) > 1:
-            raise ValueError(f"the columns of the report's per_query differ in length: {lengths}")
+            texts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"the columns of the report's per_query differ in length: {texts}")
         return found
 
     def save(self, path: str | Path) -> None:

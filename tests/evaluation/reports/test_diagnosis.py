@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,27 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_reports import random_report
 
 from rga_timm.data import ReidImage, ReidSplits
 from rga_timm.evaluation import (
+    Compute,
     Embeddings,
+    ModelRecord,
     Protocol,
+    average_reports,
     describe_training,
     diagnose,
     evaluate,
     evaluate_dataset,
+    log_warnings,
 )
 from rga_timm.evaluation.reports.diagnosis import (
     collapsed_features,
     effective_rank,
-    train_test_overlap,
-    same_training_people,
     queries_without_match,
+    same_training_people,
+    train_test_overlap,
 )
 
 
@@ -261,7 +265,7 @@ def test_a_test_as_it_should_be_gives_no_warning() -> None:
     assert diagnose(splits(), query, gallery, trained_on=[describe_training(splits())]) == []
 
 
-def test_warnings_are_logged_and_kept_in_the_report(
+def test_warnings_are_kept_in_the_report_and_logged_by_who_wants_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     query, gallery = images(1, 2, 3), images(1, 2, 4, camid=2)
@@ -271,22 +275,25 @@ def test_warnings_are_logged_and_kept_in_the_report(
     part = ReidSplits.from_images("x", tmp_path, query=query, gallery=gallery)
     protocol = Protocol((32, 16), "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     model = timm.create_model("test_resnet", num_classes=0)
-    trained_on = [{"name": "x:split=1", "train_pids": "2..3"}]
-
-    def test(**options: Any) -> list[str]:
-        report = evaluate_dataset(
-            model, part, protocol, name="net", num_workers=0, trained_on=trained_on, **options
-        )
-        return list(report.warnings)
-
-    with caplog.at_level(logging.WARNING):
-        found = test()
+    record = ModelRecord("net", trained_on=[{"name": "x:split=1", "train_pids": "2..3"}])
+    report = evaluate_dataset(model, part, protocol, record, compute=Compute(num_workers=0))
+    assert not caplog.records
+    found = report.warnings
     assert len(found) == 2
     assert (
         "trained on 2 of the 3 people of queries and 1 of the 3 people of the gallery" in found[0]
     )
     assert found[1] == "1 of 3 queries do not count: the person of 1 is not in the gallery"
-    assert [record.getMessage() for record in caplog.records] == [f"x: {text}" for text in found]
-    caplog.clear()
-    assert test(log_warnings=False) == found
-    assert not caplog.records
+    log_warnings([report])
+    assert caplog.messages == [f"x: {text}" for text in found]
+
+
+def test_warnings_of_partitions_are_logged_with_their_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parts = [
+        random_report(1, dataset={"name": f"viper:split={i}"}, warnings=("strange",))
+        for i in range(2)
+    ]
+    log_warnings([average_reports(parts)])
+    assert caplog.messages == ["viper:split=0: strange", "viper:split=1: strange"]
