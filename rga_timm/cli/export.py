@@ -75,7 +75,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+    if missing := missing_packages():
         parser.error(f"{', '.join(missing)} not installed: pip install 'rga-timm[export]'")
     check_model(args, parser)
     if args.output.suffix != ".onnx":
@@ -85,6 +85,11 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(f"--opset must be at least {MIN_OPSET}: the exporter makes none below")
     if not args.tolerance > 0:
         parser.error("--tolerance must be above 0")
+
+
+def missing_packages() -> list[str]:
+    """What the export needs and is not installed."""
+    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -12,18 +12,10 @@ from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.distributed import rank_and_world_size
 from rga_timm.evaluation.embedding.embed import Embeddings, embed
 from rga_timm.evaluation.protocol import Protocol
-from rga_timm.evaluation.ranking.evaluate import ReidResult
 from rga_timm.evaluation.record import ModelRecord
 from rga_timm.evaluation.reports.average import combine_partitions
-from rga_timm.evaluation.reports.from_features import (
-    pool_queries_of,
-    rank_embeddings,
-    report_embeddings,
-)
+from rga_timm.evaluation.reports.from_features import report_embeddings
 from rga_timm.evaluation.reports.report import Report
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-
 
 def evaluate_dataset(
     model: nn.Module,
@@ -73,33 +65,11 @@ def evaluate_dataset(
     )
 
 
-def evaluate_model(
-    model: nn.Module,
-    query: Batches,
-    gallery: Batches,
-    protocol: Protocol,
-    *,
-    compute: Compute = Compute(),
-) -> ReidResult:
-    """Embed the queries and the gallery of two loaders, and rank.
-
-    Args:
-        model: Any timm model.
-        query: Batches as for `embed`, preprocessed as the protocol says. With several processes
-            each one's loaders have its part of the images.
-        gallery: The same. It may be of tracklets where the queries are images, and the reverse.
-        protocol: How to test; what it says of preprocessing and cameras is left to the loaders.
-        compute: Device and processes.
-
-    Raises:
-        ValueError: As `embed` and `evaluate`.
-    """
-    queries, images = (embed_loader(model, one, protocol, compute) for one in (query, gallery))
-    return rank_embeddings(pool_queries_of(queries, protocol)[0], images, protocol, compute)
-
-
 def embed_loader(
-    model: nn.Module, loader: Batches, protocol: Protocol, compute: Compute
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    protocol: Protocol,
+    compute: Compute,
 ) -> Embeddings:
     """Embed the images of a loader with the feature, flip, scales and precision of a protocol."""
     return embed(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -109,19 +111,7 @@ def protocol_of(metadata: Mapping[str, Any], **test: Any) -> Protocol:
         metadata: Of `read_metadata`.
         test: What the metadata do not decide: metric, multi_query, expansion and rerank.
     """
-    return Protocol(
-        img_size=(metadata["img_size"][0], metadata["img_size"][1]),
-        interpolation=metadata["interpolation"],
-        mean=tuple(metadata["mean"]),
-        std=tuple(metadata["std"]),
-        feature=metadata["feature"],
-        flip=metadata["flip"],
-        scales=tuple(metadata["scales"]),
-        amp_dtype=metadata["amp_dtype"],
-        single_gallery_shot=metadata.get("single_gallery_shot", False),
-        cameras=metadata.get("cameras", True),
-        **test,
-    )
+    return replace(msgspec.convert(metadata, Protocol), **test)
 
 
 def read_splits(folder: str | Path, *splits: str) -> list[Embeddings]:

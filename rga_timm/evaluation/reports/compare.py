@@ -27,16 +27,9 @@ class DifferentProtocolsError(ValueError):
 
 
 class PairedScore(NamedTuple):
-    """A score of two models on the same queries.
+    """A score of two models on the same queries, and which is better in how many of them."""
 
-    Attributes:
-        difference: b - a, a fraction, with its interval over people.
-        a_better: in how many queries a is better.
-        b_better: in how many b is.
-        same: in how many they are the same.
-    """
-
-    difference: Difference
+    difference: Difference  # b - a
     a_better: int
     b_better: int
     same: int
@@ -111,14 +104,7 @@ def same_test_images(a: Report, b: Report) -> bool:
 
 
 def check_same_protocol(reports: Mapping[str, Report]) -> None:
-    """Raise an error that says in what the tests differ.
-
-    Args:
-        reports: At least two, by the names that the error is to call them by.
-
-    Raises:
-        DifferentProtocolsError: They are of different tests.
-    """
+    """Raise a DifferentProtocolsError, which says in what the tests differ, if they do."""
     (first, a), *others = reports.items()
     lines = [
         f"  {what}: {in_a} ({first}), {in_b} ({name})"
@@ -134,10 +120,6 @@ def check_same_protocol(reports: Mapping[str, Report]) -> None:
 
 def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
     """Compare query by query.
-
-    Args:
-        a: With per-query results.
-        b: The same, of the same queries and gallery.
 
     Returns:
         mAP, mAP_trapezoid, mINP and rank-1, rank-5 and rank-10. With single gallery shot in one of

@@ -36,14 +36,10 @@ class PerQuery(_Results, total=False):
 
 
 def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
-    """Which queries a split holds, in the order in which they are ranked.
+    """Which queries a split holds, in the order in which they are ranked, in columns.
 
-    Args:
-        reader: The queries.
-
-    Returns:
-        ``path``, ``pid`` and ``camid`` of each image; or of each tracklet, with its number as
-        ``tracklet`` and the path of its first image.
+    They are ``path``, ``pid`` and ``camid`` of each image; or of each tracklet, with its number as
+    ``tracklet`` and the path of its first image.
     """
     names, images = ["path", "pid", "camid"], reader.images
     if reader.has_tracklets:
@@ -56,14 +52,7 @@ def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
 
 
 def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) -> PerQuery:
-    """The columns of a report's ``per_query``, in plain types.
-
-    Args:
-        result: Of `evaluate`, for Q queries.
-        queries: Columns that say which queries they are, as `query_ids` gives them.
-
-    Returns:
-        These columns, and the scores of each query; None where it does not count.
+    """Add the scores of each query to columns that say which they are, as `query_ids` gives them.
 
     Raises:
         ValueError: A column is not as long as there are queries.
@@ -82,15 +71,10 @@ def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) 
 
 
 def score_columns(per_query: PerQuery, ranks: Sequence[int] = ()) -> dict[str, np.ndarray]:
-    """Of each query what the scores are means of.
+    """What the scores are means of: mAP, mAP_trapezoid, mINP and rank-k for each k of `ranks`.
 
-    Args:
-        per_query: As `per_query_results` gives it.
-        ranks: For which k a score ``rank-k`` is wanted: whether a match is among the k nearest.
-
-    Returns:
-        (Q,) float64 for mAP, mAP_trapezoid, mINP and each rank-k; NaN of a query that does not
-        count.
+    Each is (Q,) float64, NaN of a query that does not count. Rank-k is whether a match is among
+    the k nearest.
     """
     values: Mapping[str, Any] = per_query
     columns = {score: _floats(values[name]) for score, name in SCORES.items()}
