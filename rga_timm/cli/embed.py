@@ -21,6 +21,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,8 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from rga_timm.cli import options
 from rga_timm.cli.embed_data import ImageList, add_image_options, read_image_list
-from rga_timm.cli.options import (
-    add_feature_options,
-    add_loading_options,
-    add_model_options,
-    add_run_options,
-    check_model,
-    check_output_folder,
-    checkpoint_name,
-    compute_of,
-    create_model,
-    feature_width,
-    positive_int,
-    prepare_run,
-    preprocessing,
-    protocol_of,
-)
 from rga_timm.data import ReidDataset, eval_transform
 from rga_timm.evaluation import Protocol, hash_weights, read_metadata
 from rga_timm.evaluation.dataset import embed_loader
@@ -69,37 +55,37 @@ _logger = logging.getLogger("embed")
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm embed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser)
+    parser = options.create_parser("embed", __doc__)
+    options.add_model_options(parser)
     data = parser.add_argument_group("data")
     add_image_options(data)
-    add_loading_options(data)
-    add_feature_options(parser.add_argument_group("features"))
+    options.add_loading_options(data)
+    options.add_feature_options(parser.add_argument_group("features"))
 
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, required=True, metavar="EMBEDDINGS", help="a folder")
     output.add_argument("--format", default="parquet", choices=FORMATS, help="(default: parquet)")
     output.add_argument(
-        "--shard-size", type=positive_int, default=4096, metavar="N", help="images (default: 4096)"
+        "--shard-size",
+        type=options.positive_int,
+        default=4096,
+        metavar="N",
+        help="images (default: 4096)",
     )
     output.add_argument(
         "--resume", action="store_true", help="keep the shards that are there, and make the others"
     )
-    add_run_options(parser.add_argument_group("run"))
+    options.add_run_options(parser.add_argument_group("run"))
     return parser
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    check_model(args, parser)
-    prepare_run(args, parser)
+    options.check_model(args, parser)
+    options.prepare_run(args, parser)
     if args.images and (args.data_dir or args.splits):
         parser.error("--data-dir and --splits go with --dataset, not with --images")
-    check_output_folder(args.output, parser)
+    options.check_output_folder(args.output, parser)
     held = holds_embeddings(args.output)
     if held and not args.resume:
         parser.error(
@@ -108,13 +94,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         )
     if held and not (args.output / METADATA).is_file():
         parser.error(f"{args.output} holds {held} but no {METADATA}: take another folder")
-    if args.format == "parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            parser.error(
-                "pyarrow not installed: pip install 'rga-timm[data]', or --format safetensors"
-            )
+    if args.format == "parquet" and find_spec("pyarrow") is None:
+        parser.error("pyarrow not installed: pip install 'rga-timm[data]', or --format safetensors")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -142,10 +123,10 @@ def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> P
     # Images, model, and what is to be done. Each process finds out by itself: nothing is written.
     try:
         images = read_image_list(args)
-        model = create_model(args)
-        config = preprocessing(args, model)
-        width = feature_width(args, model, config)
-        protocol = protocol_of(args, config)
+        model = options.create_model(args)
+        config = options.preprocessing(args, model)
+        width = options.feature_width(args, model, config)
+        protocol = options.protocol_of(args, config)
         metadata = describe(args, model, protocol, images, width)
         missing = plan(args.output, metadata)
     except (ValueError, OSError, ImportError) as error:
@@ -220,7 +201,7 @@ def describe(
     how = ("img_size", "interpolation", "mean", "std", "feature", "flip", "scales", "amp_dtype")
     return {
         "model": args.model,
-        "checkpoint": checkpoint_name(args),
+        "checkpoint": options.checkpoint_name(args),
         "weights_sha256": hash_weights(model),
         **{name: getattr(protocol, name) for name in how},
         "width": width,
@@ -290,7 +271,7 @@ def write_shards(
         generator=torch.Generator(),
     )
     # Each process makes shards of its own.
-    compute = replace(compute_of(args), distributed=False, progress=False)
+    compute = replace(options.compute_of(args), distributed=False, progress=False)
     total = sum(map(len, rows.values()))
     with tqdm(total=total, desc="embed", unit=" images", disable=args.rank > 0) as bar:
         read = counted(loader, bar)  # goes on reading while a shard is written

@@ -24,23 +24,8 @@ from typing import Any
 import numpy as np
 from torch import distributed as dist
 
+from rga_timm.cli import options
 from rga_timm.cli.compare import add_compare_options, compare
-from rga_timm.cli.options import (
-    add_data_options,
-    add_feature_options,
-    add_loading_options,
-    add_model_options,
-    add_run_options,
-    check_model,
-    check_output_file,
-    checkpoint_name,
-    compute_of,
-    create_model,
-    feature_width,
-    prepare_run,
-    preprocessing,
-    protocol_of,
-)
 from rga_timm.data import ReidReader, ReidSplits
 from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
 from rga_timm.evaluation import (
@@ -67,12 +52,8 @@ from rga_timm.hub import read_reid
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser, optional=True)
+    parser = options.create_parser("evaluate", __doc__)
+    options.add_model_options(parser, optional=True)
     parser.add_argument(
         "--embeddings",
         type=Path,
@@ -84,47 +65,40 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     data = parser.add_argument_group("data")
-    add_data_options(data)
-    add_loading_options(data)
+    options.add_data_options(data)
+    options.add_loading_options(data)
 
     test = parser.add_argument_group("test")
-    add_feature_options(test)
-    test.add_argument(
-        "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
-    )
-    test.add_argument(
-        "--multi-query",
-        action="store_true",
-        help="make one query of all query images of a person under a camera, by their mean feature",
-    )
-    test.add_argument(
+    options.add_feature_options(test)
+    add = test.add_argument
+    add("--metric", default="cosine", choices=METRICS, help="distance (default: cosine)")
+    add("--multi-query", action="store_true", help="one query a person and camera, by the mean")
+    add(
         "--query-expansion",
         "--expand",
         dest="expand",
         action="store_true",
         help="replace each query by a mean of itself and its nearest gallery images",
     )
-    test.add_argument(
-        "--expand-k", type=int, default=10, metavar="K", help="by so many neighbours (default: 10)"
-    )
-    test.add_argument(
+    add("--expand-k", type=int, default=10, metavar="K", help="so many of them (default: 10)")
+    add(
         "--expand-alpha",
         type=float,
         default=3.0,
         metavar="X",
-        help="that weigh as this power of their cosine; 0 averages plainly (default: 3)",
+        help="which weigh as this power of their cosine; 0 averages plainly (default: 3)",
     )
-    test.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
-    test.add_argument("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
-    test.add_argument("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
-    test.add_argument(
+    add("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    add("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
+    add("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
+    add(
         "--lambda-value",
         type=float,
         default=0.3,
         metavar="X",
         help="weight of the original distance in the re-ranking (default: 0.3)",
     )
-    test.add_argument(
+    add(
         "--fpr",
         type=float,
         nargs="+",
@@ -135,7 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     run = parser.add_argument_group("run")
-    add_run_options(run)
+    options.add_run_options(run)
     run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
     run.add_argument(
         "--no-per-query",
@@ -155,14 +129,14 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     elif args.model is None:
         parser.error("name a MODEL to evaluate, stored --embeddings, or reports to --compare")
     else:
-        check_model(args, parser)
+        options.check_model(args, parser)
     if args.output:
-        check_output_file(args.output, parser)
+        options.check_output_file(args.output, parser)
     if not all(0 <= fpr <= 1 for fpr in args.fpr):
         parser.error("--fpr takes rates from 0 to 1")
     if args.expand and args.metric != "cosine":
         parser.error("--query-expansion goes with --metric cosine")
-    prepare_run(args, parser)
+    options.prepare_run(args, parser)
 
 
 def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -217,7 +191,7 @@ def ranking_of(args: argparse.Namespace) -> dict[str, Any]:
 def evaluate(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
     """The reports of a model on each data set, or of stored embeddings."""
     how: dict[str, Any] = {
-        "compute": compute_of(args),
+        "compute": options.compute_of(args),
         "per_query": bool(args.output) and not args.no_per_query,
         "verify_at": args.fpr,
     }
@@ -234,17 +208,17 @@ def evaluate(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[
             for spec, folder in pair_with_folders(args.dataset, args.data_dir)
         ]
         # The model, and the preprocessing that it was trained with
-        model = create_model(args)
-        config = preprocessing(args, model)
-        feature_width(args, model, config)  # or the scales do not fit it
+        model = options.create_model(args)
+        config = options.preprocessing(args, model)
+        options.feature_width(args, model, config)  # or the scales do not fit it
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     record = ModelRecord(
         args.model,
-        checkpoint_name(args),
+        options.checkpoint_name(args),
         trained_on=read_reid(args.model).get("trained_on", ()),
     ).with_hash_of(model)
-    protocol = protocol_of(args, config, **ranking)
+    protocol = options.protocol_of(args, config, **ranking)
     return [evaluate_dataset(model, parts, protocol, record, **how) for parts in test_sets]
 
 

@@ -27,18 +27,7 @@ import timm
 import torch
 
 import rga_timm
-from rga_timm.cli.options import (
-    add_feature_option,
-    add_img_size_option,
-    add_model_kwargs,
-    add_model_options,
-    check_model,
-    check_output_file,
-    checkpoint_name,
-    create_model,
-    positive_int,
-    preprocessing,
-)
+from rga_timm.cli import options
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
 from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.evaluation import Embedder
@@ -50,18 +39,16 @@ BATCH_SIZES = (1, 2, 5)  # that the file is tried with
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser)
+    parser = options.create_parser("export", __doc__)
+    options.add_model_options(parser)
     add = parser.add_argument
     add("output", type=Path, metavar="OUTPUT.onnx", help="the file to write")
-    add_img_size_option(parser)
-    add_model_kwargs(parser, "further arguments that the model is made with, e.g. relation=s")
-    add_feature_option(parser)
-    add("--opset", type=positive_int, help="ONNX opset (default: the exporter's)")
+    options.add_img_size_option(parser)
+    options.add_model_kwargs(
+        parser, "further arguments that the model is made with, e.g. relation=s"
+    )
+    options.add_feature_option(parser)
+    add("--opset", type=options.positive_int, help="ONNX opset (default: the exporter's)")
     add(
         "--tolerance",
         type=float,
@@ -77,10 +64,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
     if missing := missing_packages():
         parser.error(f"{', '.join(missing)} not installed: pip install 'rga-timm[export]'")
-    check_model(args, parser)
+    options.check_model(args, parser)
     if args.output.suffix != ".onnx":
         parser.error(f"OUTPUT must end in .onnx, not {args.output.name}")
-    check_output_file(args.output, parser)
+    options.check_output_file(args.output, parser)
     if args.opset and args.opset < MIN_OPSET:
         parser.error(f"--opset must be at least {MIN_OPSET}: the exporter makes none below")
     if not args.tolerance > 0:
@@ -99,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     check(args, parser)
 
     try:
-        model: Any = create_model(args, **args.model_kwargs)
+        model: Any = options.create_model(args, **args.model_kwargs)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    config = preprocessing(args, model)
+    config = options.preprocessing(args, model)
     channels = args.model_kwargs.get("in_chans", model.pretrained_cfg["input_size"][0])
     if channels != 3:
         parser.error(f"the model takes images of {channels} channels, not RGB images")
@@ -193,7 +180,7 @@ def describe(args: argparse.Namespace, model: Any, config: dict[str, Any]) -> di
     """The file's metadata: what a deployment must know. Lists and truth values are JSON."""
     cfg = model.pretrained_cfg
     has_neck = hasattr(model, "forward_neck")
-    weights = checkpoint_name(args)
+    weights = options.checkpoint_name(args)
     if weights is None:  # the model's own: the folder or repository named, or timm's for that name
         named = timm.models.parse_model_name(args.model)[0] is not None
         weights = args.model if named else cfg.get("hf_hub_id") or cfg.get("url") or cfg.get("file")

@@ -29,6 +29,15 @@ from rga_timm.hub.model_source import (
 )
 
 
+def create_parser(verb: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a command, described by the docstring of its module."""
+    return argparse.ArgumentParser(
+        prog=f"rga-timm {verb}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_model_options(
     parser: argparse.ArgumentParser, name: str = "model", *, optional: bool = False
 ) -> None:

@@ -41,8 +41,8 @@ def make_step(
 ) -> Callable[[], None]:
     """Make a function that runs the model once, with autocast to `amp_dtype` if there is one.
 
-    Either `inference`, a forward pass without gradients; or `training`, forward and backward without
-    an optimizer, for which the model needs a classifier of as many classes as images.
+    Either `inference`, a forward pass without gradients; or `training`, forward and backward
+    without an optimizer, for which the model needs a classifier of as many classes as images.
     """
     dtype = getattr(torch, amp_dtype) if amp_dtype else None
     autocast = torch.autocast(images.device.type, dtype=dtype, enabled=bool(dtype))

@@ -17,6 +17,7 @@ from rga_timm.evaluation.reports.average import combine_partitions
 from rga_timm.evaluation.reports.from_features import report_embeddings
 from rga_timm.evaluation.reports.report import Report
 
+
 def evaluate_dataset(
     model: nn.Module,
     splits: ReidSplits | Sequence[ReidSplits],

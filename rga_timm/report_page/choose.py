@@ -19,15 +19,9 @@ def choose(columns: Sequence[PerQuery], count: int, seed: int) -> dict[int, str]
 
 
 def choose_queries(precisions: np.ndarray, count: int, seed: int = 0) -> dict[int, str]:
-    """The worst, the best, and some drawn at random.
+    """Choose the ``worst`` queries, the ``best``, and ``random`` ones, the worst ones first.
 
-    Args:
-        precisions: (Q,) average precision; NaN of a query that does not count.
-        count: At most so many.
-        seed: Of those that are drawn.
-
-    Returns:
-        ``worst``, ``best`` or ``random`` of each, the worst ones first.
+    By their average precision, (Q,), which is NaN of a query that does not count.
     """
     counted = np.flatnonzero(~np.isnan(precisions))
     order = counted[np.argsort(precisions[counted], kind="stable")]
@@ -47,11 +41,7 @@ def choose_differing(
 ) -> dict[int, str]:
     """Those that one model finds and the other does not, and some drawn at random.
 
-    Args:
-        first: (Q,) the rank at which the one finds the person; None of a query that does not count.
-        other: (Q,) the same of the other.
-        count: At most so many.
-        seed: Of those that are drawn.
+    By the ranks, (Q,), at which either finds the person; None of a query that does not count.
 
     Returns:
         ``first``, found at rank 1 by the one alone; ``second``, by the other alone; or ``random``.

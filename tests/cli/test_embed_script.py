@@ -293,7 +293,7 @@ def test_an_interruption_before_the_first_shard_is_no_traceback(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, when, interrupt)
+    monkeypatch.setattr(script.options if when == "create_model" else script, when, interrupt)
     options = (*MODEL, "--images", images, *SHARDS, "--output")
     with pytest.raises(SystemExit) as end:
         run(*options, tmp_path / "e")

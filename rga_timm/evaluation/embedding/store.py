@@ -36,15 +36,10 @@ DECISIVE = (
 
 
 def write_metadata(folder: str | Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin a folder of embeddings.
+    """Begin a folder of embeddings, which is made where it does not exist.
 
-    Args:
-        folder: Made where it does not exist.
-        metadata: Everything in `DECISIVE` but the format's version, and whatever else is worth
-            knowing; plain JSON types.
-
-    Returns:
-        The metadata as they were written, with version and id.
+    The metadata are everything in `DECISIVE` but the format's version, and whatever else is worth
+    knowing, in plain JSON types. They are returned as they were written, with version and id.
 
     Raises:
         FileExistsError: The folder holds embeddings, finished or not.
@@ -113,14 +108,8 @@ def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Where two folders' metadata differ in what decides the numbers.
 
     A data set is known by its fingerprint, and may have moved. Of a plain folder only the names of
-    its images are known, which another folder may have too: so `root` must be the same.
-
-    Args:
-        stored: A folder's metadata.
-        new: What would be written now.
-
-    Returns:
-        A text for each difference, such as `flip (false there, true now)`.
+    its images are known, which another folder may have too: so `root` must be the same. There is
+    a text for each difference, such as `flip (false there, true now)`.
     """
     # As JSON, in which a tuple and a list are the same. The version is the writer's to add.
     names = [name for name in DECISIVE if name != "format_version"]
@@ -144,16 +133,7 @@ def shard_count(metadata: Mapping[str, Any]) -> int:
 def write_shard(
     folder: str | Path, metadata: Mapping[str, Any], index: int, embeddings: StoredEmbeddings
 ) -> Path:
-    """Write a shard; it gets its name when it is whole.
-
-    Args:
-        folder: Of `write_metadata`.
-        metadata: What that gave, or `read_metadata`.
-        index: Of the shard.
-        embeddings: Its images, those of `shard_images`.
-
-    Returns:
-        The file.
+    """Write the embeddings of the images `shard_images`; the file gets its name when it is whole.
 
     Raises:
         ValueError: There are too many or too few, or features that are not finite.
@@ -176,12 +156,9 @@ def write_shard(
 
 
 def missing_shards(folder: str | Path, metadata: Mapping[str, Any]) -> dict[int, str]:
-    """The shards that are not there, or are not what they should be.
+    """From the number of a shard to what is wrong, such as `part-00003.parquet is missing`.
 
     Only the beginnings and ends of files are read, not the embeddings.
-
-    Returns:
-        From the number of a shard to what is wrong, such as `part-00003.parquet is missing`.
     """
     wrong = {}
     for index in range(shard_count(metadata)):
@@ -196,9 +173,6 @@ def iter_embeddings(folder: str | Path) -> Iterator[StoredEmbeddings]:
     """The embeddings of a folder, a shard at a time, in order.
 
     Before the first, the metadata and the presence of all shards are checked.
-
-    Yields:
-        The images of a shard.
 
     Raises:
         FileNotFoundError: There are no embeddings.

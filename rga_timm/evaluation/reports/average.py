@@ -13,20 +13,15 @@ from rga_timm.evaluation.reports.report import Metrics, Report
 def average_reports(reports: Sequence[Report]) -> Report:
     """The mean over the partitions of one data set, each of which counts the same.
 
-    Args:
-        reports: one a partition, of the same model (by name; each partition may have its own
-            weights), under the same protocol. Nothing here knows how many partitions there are.
-
-    Returns:
-        A report whose scores are means and whose `num_queries` and `num_valid_queries` are sums, of
-        a data set called as in `viper:split=all`, with what each partition's says of itself under
-        `partitions`, in the given order. Where checkpoints or versions of software differ, all are
-        named, with commas between them. It has no confidence intervals and no results of single
-        queries: partitions share people, and how far they differ is another question than which
-        people are asked for. The partitions' own reports have them.
+    The reports are of the same model (by name; each partition may have its own weights), under the
+    same protocol. Scores are means, `num_queries` and `num_valid_queries` are sums; the data set is
+    called as in `viper:split=all`, and has under `partitions` what each says of itself. Where
+    checkpoints or versions of software differ, all are named, with commas between them. There are
+    no confidence intervals and no results of single queries: partitions share people, and how far
+    they differ is another question than which people are asked for.
 
     Raises:
-        ValueError: no report, a partition twice, or reports that differ in model, protocol, data
+        ValueError: No report, a partition twice, or reports that differ in model, protocol, data
             set, its other options, or the length of the CMC curve.
     """
     if not reports:

@@ -33,19 +33,8 @@ def report_embeddings(
 ) -> Report:
     """Rank the embedded queries and gallery of a data set, and report it with its warnings.
 
-    Args:
-        query: As `embed_split` gives them.
-        gallery: The same.
-        splits: The data set. What it prescribes (no cameras, single gallery shot) is put into the
-            protocol.
-        protocol: How to rank, and how they were embedded.
-        record: The model, with the hash of its weights.
-        compute: Device and processes.
-        per_query: Keep how each query fared.
-        verify_at: False positive rates at which pairs are verified too.
-
-    Raises:
-        ValueError: As `evaluate` and `verify`.
+    So several rankings can share the same embeddings; `evaluate_dataset` says what the arguments
+    are. The record is to have the hash of the weights already.
     """
     warnings = diagnose(
         splits, query, gallery, metric=protocol.metric, trained_on=record.trained_on
@@ -79,19 +68,8 @@ def report_features(
 ) -> Report:
     """Rank features of any origin, and report it.
 
-    Args:
-        query: Features and ids of the query images or tracklets.
-        gallery: The same of the gallery.
-        protocol: How to rank, and how they were made.
-        record: The model that made them.
-        dataset: What the data set says of itself.
-        compute: Device and processes.
-        queries: Which queries there are, as `query_ids` says it, to keep how each fared.
-        verify_at: False positive rates at which pairs are verified too.
-        attributes: Further attributes of the report.
-
-    Raises:
-        ValueError: As `evaluate` and `verify`.
+    `dataset` is what the data set says of itself; `queries` are the columns of `query_ids`, to keep
+    how each query fared; `attributes` are further ones of the report.
     """
     query, first = pool_queries_of(query, protocol)
     result = rank_embeddings(query, gallery, protocol, compute)

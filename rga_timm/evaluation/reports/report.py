@@ -128,14 +128,8 @@ class Report:
     ) -> Report:
         """Report a result of `evaluate`, with the versions of what runs now.
 
-        Args:
-            result: The scores.
-            record: The model.
-            dataset: What the data set says of itself.
-            protocol: How it was tested.
-            query_pids: (Q,) whose the queries are, for confidence intervals; None for none.
-            verification: For the metric of that name.
-            attributes: Further attributes of the report.
+        With `query_pids`, (Q,) whose the queries are, there are confidence intervals. `attributes`
+        are further ones of the report.
         """
         metrics: Metrics = {
             "mAP": result.mAP,
