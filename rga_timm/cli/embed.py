@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from rga_timm.cli import options
 from rga_timm.cli.embed_data import ImageList, add_image_options, read_image_list
-from rga_timm.data import ReidDataset, eval_transform
+from rga_timm.data import ReidDataset
 from rga_timm.evaluation import Protocol, hash_weights, read_metadata
 from rga_timm.evaluation.dataset import embed_loader
 from rga_timm.evaluation.distributed import init_distributed
@@ -254,9 +254,6 @@ def write_shards(
     shards: list[int],
 ) -> None:
     """Embed the images of some shards, and write each as soon as it is whole."""
-    transform = eval_transform(
-        protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
-    )
     # A batch lies in one shard: so the shard is the same whoever makes it, and after what.
     rows = {shard: shard_images(metadata, shard) for shard in shards}
     batches = {
@@ -264,7 +261,7 @@ def write_shards(
         for shard, part in rows.items()
     }
     loader: DataLoader[Any] = DataLoader(
-        ReidDataset(images.reader, transform),
+        ReidDataset(images.reader, protocol.transform()),
         batch_sampler=[[*batch] for batch in chain(*batches.values())],
         num_workers=args.workers if shards else 0,
         pin_memory=torch.device(args.device).type == "cuda",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from rga_timm.data import ReidReader, ReidSplits, create_eval_loader, eval_transform
+from rga_timm.data import ReidReader, ReidSplits, create_eval_loader
 from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.distributed import rank_and_world_size
 from rga_timm.evaluation.embedding.embed import Embeddings, embed
@@ -94,7 +94,7 @@ def embed_split(
     rank, world_size = rank_and_world_size(compute.distributed)
     loader = create_eval_loader(
         reader,
-        eval_transform(protocol.img_size, protocol.mean, protocol.std, protocol.interpolation),
+        protocol.transform(),
         compute.batch_size,
         num_workers=compute.num_workers,
         rank=rank,

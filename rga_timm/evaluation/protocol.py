@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rga_timm.data import eval_transform
 from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.evaluation.ranking.ranking import Ranking
 
@@ -54,6 +55,10 @@ class Protocol(Ranking):
             std=tuple(config["std"]),
             **options,
         )
+
+    def transform(self) -> Callable[[Any], Any]:
+        """The preprocessing, from an image to a tensor."""
+        return eval_transform(self.img_size, self.mean, self.std, self.interpolation)
 
     def summary(self) -> str:
         """On a line, e.g. `256x128, embedding, cosine, flip, re-ranked (20, 6, 0.3)`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from rga_timm.data import ReidSplits, eval_transform
+from rga_timm.data import ReidSplits
 from rga_timm.evaluation import (
     Compute,
     ModelRecord,
@@ -48,7 +48,4 @@ def evaluate_side(
     report = report_embeddings(
         query, gallery, splits, protocol, record, compute=compute, per_query=True
     )
-    transform = eval_transform(
-        protocol.img_size, protocol.mean, protocol.std, protocol.interpolation
-    )
-    return Side(report, query, gallery, model, transform, compute.device)
+    return Side(report, query, gallery, model, protocol.transform(), compute.device)

@@ -236,25 +236,20 @@ def test_a_run_does_not_go_on_with_other_options(
     assert difference in capsys.readouterr().err
 
 
-def test_a_run_does_not_go_on_with_other_images(
+def test_a_run_does_not_go_on_with_other_images_or_another_folder_of_the_same_names(
     copy: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fewer = tmp_path / "fewer"
+    fewer, other = tmp_path / "fewer", shutil.copytree(images, tmp_path / "other")
     fewer.mkdir()
     shutil.copy(images / "02.png", fewer)
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", fewer, "--output", copy, *SHARDS, "--resume")
-    assert "count (12 there, 1 now)" in capsys.readouterr().err
-
-
-def test_a_run_does_not_go_on_with_another_folder_of_the_same_names(
-    copy: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = shutil.copytree(images, tmp_path / "other")
     (copy / "part-00001.parquet").unlink()
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", other, "--output", copy, *SHARDS, "--resume")
-    assert f'root ("{images}" there, "{other}" now)' in capsys.readouterr().err
+    for folder, difference in (
+        (fewer, "count (12 there, 1 now)"),
+        (other, f'root ("{images}" there, "{other}" now)'),
+    ):
+        with pytest.raises(SystemExit):
+            run(*MODEL, "--images", folder, "--output", copy, *SHARDS, "--resume")
+        assert difference in capsys.readouterr().err
 
 
 def test_the_same_folder_may_be_named_in_another_way(
@@ -370,6 +365,7 @@ def test_bad_images_end_it_before_any_work_or_are_left_out(
         ((), "one of the arguments --images --dataset is required"),
         (("--images", "x", "--splits", "query"), "--splits go with --dataset"),
         (("--images", "nowhere"), "there is no folder nowhere"),
+        (("--images", "empty"), "empty holds no images, whose names end in .jpg"),
         (("--dataset", "market1501", "--data-dir", "nowhere"), "nowhere does not exist"),
         (("--dataset", "viper:split=all", "--data-dir", "nowhere"), "nowhere does not exist"),
         (("--images", "x", "--scales", "0"), "0 is not a positive number"),
@@ -382,19 +378,13 @@ def test_bad_options_end_before_any_work(
     message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         run(*MODEL, "--output", tmp_path / "e", *options)
     assert message in capsys.readouterr().err
-
-
-def test_a_folder_without_images_ends_before_any_work(
-    no_model_is_made: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", tmp_path / "empty", "--output", tmp_path / "e")
-    assert "empty holds no images, whose names end in .jpg" in capsys.readouterr().err
 
 
 def test_scales_that_the_model_cannot_take_end_before_any_image_is_read(
