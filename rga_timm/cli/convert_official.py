@@ -32,7 +32,16 @@ from rga_timm.cli.options import (
 )
 from rga_timm.data import ReidSplits, parse_spec
 from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
-from rga_timm.evaluation import Protocol, Report, check_testable, evaluate_dataset, format_table
+from rga_timm.evaluation import (
+    Compute,
+    ModelRecord,
+    Protocol,
+    Report,
+    check_testable,
+    evaluate_dataset,
+    format_table,
+    log_warnings,
+)
 from rga_timm.hub import save_pretrained
 from rga_timm.hub.official_file import OfficialFile, read_official_file
 from rga_timm.models._rga import rga_modules
@@ -114,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             others = [report.to_dict() for report in reports[1:]]
             reid |= {**reports[0].to_dict(), "also_tested_on": others}
             save_pretrained(model, folder, reid=reid, model_args=args.model_kwargs)
+            log_warnings(reports)
             print(format_table(reports))
         for part in list(folder.iterdir()):
             os.replace(part, args.output / part.name)
@@ -195,17 +205,18 @@ def evaluate(
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     config = preprocessing(args, model)
     protocol = Protocol.of_data_config(config, amp_dtype=args.amp_dtype)
+    record = ModelRecord(
+        model.pretrained_cfg["architecture"], trained_on=reid.get("trained_on", ())
+    )
     return [
         evaluate_dataset(
             model,
             partitions,
             protocol,
-            name=model.pretrained_cfg["architecture"],
-            batch_size=args.batch_size,
-            num_workers=args.workers,
-            device=args.device,
-            channels_last=args.channels_last,
-            trained_on=reid.get("trained_on", ()),
+            record,
+            compute=Compute(
+                args.device, args.batch_size, args.workers, channels_last=args.channels_last
+            ),
         )
         for partitions in test_sets
     ]

@@ -6,7 +6,7 @@
     rga-timm embed ... --output EMBEDDINGS --resume        # go on after an interruption
 
 Any timm model will do. Images are resized and normalised as the model's own configuration says.
-EMBEDDINGS gets a stamp, embeddings.json, which says what made them, and shards, part-00000.parquet
+EMBEDDINGS gets metadata, embeddings.json, which say what made them, and shards, part-00000.parquet
 and so on, with path, split, pid, camid, tracklet and embedding of each image; images of tracklets
 one by one. rga_timm.evaluation.read_embeddings reads them; evaluate --embeddings scores those of
 a data set. Several processes deal the shards out among them; what is in a shard does not
@@ -20,6 +20,8 @@ import logging
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -29,35 +31,22 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from rga_timm.cli import options
 from rga_timm.cli.embed_data import ImageList, add_image_options, read_image_list
-from rga_timm.cli.options import (
-    add_feature_options,
-    add_loading_options,
-    add_model_options,
-    add_run_options,
-    check_model,
-    check_output_folder,
-    checkpoint_name,
-    create_model,
-    embed_options,
-    feature_width,
-    positive_int,
-    prepare_run,
-    preprocessing,
-)
-from rga_timm.data import ReidDataset, eval_transform
-from rga_timm.evaluation import embed, hash_weights, read_stamp
+from rga_timm.data import ReidDataset
+from rga_timm.evaluation import Protocol, hash_weights, read_metadata
+from rga_timm.evaluation.dataset import embed_loader
 from rga_timm.evaluation.distributed import init_distributed
 from rga_timm.evaluation.embedding.shards import FORMATS
 from rga_timm.evaluation.embedding.store import (
-    STAMP,
+    METADATA,
     differences,
     holds_embeddings,
     missing_shards,
     shard_count,
     shard_images,
+    write_metadata,
     write_shard,
-    write_stamp,
 )
 from rga_timm.evaluation.reports.report import software_versions
 
@@ -66,52 +55,47 @@ _logger = logging.getLogger("embed")
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm embed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser)
+    parser = options.create_parser("embed", __doc__)
+    options.add_model_options(parser)
     data = parser.add_argument_group("data")
     add_image_options(data)
-    add_loading_options(data)
-    add_feature_options(parser.add_argument_group("features"))
+    options.add_loading_options(data)
+    options.add_feature_options(parser.add_argument_group("features"))
 
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, required=True, metavar="EMBEDDINGS", help="a folder")
     output.add_argument("--format", default="parquet", choices=FORMATS, help="(default: parquet)")
     output.add_argument(
-        "--shard-size", type=positive_int, default=4096, metavar="N", help="images (default: 4096)"
+        "--shard-size",
+        type=options.positive_int,
+        default=4096,
+        metavar="N",
+        help="images (default: 4096)",
     )
     output.add_argument(
         "--resume", action="store_true", help="keep the shards that are there, and make the others"
     )
-    add_run_options(parser.add_argument_group("run"))
+    options.add_run_options(parser.add_argument_group("run"))
     return parser
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    check_model(args, parser)
-    prepare_run(args, parser)
+    options.check_model(args, parser)
+    options.prepare_run(args, parser)
     if args.images and (args.data_dir or args.splits):
         parser.error("--data-dir and --splits go with --dataset, not with --images")
-    check_output_folder(args.output, parser)
+    options.check_output_folder(args.output, parser)
     held = holds_embeddings(args.output)
     if held and not args.resume:
         parser.error(
             f"{args.output} already holds embeddings ({held}): --resume to go on with them, or "
             "another folder"
         )
-    if held and not (args.output / STAMP).is_file():
-        parser.error(f"{args.output} holds {held} but no {STAMP}: take another folder")
-    if args.format == "parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            parser.error(
-                "pyarrow not installed: pip install 'rga-timm[data]', or --format safetensors"
-            )
+    if held and not (args.output / METADATA).is_file():
+        parser.error(f"{args.output} holds {held} but no {METADATA}: take another folder")
+    if args.format == "parquet" and find_spec("pyarrow") is None:
+        parser.error("pyarrow not installed: pip install 'rga-timm[data]', or --format safetensors")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -129,24 +113,27 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
     """From the options to the folder."""
-    args.device, rank, world_size = init_distributed(args.device)
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
+    args.device, args.rank, args.world_size = init_distributed(args.device)
+    is_main = args.rank == 0
+    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
     check(args, parser)
-    if world_size > 1 and torch.device(args.device).type == "cuda":
+    if args.world_size > 1 and torch.device(args.device).type == "cuda":
         torch.cuda.set_device(args.device)  # or pinned memory is the first GPU's for all
 
     # Images, model, and what is to be done. Each process finds out by itself: nothing is written.
     try:
         images = read_image_list(args)
-        model = create_model(args)
-        config = preprocessing(args, model)
-        stamp = describe(args, model, config, images)
-        missing = plan(args, stamp)
+        model = options.create_model(args)
+        config = options.preprocessing(args, model)
+        width = options.feature_width(args, model, config)
+        protocol = options.protocol_of(args, config)
+        metadata = describe(args, model, protocol, images, width)
+        missing = plan(args.output, metadata)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    own = missing[rank::world_size]
-    rows = [row for shard in own for row in shard_images(stamp, shard)]
-    if bad := gather(images.find_bad(rows, args.workers, progress=rank == 0)):
+    own = missing[args.rank :: args.world_size]
+    rows = [row for shard in own for row in shard_images(metadata, shard)]
+    if bad := gather(images.find_bad(rows, args.workers, progress=is_main)):
         listed = "\n    ".join([*bad[:20], *["..."] * (len(bad) > 20)])
         parser.error(
             f"{len(bad)} images cannot be read; --skip-bad-images leaves them out:\n    {listed}"
@@ -154,18 +141,18 @@ def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> P
 
     # Embeddings, shard by shard
     try:
-        if rank == 0 and not holds_embeddings(args.output):
-            write_stamp(args.output, stamp)
+        if is_main and not holds_embeddings(args.output):
+            write_metadata(args.output, metadata)
         wait_for_all()
-        stamp = read_stamp(args.output)
-        write_shards(args, model, config, stamp, images, own, progress=rank == 0)
+        metadata = read_metadata(args.output)
+        write_shards(args, model, protocol, metadata, images, own)
         wait_for_all()
     except Exception:
         say_what_is_there(args.output, "Ended by an error")
         raise
     _logger.info(
         "%s: %d embeddings of width %d in %d shards",
-        *(args.output, stamp["count"], stamp["width"], shard_count(stamp)),
+        *(args.output, metadata["count"], metadata["width"], shard_count(metadata)),
     )
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -177,11 +164,11 @@ def say_what_is_there(folder: Path, how: str) -> None:
     if dist.is_initialized() and dist.get_rank():
         return
     try:
-        stamp = read_stamp(folder)
+        metadata = read_metadata(folder)
     except (ValueError, OSError):
         _logger.warning("%s: no embeddings were written.", how)
         return
-    left, of = len(missing_shards(folder, stamp)), shard_count(stamp)
+    left, of = len(missing_shards(folder, metadata)), shard_count(metadata)
     _logger.warning(
         "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
         *(how, folder, of - left, of),
@@ -204,26 +191,20 @@ def gather(lines: list[str]) -> list[str]:
 
 
 def describe(
-    args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any], images: ImageList
+    args: argparse.Namespace,
+    model: torch.nn.Module,
+    protocol: Protocol,
+    images: ImageList,
+    width: int,
 ) -> dict[str, Any]:
-    """The stamp.
-
-    Raises:
-        ValueError: The model cannot take images of these sizes.
-    """
+    """The metadata of the folder."""
+    how = ("img_size", "interpolation", "mean", "std", "feature", "flip", "scales", "amp_dtype")
     return {
         "model": args.model,
-        "checkpoint": checkpoint_name(args),
+        "checkpoint": options.checkpoint_name(args),
         "weights_sha256": hash_weights(model),
-        "img_size": list(config["input_size"][1:]),
-        "interpolation": config["interpolation"],
-        "mean": list(config["mean"]),
-        "std": list(config["std"]),
-        "feature": args.feature,
-        "flip": args.flip,
-        "scales": args.scales,
-        "amp_dtype": args.amp_dtype,
-        "width": feature_width(args, model, config),
+        **{name: getattr(protocol, name) for name in how},
+        "width": width,
         "shard_format": args.format,
         "shard_size": args.shard_size,
         **images.about,
@@ -237,27 +218,27 @@ def describe(
     }
 
 
-def plan(args: argparse.Namespace, stamp: dict[str, Any]) -> list[int]:
+def plan(folder: Path, metadata: dict[str, Any]) -> list[int]:
     """The shards that are to be made.
 
     Raises:
         ValueError: The folder holds other embeddings.
     """
-    if not holds_embeddings(args.output):
-        return [*range(shard_count(stamp))]
-    stored = read_stamp(args.output)
-    if found := differences(stored, stamp):
+    if not holds_embeddings(folder):
+        return [*range(shard_count(metadata))]
+    stored = read_metadata(folder)
+    if found := differences(stored, metadata):
         raise ValueError(
-            f"{args.output} cannot be resumed, it holds embeddings of something else: "
-            f"{'; '.join(found)}"
+            f"{folder} cannot be resumed, it holds embeddings of something else: {'; '.join(found)}"
         )
-    missing = missing_shards(args.output, stored)
+    missing = missing_shards(folder, stored)
     for name in ("software", "run") if missing else ():
         # The last bits of the features may be others, so it is no reason to end.
-        there, now = stored.get(name) or {}, stamp[name]
-        if other := [f"{key} ({there.get(key)} there, {now[key]} now)" for key in now
-                     if there.get(key) != now[key]]:  # fmt: skip
-            _logger.warning("Goes on with another %s", ", ".join(other))
+        there, now = stored.get(name) or {}, metadata[name]
+        other = {key: value for key, value in now.items() if there.get(key) != value}
+        if other:
+            texts = (f"{key} ({there.get(key)} there, {now} now)" for key, now in other.items())
+            _logger.warning("Goes on with another %s", ", ".join(texts))
     for reason in missing.values():
         if not reason.endswith("is missing"):
             _logger.warning("Made again: %s", reason)
@@ -267,38 +248,34 @@ def plan(args: argparse.Namespace, stamp: dict[str, Any]) -> list[int]:
 def write_shards(
     args: argparse.Namespace,
     model: torch.nn.Module,
-    config: dict[str, Any],
-    stamp: dict[str, Any],
+    protocol: Protocol,
+    metadata: dict[str, Any],
     images: ImageList,
     shards: list[int],
-    progress: bool,
 ) -> None:
     """Embed the images of some shards, and write each as soon as it is whole."""
-    transform = eval_transform(
-        config["input_size"][1:], config["mean"], config["std"], config["interpolation"]
-    )
     # A batch lies in one shard: so the shard is the same whoever makes it, and after what.
-    batches = {shard: in_batches(shard_images(stamp, shard), args.batch_size) for shard in shards}
-    loader = DataLoader(
-        ReidDataset(images.reader, transform),
-        batch_sampler=[*chain(*batches.values())],
+    rows = {shard: shard_images(metadata, shard) for shard in shards}
+    batches = {
+        shard: [part[i : i + args.batch_size] for i in range(0, len(part), args.batch_size)]
+        for shard, part in rows.items()
+    }
+    loader: DataLoader[Any] = DataLoader(
+        ReidDataset(images.reader, protocol.transform()),
+        batch_sampler=[[*batch] for batch in chain(*batches.values())],
         num_workers=args.workers if shards else 0,
         pin_memory=torch.device(args.device).type == "cuda",
         generator=torch.Generator(),
     )
-    total = sum(len(shard_images(stamp, shard)) for shard in shards)
-    with tqdm(total=total, desc="embed", unit=" images", disable=not progress) as bar:
+    # Each process makes shards of its own.
+    compute = replace(options.compute_of(args), distributed=False, progress=False)
+    total = sum(map(len, rows.values()))
+    with tqdm(total=total, desc="embed", unit=" images", disable=args.rank > 0) as bar:
         read = counted(loader, bar)  # goes on reading while a shard is written
         for shard, parts in batches.items():
-            found = embed(model, islice(read, len(parts)), progress=False, **embed_options(args))
-            rows = shard_images(stamp, shard)
-            embeddings = images.with_features(rows, found.features.numpy())
-            write_shard(args.output, stamp, shard, embeddings)
-
-
-def in_batches(rows: range, batch_size: int) -> list[range]:
-    """Consecutive parts of rows, the last as small as it comes."""
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+            found = embed_loader(model, islice(read, len(parts)), protocol, compute)
+            embeddings = images.with_features(rows[shard], found.features.numpy())
+            write_shard(args.output, metadata, shard, embeddings)
 
 
 def counted(loader: Iterable[Any], bar: tqdm) -> Iterator[Any]:

@@ -53,7 +53,7 @@ class ImageList:
         reader: Of all of them; it knows nothing of tracklets, whose images are stored one by one.
         splits: The split of each image; empty texts for those of a folder.
         tracklets: (n,) int64 number of each image's tracklet.
-        about: What the stamp says of them.
+        about: What the metadata say of them.
     """
 
     reader: ReidReader

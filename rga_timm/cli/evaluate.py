@@ -24,26 +24,13 @@ from typing import Any
 import numpy as np
 from torch import distributed as dist
 
+from rga_timm.cli import options
 from rga_timm.cli.compare import add_compare_options, compare
-from rga_timm.cli.options import (
-    add_data_options,
-    add_feature_options,
-    add_loading_options,
-    add_model_options,
-    add_run_options,
-    check_model,
-    check_output_file,
-    checkpoint_name,
-    create_model,
-    feature_width,
-    prepare_run,
-    preprocessing,
-)
 from rga_timm.data import ReidReader, ReidSplits
 from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
 from rga_timm.evaluation import (
     METRICS,
-    Protocol,
+    ModelRecord,
     QueryExpansion,
     Report,
     Reranking,
@@ -54,22 +41,19 @@ from rga_timm.evaluation import (
     format_intervals,
     format_table,
     format_verification,
-    protocol_of,
+    log_warnings,
     save_reports,
 )
+from rga_timm.evaluation import protocol_of as stored_protocol
 from rga_timm.evaluation.distributed import init_distributed
-from rga_timm.evaluation.stored import check_testable_stamp
+from rga_timm.evaluation.stored import read_testable_metadata
 from rga_timm.hub import read_reid
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser, optional=True)
+    parser = options.create_parser("evaluate", __doc__)
+    options.add_model_options(parser, optional=True)
     parser.add_argument(
         "--embeddings",
         type=Path,
@@ -81,41 +65,40 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     data = parser.add_argument_group("data")
-    add_data_options(data)
-    add_loading_options(data)
+    options.add_data_options(data)
+    options.add_loading_options(data)
 
     test = parser.add_argument_group("test")
-    add_feature_options(test)
-    test.add_argument(
-        "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
-    )
-    test.add_argument(
-        "--multi-query",
+    options.add_feature_options(test)
+    add = test.add_argument
+    add("--metric", default="cosine", choices=METRICS, help="distance (default: cosine)")
+    add("--multi-query", action="store_true", help="one query a person and camera, by the mean")
+    add(
+        "--query-expansion",
+        "--expand",
+        dest="expand",
         action="store_true",
-        help="make one query of all query images of a person under a camera, by their mean feature",
+        help="replace each query by a mean of itself and its nearest gallery images",
     )
-    test.add_argument("--expand", action="store_true", help="query expansion")
-    test.add_argument(
-        "--expand-k", type=int, default=10, metavar="K", help="by so many neighbours (default: 10)"
-    )
-    test.add_argument(
+    add("--expand-k", type=int, default=10, metavar="K", help="so many of them (default: 10)")
+    add(
         "--expand-alpha",
         type=float,
         default=3.0,
         metavar="X",
-        help="that weigh as this power of their cosine; 0 averages plainly (default: 3)",
+        help="which weigh as this power of their cosine; 0 averages plainly (default: 3)",
     )
-    test.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
-    test.add_argument("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
-    test.add_argument("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
-    test.add_argument(
+    add("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    add("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
+    add("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
+    add(
         "--lambda-value",
         type=float,
         default=0.3,
         metavar="X",
         help="weight of the original distance in the re-ranking (default: 0.3)",
     )
-    test.add_argument(
+    add(
         "--fpr",
         type=float,
         nargs="+",
@@ -126,7 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     run = parser.add_argument_group("run")
-    add_run_options(run)
+    options.add_run_options(run)
     run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
     run.add_argument(
         "--no-per-query",
@@ -146,14 +129,14 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     elif args.model is None:
         parser.error("name a MODEL to evaluate, stored --embeddings, or reports to --compare")
     else:
-        check_model(args, parser)
+        options.check_model(args, parser)
     if args.output:
-        check_output_file(args.output, parser)
+        options.check_output_file(args.output, parser)
     if not all(0 <= fpr <= 1 for fpr in args.fpr):
         parser.error("--fpr takes rates from 0 to 1")
     if args.expand and args.metric != "cosine":
-        parser.error("--expand goes with --metric cosine")
-    prepare_run(args, parser)
+        parser.error("--query-expansion goes with --metric cosine")
+    options.prepare_run(args, parser)
 
 
 def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -164,7 +147,9 @@ def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) 
     )  # fmt: skip
     if given := [name for name in decided if getattr(args, name) != parser.get_default(name)]:
         names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]
-        parser.error(f"--embeddings does not go with {', '.join(names)}: their stamp says it all")
+        parser.error(
+            f"--embeddings does not go with {', '.join(names)}: it was settled when these were made"
+        )
     folders = [folder.resolve() for folder in args.embeddings]
     if twice := [f for i, f in enumerate(folders) if f in folders[:i]]:
         parser.error(f"--embeddings names {twice[0]} twice")
@@ -180,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     check(args, parser)
     is_main = args.rank == 0
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
-    reports = (evaluate_stored if args.embeddings else evaluate_model)(args, parser)
+    reports = evaluate(args, parser)
     if dist.is_initialized():
         dist.barrier()  # older torch hangs where one process leaves while others still talk
         dist.destroy_process_group()
@@ -189,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     return reports
 
 
-def test_options(args: argparse.Namespace) -> dict[str, Any]:
+def ranking_of(args: argparse.Namespace) -> dict[str, Any]:
     """How features are compared, as arguments of the protocol.
 
     Raises:
@@ -203,75 +188,43 @@ def test_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How the work is done, and what of it is reported."""
-    return {
+def evaluate(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
+    """The reports of a model on each data set, or of stored embeddings."""
+    how: dict[str, Any] = {
+        "compute": options.compute_of(args),
         "per_query": bool(args.output) and not args.no_per_query,
         "verify_at": args.fpr,
-        "device": args.device,
-        "distributed": args.world_size > 1,
-        "progress": args.rank == 0,
     }
-
-
-def evaluate_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
-    """The reports of a model on each data set."""
     try:
-        # Data
-        test = test_options(args)
+        ranking = ranking_of(args)
+        if args.embeddings:
+            stored = {folder: read_testable_metadata(folder) for folder in args.embeddings}
+            return [
+                evaluate_embeddings(folder, stored_protocol(metadata, **ranking), **how)
+                for folder, metadata in stored.items()
+            ]
         test_sets = [
-            read_test_set(args, spec, folder, test)
+            read_test_set(args, spec, folder, ranking)
             for spec, folder in pair_with_folders(args.dataset, args.data_dir)
         ]
-
-        # Model, and the preprocessing that it was trained with
-        model = create_model(args)
-        config = preprocessing(args, model)
-        feature_width(args, model, config)  # or the scales do not fit it
+        # The model, and the preprocessing that it was trained with
+        model = options.create_model(args)
+        config = options.preprocessing(args, model)
+        options.feature_width(args, model, config)  # or the scales do not fit it
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    protocol = Protocol.of_data_config(
-        config,
-        feature=args.feature,
-        flip=args.flip,
-        scales=tuple(args.scales),
-        amp_dtype=args.amp_dtype,
-        **test,
-    )
-
-    # Scores
-    return [
-        evaluate_dataset(
-            model,
-            partitions,
-            protocol,
-            name=args.model,
-            checkpoint=checkpoint_name(args),
-            batch_size=args.batch_size,
-            num_workers=args.workers,
-            channels_last=args.channels_last,
-            trained_on=read_reid(args.model).get("trained_on", ()),
-            **run_options(args),
-        )
-        for partitions in test_sets
-    ]
-
-
-def evaluate_stored(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
-    """The reports of stored embeddings."""
-    try:
-        test = test_options(args)
-        stamps = {folder: check_testable_stamp(folder) for folder in args.embeddings}
-        return [
-            evaluate_embeddings(folder, protocol_of(stamp, **test), **run_options(args))
-            for folder, stamp in stamps.items()
-        ]
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
+    record = ModelRecord(
+        args.model,
+        options.checkpoint_name(args),
+        trained_on=read_reid(args.model).get("trained_on", ()),
+    ).with_hash_of(model)
+    protocol = options.protocol_of(args, config, **ranking)
+    return [evaluate_dataset(model, parts, protocol, record, **how) for parts in test_sets]
 
 
 def finish(args: argparse.Namespace, reports: list[Report]) -> None:
     """Show the reports, and keep them."""
+    log_warnings(reports)
     print(format_table(reports))
     for text in (format_intervals(reports), format_verification(reports)):
         if text:
@@ -283,7 +236,7 @@ def finish(args: argparse.Namespace, reports: list[Report]) -> None:
 
 
 def read_test_set(
-    args: argparse.Namespace, spec: str, folder: str | Path | None, test: dict[str, Any]
+    args: argparse.Namespace, spec: str, folder: str | Path | None, ranking: dict[str, Any]
 ) -> list[ReidSplits]:
     """A data set that can be tested on, as asked for; its partitions, or it alone."""
     partitions = read_partitions(spec, folder)
@@ -291,12 +244,12 @@ def read_test_set(
         partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
     check_testable(partitions)
     for part in partitions:
-        queries = count_ranked(part.query, test["multi_query"])
+        queries = count_ranked(part.query, ranking["multi_query"])
         gallery = count_ranked(part.gallery)
-        if test["rerank"]:
-            test["rerank"].check_fits(queries + gallery)
-        if test["expansion"]:
-            test["expansion"].check_fits(gallery)
+        if ranking["rerank"]:
+            ranking["rerank"].check_fits(queries + gallery)
+        if ranking["expansion"]:
+            ranking["expansion"].check_fits(gallery)
     return partitions
 
 

@@ -20,26 +20,17 @@ import uuid
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 
 import rga_timm
-from rga_timm.cli.options import (
-    add_model_kwargs,
-    add_model_options,
-    check_model,
-    checkpoint_name,
-    create_model,
-    positive_int,
-    preprocessing,
-)
+from rga_timm.cli import options
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
 from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.evaluation import Embedder
-from rga_timm.evaluation.embedding.embed import Feature
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 MIN_OPSET = 18
@@ -48,30 +39,16 @@ BATCH_SIZES = (1, 2, 5)  # that the file is tried with
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser)
+    parser = options.create_parser("export", __doc__)
+    options.add_model_options(parser)
     add = parser.add_argument
     add("output", type=Path, metavar="OUTPUT.onnx", help="the file to write")
-    add(
-        "--img-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size in pixels (default: the model's)",
+    options.add_img_size_option(parser)
+    options.add_model_kwargs(
+        parser, "further arguments that the model is made with, e.g. relation=s"
     )
-    add_model_kwargs(parser, "further arguments that the model is made with, e.g. relation=s")
-    add(
-        "--feature",
-        default="embedding",
-        choices=get_args(Feature),
-        help="after (embedding) or before (pooled) the BN neck; models without a neck have but one "
-        "feature (default: %(default)s)",
-    )
-    add("--opset", type=positive_int, help="ONNX opset (default: the exporter's)")
+    options.add_feature_option(parser)
+    add("--opset", type=options.positive_int, help="ONNX opset (default: the exporter's)")
     add(
         "--tolerance",
         type=float,
@@ -85,14 +62,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
-    missing = missing_packages()
-    if missing:
+    if missing := missing_packages():
         parser.error(f"{', '.join(missing)} not installed: pip install 'rga-timm[export]'")
-    check_model(args, parser)
+    options.check_model(args, parser)
     if args.output.suffix != ".onnx":
         parser.error(f"OUTPUT must end in .onnx, not {args.output.name}")
-    if not args.output.parent.is_dir():
-        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    options.check_output_file(args.output, parser)
     if args.opset and args.opset < MIN_OPSET:
         parser.error(f"--opset must be at least {MIN_OPSET}: the exporter makes none below")
     if not args.tolerance > 0:
@@ -111,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     check(args, parser)
 
     try:
-        model = create_model(args, **args.model_kwargs)
+        model: Any = options.create_model(args, **args.model_kwargs)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    config = preprocessing(args, model)
+    config = options.preprocessing(args, model)
     channels = args.model_kwargs.get("in_chans", model.pretrained_cfg["input_size"][0])
     if channels != 3:
         parser.error(f"the model takes images of {channels} channels, not RGB images")
@@ -156,7 +131,7 @@ def export(
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         program = torch.export.export(embedder, (images,), dynamic_shapes=shapes, strict=False)
-        if torch.__version__ < (2, 7):
+        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
             # Its exporter cannot translate a batch norm with the onnxscript of today.
             table = torch.export.default_decompositions()
             table[torch.ops.aten._native_batch_norm_legit_no_training.default] = _batch_norm
@@ -171,6 +146,8 @@ def export(
             optimize=True,
             verbose=False,
         )
+    if onnx_program is None:  # of other exporters, which write the file themselves
+        raise RuntimeError("torch.onnx.export gave no program")
     model = onnx_program.model
     made = model.opset_imports[""]
     if opset and made != opset:  # old exporters go on with the one that they have
@@ -199,13 +176,11 @@ def _batch_norm(
     return x * scale.view(shape) + shift.view(shape), x.new_empty(0), x.new_empty(0)
 
 
-def describe(
-    args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any]
-) -> dict[str, str]:
+def describe(args: argparse.Namespace, model: Any, config: dict[str, Any]) -> dict[str, str]:
     """The file's metadata: what a deployment must know. Lists and truth values are JSON."""
     cfg = model.pretrained_cfg
     has_neck = hasattr(model, "forward_neck")
-    weights = checkpoint_name(args)
+    weights = options.checkpoint_name(args)
     if weights is None:  # the model's own: the folder or repository named, or timm's for that name
         named = timm.models.parse_model_name(args.model)[0] is not None
         weights = args.model if named else cfg.get("hf_hub_id") or cfg.get("url") or cfg.get("file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -14,10 +14,20 @@ import torch
 from timm.data import resolve_data_config
 from timm.utils import ParseKwargs
 
+from rga_timm.evaluation import Compute, Protocol
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
-from rga_timm.evaluation.embedding.embed import embed
+from rga_timm.evaluation.dataset import embed_loader
 from rga_timm.hub import model_source
 from rga_timm.training.config import TrainConfig
+
+
+def create_parser(verb: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a command, described by the docstring of its module."""
+    return argparse.ArgumentParser(
+        prog=f"rga-timm {verb}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def add_model_options(
@@ -95,16 +105,26 @@ def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
     add_config_options(parser, "model_kwargs", help=text)
 
 
+def add_img_size_option(parser: argparse._ActionsContainer) -> None:
+    """``--img-size``."""
+    add_config_options(parser, "img_size", type=positive_int)
+
+
+def add_feature_option(parser: argparse._ActionsContainer) -> None:
+    """``--feature``."""
+    add_config_options(parser, "feature")
+
+
 def add_loading_options(parser: argparse._ActionsContainer) -> None:
     """How images are read."""
-    add_config_options(parser, "img_size", type=positive_int)
+    add_img_size_option(parser)
     parser.add_argument("--batch-size", type=positive_int, default=128, help="(default: 128)")
     add_config_options(parser, "workers", help="loader processes (default: 4)")
 
 
 def add_feature_options(parser: argparse._ActionsContainer) -> None:
-    """What is taken from the model."""
-    add_config_options(parser, "feature")
+    """What is taken from the model, and of how many versions of an image."""
+    add_feature_option(parser)
     parser.add_argument(
         "--flip", action="store_true", help="average with the mirror image's feature"
     )
@@ -120,6 +140,7 @@ def add_feature_options(parser: argparse._ActionsContainer) -> None:
 
 def add_run_options(parser: argparse._ActionsContainer) -> None:
     """What the model runs on."""
+    parser.set_defaults(rank=0, world_size=1)  # else what `init_distributed` gives
     add_config_options(parser, "device", "amp_dtype", "channels_last")
 
 
@@ -196,6 +217,30 @@ def embed_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def compute_of(args: argparse.Namespace) -> Compute:
+    """What the options say of device, batches and processes."""
+    return Compute(
+        device=args.device,
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        channels_last=args.channels_last,
+        distributed=args.world_size > 1,
+        progress=args.rank == 0,
+    )
+
+
+def protocol_of(args: argparse.Namespace, config: dict[str, Any], **ranking: Any) -> Protocol:
+    """What the options and the model's data config say of the test, beside the ranking."""
+    return Protocol.of_data_config(
+        config,
+        feature=args.feature,
+        flip=args.flip,
+        scales=tuple(args.scales),
+        amp_dtype=args.amp_dtype,
+        **ranking,
+    )
+
+
 def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict[str, Any]) -> int:
     """The width of the features, found out by an empty image; before any other is read.
 
@@ -203,7 +248,8 @@ def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict
         ValueError: The model cannot take images of all of these scales.
     """
     empty = torch.zeros(1, *config["input_size"]), torch.zeros(1, 2, dtype=torch.int64)
-    return embed(model, [empty], progress=False, **embed_options(args)).features.shape[1]
+    compute = replace(compute_of(args), distributed=False, progress=False)
+    return embed_loader(model, [empty], protocol_of(args, config), compute).features.shape[1]
 
 
 def check_output_file(file: Path, parser: argparse.ArgumentParser) -> None:

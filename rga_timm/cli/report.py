@@ -20,24 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rga_timm.cli.options import (
-    add_data_options,
-    add_feature_options,
-    add_loading_options,
-    add_model_options,
-    add_run_options,
-    check_model,
-    check_output_file,
-    checkpoint_name,
-    create_model,
-    positive_float,
-    positive_int,
-    prepare_run,
-    preprocessing,
-)
+from rga_timm.cli import options
 from rga_timm.data import ReidSplits
 from rga_timm.data.specs import pair_with_folders, read_partitions
-from rga_timm.evaluation import METRICS, Protocol, check_testable, format_table
+from rga_timm.evaluation import METRICS, ModelRecord, check_testable, format_table, log_warnings
 from rga_timm.hub import read_reid
 from rga_timm.hub.model_source import public_name
 from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
@@ -45,39 +31,30 @@ from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_model_options(parser)
+    parser = options.create_parser("report", __doc__)
+    options.add_model_options(parser)
     data = parser.add_argument_group("data")
-    add_data_options(data)
-    add_loading_options(data)
+    options.add_data_options(data)
+    options.add_loading_options(data)
     test = parser.add_argument_group("test")
-    add_feature_options(test)
+    options.add_feature_options(test)
     test.add_argument(
-        "--metric", default="cosine", choices=METRICS, help="distance (default: %(default)s)"
+        "--metric", default="cosine", choices=METRICS, help="distance (default: cosine)"
     )
     page = parser.add_argument_group("page")
-    page.add_argument(
+    add, count = page.add_argument, options.positive_int
+    add(
         "--against",
         metavar="MODEL",
         help="show two models side by side: the queries that one finds and the other does not. It "
         "brings its own weights and image size",
     )
-    page.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="(default: %(default)s)"
-    )
-    page.add_argument(
-        "--queries", type=positive_int, default=60, help="with pictures (default: %(default)s)"
-    )
-    page.add_argument(
-        "--top", type=positive_int, default=10, help="nearest of each (default: %(default)s)"
-    )
-    page.add_argument(
+    add("--output", type=Path, default=Path("report.html"), help="(default: %(default)s)")
+    add("--queries", type=count, default=60, help="with pictures (default: %(default)s)")
+    add("--top", type=count, default=10, help="nearest of each (default: %(default)s)")
+    add(
         "--budget-mb",
-        type=positive_float,
+        type=options.positive_float,
         default=20.0,
         metavar="MB",
         help="size of the file; fewer queries are shown where it is not enough (default: 20)",
@@ -87,7 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--blur-faces", action="store_true", help="blur the upper fifth of every picture"
     )
     pictures.add_argument("--no-images", action="store_true", help="no pictures at all")
-    add_run_options(parser.add_argument_group("run"))
+    options.add_run_options(parser.add_argument_group("run"))
     return parser
 
 
@@ -100,9 +77,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     other.no_pretrained, other.img_size = False, None
     runs = [args, other] if args.against else [args]
     for run in runs:
-        check_model(run, parser)
-    prepare_run(args, parser)
-    check_output_file(args.output, parser)
+        options.check_model(run, parser)
+    options.prepare_run(args, parser)
+    options.check_output_file(args.output, parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         (spec, folder), *others = pair_with_folders(args.dataset, args.data_dir)
@@ -110,16 +87,18 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if others or len(partitions) > 1:
             raise ValueError("a page is of one data set, and one of its partitions")
         check_testable(partitions)
-        models = [create_model(run) for run in runs]
+        models = [options.create_model(run) for run in runs]
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     sides = [evaluate(run, model, partitions[0]) for run, model in zip(runs, models, strict=True)]
-    options = PageOptions(args.queries, args.top, args.budget_mb, args.blur_faces, args.no_images)
+    reports = [side.report for side in sides]
+    log_warnings(reports)
+    shown = PageOptions(args.queries, args.top, args.budget_mb, args.blur_faces, args.no_images)
     try:
-        written = write_page(args.output, partitions[0], sides, options=options)
+        written = write_page(args.output, partitions[0], sides, options=shown)
     except ValueError as error:
         parser.error(str(error))
-    print(format_table([side.report for side in sides]))
+    print(format_table(reports))
     print(
         f"\n{args.output}: {written['queries']} queries with their nearest images, "
         f"{written['bytes'] / 1e6:.1f} MB"
@@ -129,24 +108,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Side:
     """What the page shows of a model."""
-    config = preprocessing(args, model)
-    protocol = Protocol.of_data_config(
-        config,
-        feature=args.feature,
-        flip=args.flip,
-        scales=tuple(args.scales),
-        metric=args.metric,
-        amp_dtype=args.amp_dtype,
-    )
     return evaluate_side(
         model,
         splits,
-        protocol,
-        name=public_name(args.model),
-        checkpoint=checkpoint_name(args),
-        batch_size=args.batch_size,
-        num_workers=args.workers,
-        device=args.device,
-        channels_last=args.channels_last,
-        trained_on=read_reid(args.model).get("trained_on", ()),
+        options.protocol_of(args, options.preprocessing(args, model), metric=args.metric),
+        ModelRecord(
+            public_name(args.model),
+            options.checkpoint_name(args),
+            trained_on=read_reid(args.model).get("trained_on", ()),
+        ),
+        compute=options.compute_of(args),
     )

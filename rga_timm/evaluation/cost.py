@@ -18,11 +18,9 @@ from rga_timm._version import __version__
 
 
 def count_flops(model: nn.Module, image: Tensor) -> float:
-    """Count the multiplications and additions of one image's forward pass.
+    """Count the multiplications and additions of one image's (1, 3, H, W) forward pass.
 
-    Args:
-        model: Any timm model; it is left in eval mode.
-        image: (1, 3, H, W); on the `meta` device nothing is computed.
+    The model is left in eval mode. On the `meta` device nothing is computed.
     """
     model.eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -41,14 +39,10 @@ def create_images(
 def make_step(
     model: nn.Module, images: Tensor, mode: str = "inference", amp_dtype: str | None = None
 ) -> Callable[[], None]:
-    """Make a function that runs the model once.
+    """Make a function that runs the model once, with autocast to `amp_dtype` if there is one.
 
-    Args:
-        model: A timm model; for training one with a classifier of at least B classes.
-        images: (B, 3, H, W).
-        mode: `inference`, a forward pass without gradients; or `training`, forward and backward
-            without an optimizer.
-        amp_dtype: Autocast to this type, e.g. `bfloat16`.
+    Either `inference`, a forward pass without gradients; or `training`, forward and backward
+    without an optimizer, for which the model needs a classifier of as many classes as images.
     """
     dtype = getattr(torch, amp_dtype) if amp_dtype else None
     autocast = torch.autocast(images.device.type, dtype=dtype, enabled=bool(dtype))
@@ -74,11 +68,6 @@ def take_turns(
     steps: Mapping[str, Callable[[], Any]], rounds: int, device: str
 ) -> dict[str, tuple[float, float]]:
     """Time several functions in turns, so that a machine that slows down slows all of them.
-
-    Args:
-        steps: The functions, by name.
-        rounds: How often each one runs.
-        device: What they run on.
 
     Returns:
         For each name the median time in milliseconds, and the median of its rounds' ratios to the

@@ -37,14 +37,11 @@ def rank_and_world_size(distributed: bool) -> tuple[int, int]:
 
 
 def gather_rows(rows: np.ndarray, distributed: bool) -> np.ndarray:
-    """The rows of all processes, in the order of the processes.
+    """The rows of all processes, in the order of the processes, the same in each process.
 
     Args:
         rows: (n, …) numbers; n may differ between the processes, all else may not.
-        distributed: whether there are several processes.
-
-    Returns:
-        (sum of all n, …), the same in each process.
+        distributed: Whether there are several processes.
     """
     rank, world_size = rank_and_world_size(distributed)
     if world_size == 1:

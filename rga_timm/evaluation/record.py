@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import nn
+
+from rga_timm.evaluation.embedding.weights_hash import hash_weights
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,7 @@ class ModelRecord:
     checkpoint: str | None = None
     weights: str | None = None
     trained_on: Sequence[Mapping[str, Any]] = ()
+
+    def with_hash_of(self, model: nn.Module) -> ModelRecord:
+        """The record with the hash of the model's weights, which is computed if it is missing."""
+        return self if self.weights else replace(self, weights=hash_weights(model))

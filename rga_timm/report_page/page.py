@@ -21,6 +21,9 @@ from rga_timm.evaluation import (
     format_comparison,
     format_intervals,
 )
+from rga_timm.evaluation.reports.per_query import PerQuery
+from rga_timm.evaluation.reports.tables import SCORE_LABELS, percent
+from rga_timm.report_page.choose import choose
 from rga_timm.report_page.pictures import (
     attention_of,
     first_images,
@@ -113,95 +116,146 @@ def write_page(
             or not even one query fits into the budget.
     """
     reports = [side.report for side in sides]
-    if not 1 <= len(sides) <= 2 or any(report.per_query is None for report in reports):
+    columns = [report.per_query for report in reports if report.per_query is not None]
+    if not 1 <= len(columns) == len(sides) <= 2:
         raise ValueError("the page is of one report or two, with per_query")
     if reports[0].dataset["fingerprint"] != reports[-1].dataset["fingerprint"]:
         raise ValueError("two models are compared on the same images, and these are not")
     options = options or PageOptions()
-    ranked = [
-        rank_all(side.query, side.gallery, metric=side.report.protocol.metric, top=options.top)
-        for side in sides
-    ]
-    shown = _Pictures(splits, sides, options, progress)
-    wanted = _choose(reports, options.queries, options.seed)
-    context = _context(splits, reports, ranked)
+    page = _Page(splits, sides, columns, options, progress)
+    wanted = choose(columns, options.queries, options.seed)
     while True:
-        page = _render(splits, sides, ranked, wanted, shown, options, context)
-        size = len(page.encode("utf-8"))
+        text = page.render(wanted)
+        size = len(text.encode("utf-8"))
         if size <= options.budget * _MB:
             break
         if len(wanted) == 1:
             raise ValueError(f"one query alone takes {size / _MB:.1f} MB: raise the budget")
         # All of it counts, also what does not depend on the queries: never too few steps.
         fewer = int(len(wanted) * 0.9 * options.budget * _MB / size)
-        wanted = _choose(reports, max(1, fewer), options.seed)
-    Path(path).write_text(page, encoding="utf-8")
-    return {"queries": len(wanted), "images": page.count("data:image/jpeg"), "bytes": size}
+        wanted = choose(columns, max(1, fewer), options.seed)
+    Path(path).write_text(text, encoding="utf-8")
+    return {"queries": len(wanted), "images": text.count("data:image/jpeg"), "bytes": size}
 
 
-def _choose(reports: Sequence[Report], count: int, seed: int) -> dict[int, str]:
-    if len(reports) == 1:
-        return choose_queries(_precisions(reports[0]), count, seed)
-    first = [(report.per_query or {})["first_match_rank"] for report in reports]
-    return choose_differing(*first, count=count, seed=seed)
+class _Page:
+    """What goes into the page; what does not depend on the queries shown is made once."""
 
+    def __init__(
+        self,
+        splits: ReidSplits,
+        sides: Sequence[Side],
+        columns: Sequence[PerQuery],
+        options: PageOptions,
+        progress: bool,
+    ) -> None:
+        self.splits, self.sides, self.columns, self.options = splits, sides, columns, options
+        self.ranked = [
+            rank_all(side.query, side.gallery, metric=side.report.protocol.metric, top=options.top)
+            for side in sides
+        ]
+        self.pictures = _Pictures(splits, sides, options, progress)
+        names = [side.report.model for side in sides]
+        # Two models may have the same name.
+        self.labels = (
+            names if len(names) == 1 else [f"{k}: {n}" for k, n in zip("AB", names, strict=True)]
+        )
+        self.context = self._context()
 
-def choose_differing(
-    first: Sequence[int | None], other: Sequence[int | None], *, count: int, seed: int = 0
-) -> dict[int, str]:
-    """Which queries of two models are shown, and why.
+    def render(self, wanted: dict[int, str]) -> str:
+        """The page with these queries, each of which is there for a reason."""
+        lists: list[dict[str, Any]] = [
+            {
+                "query": q,
+                "group": group,
+                "results": [self._results(q, i) for i in range(len(self.sides))],
+            }
+            for q, group in wanted.items()
+        ]
+        names = [
+            name
+            for one in lists
+            for name in (f"q{one['query']}", *(r["image"] for side in one["results"] for r in side))
+        ]
+        images = self.pictures.of(names)
+        data = {
+            "models": self.labels,
+            "lists": lists,
+            "images": images,
+            "queries": self._queries(),
+            "cameras": self.splits.has_cameras,
+        }
+        # Nothing in it may end the element that it stands in.
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        environment = Environment(
+            loader=PackageLoader("rga_timm.report_page"), autoescape=True, undefined=StrictUndefined
+        )
+        return environment.get_template("page.html.j2").render(
+            **self.context,
+            stages=max((len(maps) for one in images.values() for maps in one["maps"]), default=0),
+            options=asdict(self.options),
+            shown=len(lists),
+            data=text,
+        )
 
-    Args:
-        first: (Q,) the rank at which the one finds the person; None of a query that does not count.
-        other: (Q,) the same of the other.
-        count: At most so many.
-        seed: Of those that are drawn.
+    def _queries(self) -> list[dict[str, Any]]:
+        """All queries, for the table."""
+        query = self.sides[0].query
+        precisions = [of["average_precision"] for of in self.columns]
+        return [
+            {
+                "path": self.pictures.path(f"q{i}"),
+                "pid": int(query.pids[i]),
+                "camera": int(query.camids[i]),
+                "precision": [None if (p := of[i]) is None else round(p, 4) for of in precisions],
+                "first": [of["first_match_rank"][i] for of in self.columns],
+            }
+            for i in range(len(query))
+        ]
 
-    Returns:
-        ``first``, found at rank 1 by the one alone; ``second``, by the other alone; or ``random``.
-        A third each, of the former two those that the one which fails finds the latest.
-    """
-    # By how much the one that fails fails, of those that only the one, and only the other, finds.
-    only: dict[str, list[tuple[int, int]]] = {"first": [], "second": []}
-    counted = []
-    for i, (a, b) in enumerate(zip(first, other, strict=True)):
-        if a is None or b is None:
-            continue
-        counted.append(i)
-        if a == 1 < b:
-            only["first"].append((-b, i))
-        elif b == 1 < a:
-            only["second"].append((-a, i))
-    third = (count + 2) // 3
-    chosen = {i: group for group, found in only.items() for _, i in sorted(found)[:third]}
-    chosen = dict(list(chosen.items())[:count])
-    rest = np.array([i for i in counted if i not in chosen], dtype=int)
-    drawn = np.random.default_rng(seed).permutation(rest)[: count - len(chosen)]
-    return chosen | {int(i): "random" for i in np.sort(drawn)}
+    def _results(self, q: int, i: int) -> list[dict[str, Any]]:
+        """The nearest gallery images of a query, by the i-th model."""
+        side, ranked = self.sides[i], self.ranked[i]
+        return [
+            {
+                "image": f"g{g}",
+                "pid": int(side.gallery.pids[g]),
+                "camera": int(side.gallery.camids[g]),
+                "distance": round(float(distance), 4),
+                "right": bool(side.gallery.pids[g] == side.query.pids[q]),
+                "path": self.pictures.path(f"g{g}"),
+            }
+            for g, distance in zip(ranked.nearest[q], ranked.distances[q], strict=True)
+            if g >= 0
+        ]
 
-
-def choose_queries(precisions: np.ndarray, count: int, seed: int = 0) -> dict[int, str]:
-    """Which queries are shown, and why.
-
-    Args:
-        precisions: (Q,) average precision; NaN of a query that does not count.
-        count: At most so many.
-        seed: Of those that are drawn.
-
-    Returns:
-        ``worst``, ``best`` or ``random`` of each, the worst ones first.
-    """
-    counted = np.flatnonzero(~np.isnan(precisions))
-    order = counted[np.argsort(precisions[counted], kind="stable")]
-    count = min(count, len(order))
-    worst, best = order[: (count + 2) // 3], order[len(order) - (count + 1) // 3 :]
-    rest = np.setdiff1d(counted, np.concatenate([worst, best]))
-    drawn = np.random.default_rng(seed).permutation(rest)[: count - len({*worst, *best})]
-    chosen = {int(i): "best" for i in best[::-1]} | {int(i): "random" for i in np.sort(drawn)}
-    return {
-        **{int(i): "worst" for i in worst},
-        **{k: v for k, v in chosen.items() if k not in worst},
-    }
+    def _context(self) -> dict[str, Any]:
+        """Scores, plots and tables."""
+        reports = [side.report for side in self.sides]
+        two = len(reports) > 1
+        # The two may take images of two sizes, which the comparison says.
+        named = dict(zip(("the first", "the second"), reports, strict=False))
+        curves = {k: r.metrics["cmc"] for k, r in zip(self.labels, reports, strict=True)}
+        return {
+            "title": f"{', '.join(self.labels)} on {reports[0].dataset['name']}",
+            "reports": [
+                {
+                    "label": label,
+                    "report": report,
+                    "metrics": [
+                        (SCORE_LABELS[name], percent(score))
+                        for name, score in report.scores.items()
+                    ],
+                    "card": format_card(report),
+                    "distances": plot_distances(ranked.edges, ranked.same, ranked.different),
+                    "cameras": _camera_table(ranked) if self.splits.has_cameras else None,
+                }
+                for label, report, ranked in zip(self.labels, reports, self.ranked, strict=True)
+            ],
+            "intervals": "" if two else format_intervals(reports),
+            "comparison": format_comparison(named, allow_different=True) if two else "",
+            "cmc": plot_cmc(curves),
+        }
 
 
 class _Pictures:
@@ -243,138 +297,6 @@ class _Pictures:
         """The image's file, as the data set names it."""
         reader, index = self._place(name)
         return str(reader.images[index].path)
-
-
-def _precisions(report: Report) -> np.ndarray:
-    columns = report.per_query or {}
-    return np.array([np.nan if v is None else v for v in columns["average_precision"]], float)
-
-
-def _render(
-    splits: ReidSplits,
-    sides: Sequence[Side],
-    ranked: Sequence[Ranked],
-    wanted: dict[int, str],
-    pictures: _Pictures,
-    options: PageOptions,
-    context: dict[str, Any],
-) -> str:
-    """The page with these queries, and with what does not depend on them."""
-    reports = [side.report for side in sides]
-    lists: list[dict[str, Any]] = [
-        {
-            "query": q,
-            "group": group,
-            "results": [
-                _results(q, side, of_side, pictures)
-                for side, of_side in zip(sides, ranked, strict=True)
-            ],
-        }
-        for q, group in wanted.items()
-    ]
-    names = [
-        name
-        for one in lists
-        for name in (f"q{one['query']}", *(r["image"] for side in one["results"] for r in side))
-    ]
-    query = sides[0].query
-    precisions, first = (
-        [(report.per_query or {})[column] for report in reports]
-        for column in ("average_precision", "first_match_rank")
-    )
-    data: dict[str, Any] = {
-        "models": _labels(reports),
-        "lists": lists,
-        "images": pictures.of(names),
-        "queries": [
-            {
-                "path": pictures.path(f"q{i}"),
-                "pid": int(query.pids[i]),
-                "camera": int(query.camids[i]),
-                "precision": [None if of[i] is None else round(of[i], 4) for of in precisions],
-                "first": [of[i] for of in first],
-            }
-            for i in range(len(query))
-        ],
-        "cameras": splits.has_cameras,
-    }
-    # Nothing in it may end the element that it stands in.
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    environment = Environment(
-        loader=PackageLoader("rga_timm.report_page"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("page.html.j2").render(
-        **context,
-        stages=max(
-            (len(maps) for image in data["images"].values() for maps in image["maps"]), default=0
-        ),
-        options=asdict(options),
-        shown=len(lists),
-        data=text,
-    )
-
-
-def _context(
-    splits: ReidSplits, reports: Sequence[Report], ranked: Sequence[Ranked]
-) -> dict[str, Any]:
-    """What the page shows whichever queries are on it: scores, plots, tables."""
-    labels = _labels(reports)
-    name = str(reports[0].dataset["name"])
-    return {
-        "title": f"{', '.join(labels)} on {name}",
-        "reports": [
-            {
-                "label": label,
-                "report": report,
-                "metrics": _metrics(report),
-                "card": format_card(report),
-                "distances": plot_distances(of_side.edges, of_side.same, of_side.different),
-                "cameras": _camera_table(of_side) if splits.has_cameras else None,
-            }
-            for label, report, of_side in zip(labels, reports, ranked, strict=True)
-        ],
-        "intervals": format_intervals(reports[:1]) if len(reports) == 1 else "",
-        "comparison": _compare(reports) if len(reports) > 1 else "",
-        "cmc": plot_cmc(dict(zip(labels, (r.metrics["cmc"] for r in reports), strict=True))),
-    }
-
-
-def _labels(reports: Sequence[Report]) -> list[str]:
-    """The models' names; of two, which may have the same, with a letter each."""
-    names = [report.model for report in reports]
-    return names if len(names) == 1 else [f"{k}: {n}" for k, n in zip("AB", names, strict=True)]
-
-
-def _compare(reports: Sequence[Report]) -> str:
-    """Two reports side by side, with the differences of their queries."""
-    named = dict(zip(("the first", "the second"), reports, strict=True))
-    # They may well take images of two sizes, which is said there.
-    return format_comparison(named, allow_different=True)
-
-
-def _results(q: int, side: Side, ranked: Ranked, pictures: _Pictures) -> list[dict[str, Any]]:
-    """The nearest of a query."""
-    return [
-        {
-            "image": f"g{g}",
-            "pid": int(side.gallery.pids[g]),
-            "camera": int(side.gallery.camids[g]),
-            "distance": round(float(distance), 4),
-            "right": bool(side.gallery.pids[g] == side.query.pids[q]),
-            "path": pictures.path(f"g{g}"),
-        }
-        for g, distance in zip(ranked.nearest[q], ranked.distances[q], strict=True)
-        if g >= 0
-    ]
-
-
-def _metrics(report: Report) -> list[tuple[str, str]]:
-    """Names and percent."""
-    metrics, cmc = report.metrics, report.metrics["cmc"]
-    named = [("mAP", metrics["mAP"]), ("mAP, trapezoid AP", metrics["mAP_trapezoid"])]
-    named += [("mINP", metrics["mINP"])]
-    named += [(f"rank-{k}", cmc[k - 1]) for k in (1, 5, 10) if k <= len(cmc)]
-    return [(name, f"{100 * value:.1f}") for name, value in named]
 
 
 def _camera_table(ranked: Ranked) -> dict[str, Any]:

@@ -47,13 +47,7 @@ def rank_all(
     """Compare all queries with all of the gallery, a tile of queries at a time.
 
     A gallery image of the query's person under the query's camera is left out, as in the scores.
-
-    Args:
-        query: Q queries.
-        gallery: G images.
-        metric: ``cosine`` or ``euclidean``.
-        top: K, how many of the nearest are kept.
-        bins: Of the histograms.
+    The `top` nearest of each query are kept.
     """
     q, g = query.features.float(), gallery.features.float()
     if metric == "cosine":

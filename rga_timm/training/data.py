@@ -31,7 +31,7 @@ from rga_timm.evaluation import (
     check_testable,
     describe_training,
     name_of_all_partitions,
-    people_trained_on,
+    train_test_overlap,
 )
 from rga_timm.training.config import ConfigError, TrainConfig
 
@@ -141,7 +141,7 @@ def read_data(config: TrainConfig) -> Data:
     )
     # Now, and not after hours of training: what one partition trains on another one tests on.
     for part in (part for partitions in data.test_sets for part in partitions):
-        for warning in people_trained_on(part, data.trained_on):
+        for warning in train_test_overlap(part, data.trained_on):
             _logger.warning("%s: %s", part.name, warning)
     return data
 

@@ -22,11 +22,14 @@ from torch import distributed as dist
 from tqdm import tqdm
 
 from rga_timm.evaluation import (
+    Compute,
+    ModelRecord,
     Protocol,
     Report,
     evaluate_dataset,
     format_table,
     load_reports,
+    log_warnings,
     save_reports,
 )
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
@@ -124,25 +127,23 @@ def train(config: TrainConfig) -> Path:
             saver.best_metric, saver.best_epoch = best
         board = open_tensorboard(run)
 
+    compute = Compute(
+        device,
+        config.eval_batch_size,
+        config.workers,
+        channels_last=config.channels_last,
+        distributed=process.distributed,
+        progress=is_main,
+    )
+
     def evaluate(state: str | None = None) -> list[Report]:
         eval_model: Any = task.get_eval_model(ema=task.has_ema())
         if process.distributed:  # each rank has seen other images since: all take the first one's
             utils.distribute_bn(eval_model, process.world_size, reduce=False)
+        name = f"{start.name} ({state})" if state else start.name
+        record = ModelRecord(name, trained_on=trained_on).with_hash_of(eval_model)
         return [
-            evaluate_dataset(
-                eval_model,
-                partitions,
-                protocol,
-                name=f"{start.name} ({state})" if state else start.name,
-                batch_size=config.eval_batch_size,
-                num_workers=config.workers,
-                device=device,
-                channels_last=config.channels_last,
-                distributed=process.distributed,
-                progress=is_main,
-                trained_on=trained_on,
-                log_warnings=False,  # once, at the end
-            )
+            evaluate_dataset(eval_model, partitions, protocol, record, compute=compute)
             for partitions in data.test_sets
         ]
 
@@ -324,9 +325,7 @@ def finish(
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }
-    for report in reports:
-        for warning in report.warnings:
-            _logger.warning("%s: %s", report.dataset["name"], warning)
+    log_warnings(reports)
     model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(
         model, run / "model", reid=reid, model_args=exported_model_args(config, start)

@@ -12,7 +12,7 @@ import torch
 from timm import utils
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
-from rga_timm.evaluation import Protocol, Report, save_reports
+from rga_timm.evaluation import Compute, ModelRecord, Protocol, Report, save_reports
 from rga_timm.report_page import evaluate_side, write_page
 from rga_timm.task import ReidTask
 from rga_timm.training.config import TrainConfig
@@ -84,8 +84,8 @@ def record(
     scores: dict[str, Any] = {}
     for i, name in enumerate(test_names):
         prefix = f"{name}_" if i else ""
-        metrics = {**reports[i].metrics, "rank1": reports[i].metrics["cmc"][0]} if reports else {}
-        scores |= {f"{prefix}{score}": metrics.get(score, "") for score in SCORES}
+        found = {**reports[i].scores, "rank1": reports[i].scores["rank-1"]} if reports else {}
+        scores |= {f"{prefix}{score}": found.get(score, "") for score in SCORES}
     text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     for name, report in zip(test_names, reports, strict=False):
         on = f" on {name}" if len(test_names) > 1 else ""
@@ -117,13 +117,13 @@ def write_page_of_best(
         model,
         splits,
         protocol,
-        name=start.name,
-        batch_size=config.eval_batch_size,
-        num_workers=config.workers,
-        device=next(model.parameters()).device,
-        channels_last=config.channels_last,
-        trained_on=start.trained_on_with(data.trained_on),
-        log_warnings=False,  # they were
+        ModelRecord(start.name, trained_on=start.trained_on_with(data.trained_on)),
+        compute=Compute(
+            next(model.parameters()).device,
+            config.eval_batch_size,
+            config.workers,
+            channels_last=config.channels_last,
+        ),
     )
     write_page(page, splits, [side])
     return page

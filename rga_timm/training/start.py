@@ -12,7 +12,7 @@ import timm
 from timm.models import load_model_config_from_hf
 from timm.models._hub import download_from_hf
 
-from rga_timm.evaluation import people_trained_on, same_people_trained_on
+from rga_timm.evaluation import same_training_people, train_test_overlap
 from rga_timm.hub import model_source, read_reid, sha256_of
 from rga_timm.training.config import ConfigError, TrainConfig
 from rga_timm.training.data import Data
@@ -49,7 +49,7 @@ class Start:
         earlier = [
             {**dataset, "earlier": True}
             for dataset in self.trained_on
-            if not any(same_people_trained_on([dataset], [other]) for other in now)
+            if not any(same_training_people([dataset], [other]) for other in now)
         ]
         return [*now, *earlier]
 
@@ -147,7 +147,7 @@ def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
     people = start.classifier_people
     # Equal if it came with the weights, whether the config told of it or the file.
     if model.pretrained_cfg.get("num_classes") == data.num_classes:
-        if same_people_trained_on(people, data.trained_on):
+        if same_training_people(people, data.trained_on):
             text = "The checkpoint's classifier is kept: it is of the same %d people."
             _logger.info(text, data.num_classes)
             return
@@ -167,7 +167,7 @@ def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
 def warn_of_overlap(start: Start, data: Data) -> None:
     """Warn, before hours of training, of test people that the checkpoint was trained on."""
     for splits in (splits for partitions in data.test_sets for splits in partitions):
-        for warning in people_trained_on(splits, start.trained_on):
+        for warning in train_test_overlap(splits, start.trained_on):
             _logger.warning("%s: of what is started from: %s", splits.name, warning)
 
 

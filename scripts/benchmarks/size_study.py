@@ -21,7 +21,7 @@ from timm.data import resolve_model_data_config
 
 import rga_timm  # noqa: F401 - registers the models with timm
 from rga_timm.data import ReidSplits, create_dataset
-from rga_timm.evaluation import Protocol, Report, evaluate_dataset
+from rga_timm.evaluation import Compute, ModelRecord, Protocol, Report, evaluate_dataset
 from rga_timm.layers import RGA
 
 WEIGHTS = ("resampled", "drawn anew")
@@ -100,10 +100,8 @@ def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Report
         model,
         splits,
         Protocol(img_size=model.img_size, **preprocessing),
-        name=args.model,
-        batch_size=args.batch_size,
-        num_workers=args.workers,
-        device=args.device,
+        ModelRecord(args.model),
+        compute=Compute(args.device, args.batch_size, args.workers),
     )
 
 

@@ -8,7 +8,7 @@ from selenium.webdriver.support.ui import Select
 
 from rga_timm.data import create_dataset
 from rga_timm.data.datasets.pedestrians import draw
-from rga_timm.evaluation import Protocol
+from rga_timm.evaluation import Compute, ModelRecord, Protocol
 from rga_timm.report_page import PageOptions, evaluate_side, write_page
 
 pytestmark = pytest.mark.browser
@@ -29,7 +29,7 @@ def written(tmp_path_factory):
     torch.manual_seed(0)
     models = {"net": model, "untrained": timm.create_model("test_rga_resnet")}
     sides = [
-        evaluate_side(one, splits, protocol, name=name, num_workers=0, progress=False)
+        evaluate_side(one, splits, protocol, ModelRecord(name), compute=Compute(num_workers=0))
         for name, one in models.items()
     ]
     options = PageOptions(queries=12, top=5)

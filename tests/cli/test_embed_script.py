@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import rga_timm.evaluation
 from rga_timm.cli import embed as script
 from rga_timm.data import ReidImage, ReidSplits, create_eval_loader, eval_transform
-from rga_timm.evaluation import StoredEmbeddings, hash_weights, read_embeddings, read_stamp
+from rga_timm.evaluation import StoredEmbeddings, hash_weights, read_embeddings, read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +74,20 @@ def test_all_images_below_a_folder_are_embedded(whole: Path, images: Path) -> No
     assert sorted(files(whole)) == ["embeddings.json", *(f"part-0000{i}.parquet" for i in range(3))]
 
 
-def test_the_stamp_says_what_made_the_embeddings(whole: Path, images: Path) -> None:
-    stamp = read_stamp(whole)
+def test_the_metadata_say_what_made_the_embeddings(whole: Path, images: Path) -> None:
+    metadata = read_metadata(whole)
     expected = {
         "model": "test_rga_resnet", "checkpoint": "untrained", "img_size": [64, 32],
         "interpolation": "bilinear", "feature": "embedding", "flip": False, "scales": [1.0],
         "amp_dtype": None, "count": 12, "shard_size": 5, "shard_format": "parquet",
         "dataset": None, "root": str(images), "splits": [""], "paths_are_files": True,
     }  # fmt: skip
-    assert expected.items() <= stamp.items()
-    assert stamp["width"] == read_embeddings(whole).features.shape[1]
-    assert stamp["software"]["timm"] == timm.__version__
+    assert expected.items() <= metadata.items()
+    assert metadata["width"] == read_embeddings(whole).features.shape[1]
+    assert metadata["software"]["timm"] == timm.__version__
     torch.manual_seed(0)
     model = timm.create_model(MODEL[0], num_classes=0, img_size=SIZE)
-    assert stamp["weights_sha256"] == hash_weights(model)
+    assert metadata["weights_sha256"] == hash_weights(model)
 
 
 def test_feature_flip_scales_and_format_reach_the_functions(images: Path, tmp_path: Path) -> None:
@@ -97,8 +97,12 @@ def test_feature_flip_scales_and_format_reach_the_functions(images: Path, tmp_pa
     by_hand = features_by_hand(images, found.paths, feature="pooled", flip=True, scales=(1, 1.5))
     assert_close(found, by_hand)
     assert len(list(folder.glob("part-*.safetensors"))) == 3
-    stamp = read_stamp(folder)
-    assert (stamp["feature"], stamp["flip"], stamp["scales"]) == ("pooled", True, [1.0, 1.5])
+    metadata = read_metadata(folder)
+    assert (metadata["feature"], metadata["flip"], metadata["scales"]) == (
+        "pooled",
+        True,
+        [1.0, 1.5],
+    )
 
 
 def test_two_processes_write_what_one_does_bit_for_bit(
@@ -153,10 +157,10 @@ def test_an_error_on_the_way_says_how_to_go_on(
     options = (*MODEL, "--images", images, "--output", folder, *SHARDS)
     write = script.write_shard
 
-    def disk_full(folder: Path, stamp: dict[str, Any], index: int, *rest: Any) -> None:
+    def disk_full(folder: Path, metadata: dict[str, Any], index: int, *rest: Any) -> None:
         if index == 2:
             raise OSError("No space left on device")
-        write(folder, stamp, index, *rest)
+        write(folder, metadata, index, *rest)
 
     monkeypatch.setattr(script, "write_shard", disk_full)
     with pytest.raises(OSError, match="No space left"):
@@ -232,25 +236,20 @@ def test_a_run_does_not_go_on_with_other_options(
     assert difference in capsys.readouterr().err
 
 
-def test_a_run_does_not_go_on_with_other_images(
+def test_a_run_does_not_go_on_with_other_images_or_another_folder_of_the_same_names(
     copy: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fewer = tmp_path / "fewer"
+    fewer, other = tmp_path / "fewer", shutil.copytree(images, tmp_path / "other")
     fewer.mkdir()
     shutil.copy(images / "02.png", fewer)
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", fewer, "--output", copy, *SHARDS, "--resume")
-    assert "count (12 there, 1 now)" in capsys.readouterr().err
-
-
-def test_a_run_does_not_go_on_with_another_folder_of_the_same_names(
-    copy: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = shutil.copytree(images, tmp_path / "other")
     (copy / "part-00001.parquet").unlink()
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", other, "--output", copy, *SHARDS, "--resume")
-    assert f'root ("{images}" there, "{other}" now)' in capsys.readouterr().err
+    for folder, difference in (
+        (fewer, "count (12 there, 1 now)"),
+        (other, f'root ("{images}" there, "{other}" now)'),
+    ):
+        with pytest.raises(SystemExit):
+            run(*MODEL, "--images", folder, "--output", copy, *SHARDS, "--resume")
+        assert difference in capsys.readouterr().err
 
 
 def test_the_same_folder_may_be_named_in_another_way(
@@ -289,7 +288,7 @@ def test_an_interruption_before_the_first_shard_is_no_traceback(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, when, interrupt)
+    monkeypatch.setattr(script.options if when == "create_model" else script, when, interrupt)
     options = (*MODEL, "--images", images, *SHARDS, "--output")
     with pytest.raises(SystemExit) as end:
         run(*options, tmp_path / "e")
@@ -366,6 +365,7 @@ def test_bad_images_end_it_before_any_work_or_are_left_out(
         ((), "one of the arguments --images --dataset is required"),
         (("--images", "x", "--splits", "query"), "--splits go with --dataset"),
         (("--images", "nowhere"), "there is no folder nowhere"),
+        (("--images", "empty"), "empty holds no images, whose names end in .jpg"),
         (("--dataset", "market1501", "--data-dir", "nowhere"), "nowhere does not exist"),
         (("--dataset", "viper:split=all", "--data-dir", "nowhere"), "nowhere does not exist"),
         (("--images", "x", "--scales", "0"), "0 is not a positive number"),
@@ -378,19 +378,13 @@ def test_bad_options_end_before_any_work(
     message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         run(*MODEL, "--output", tmp_path / "e", *options)
     assert message in capsys.readouterr().err
-
-
-def test_a_folder_without_images_ends_before_any_work(
-    no_model_is_made: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", tmp_path / "empty", "--output", tmp_path / "e")
-    assert "empty holds no images, whose names end in .jpg" in capsys.readouterr().err
 
 
 def test_scales_that_the_model_cannot_take_end_before_any_image_is_read(

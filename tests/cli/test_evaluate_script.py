@@ -17,6 +17,8 @@ from timm.data import resolve_data_config
 from rga_timm.cli import evaluate as evaluate_verb
 from rga_timm.data import create_dataset, create_eval_loader, eval_transform
 from rga_timm.evaluation import (
+    Compute,
+    ModelRecord,
     Protocol,
     ReidResult,
     Report,
@@ -292,7 +294,10 @@ def test_all_partitions_are_reported_by_their_mean(viper: Path) -> None:
     model = untrained("test_resnet")
     config = resolve_data_config({"input_size": (3, 32, 16)}, model=model)
     protocol = Protocol((32, 16), config["interpolation"], config["mean"], config["std"])
-    single = [evaluate_dataset(model, part, protocol, name="x", num_workers=0) for part in splits]
+    single = [
+        evaluate_dataset(model, part, protocol, ModelRecord("x"), compute=Compute(num_workers=0))
+        for part in splits
+    ]
     assert mean.dataset["name"] == "viper:split=all"
     for name in ("mAP", "mINP"):
         scores = [report.metrics[name] for report in single]

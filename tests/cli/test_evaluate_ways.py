@@ -66,7 +66,7 @@ def test_multi_query_and_expansion_are_those_of_the_library(
     features, pids, camids, first = pool_queries(*query)
     assert (len(pids), len(query[1])) == (10, 15)
     expected = evaluate_features(features, pids, camids, *gallery, expand={"k": 2, "alpha": 0.0})
-    how = ("--multi-query", "--expand", "--expand-k", 2, "--expand-alpha", 0)
+    how = ("--multi-query", "--query-expansion", "--expand-k", 2, "--expand-alpha", 0)
     report = evaluate(*options, *how, "--output", tmp_path / "report.json")
     assert "multi-query, queries expanded (2, 0)" in capsys.readouterr().out
     assert report.metrics["mAP"] == expected.mAP
@@ -100,7 +100,7 @@ def test_verification_stands_in_the_report_and_on_the_terminal(
     ("wrong", "message"),
     [
         (("--fpr", 1.5), "--fpr takes rates from 0 to 1"),
-        (("--expand", "--metric", "euclidean"), "--expand goes with --metric cosine"),
+        (("--expand", "--metric", "euclidean"), "--query-expansion goes with --metric cosine"),
         (("--expand", "--expand-k", 0), "k = 1 neighbours or more"),
         (("--expand", "--expand-k", 1000), "k = 1000 neighbours are asked of a gallery of"),
         (("--expand", "--expand-alpha", -1), "alpha must not be negative"),

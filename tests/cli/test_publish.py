@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from rga_timm.cli import finetune, publish
 from rga_timm.data import create_dataset
-from rga_timm.evaluation import Report, evaluate_dataset, hash_weights
+from rga_timm.evaluation import Compute, ModelRecord, Report, evaluate_dataset, hash_weights
 from rga_timm.hub import (
     check_checkpoint,
     check_manifest,
@@ -66,7 +66,9 @@ def test_recorded_scores_are_those_of_the_weights_that_are_stored(run, people, t
     for recorded in (reid, *reid["also_tested_on"]):
         fields = ("model", "dataset", "protocol", "metrics", "units")
         protocol = Report.from_dict({name: recorded[name] for name in fields}).protocol
-        report = evaluate_dataset(model, splits, protocol, name=NAME, num_workers=0)
+        report = evaluate_dataset(
+            model, splits, protocol, ModelRecord(NAME), compute=Compute(num_workers=0)
+        )
         assert report.metrics["mAP"] == pytest.approx(recorded["metrics"]["mAP"], abs=1e-9)
         assert report.weights == recorded["weights"]
     ways = [one["protocol"] for one in (reid, *reid["also_tested_on"])]
@@ -179,22 +181,22 @@ def test_float16_is_left_where_it_changes_a_score(run, people, tmp_path, monkeyp
 @pytest.mark.usefixtures("no_upload")
 @pytest.mark.parametrize(("precision", "tests"), [("float32", 4), ("float16", 5), ("auto", 5)])
 def test_no_model_is_tested_twice_in_one_way(run, people, tmp_path, monkeypatch, precision, tests):
-    embedded = []
-    one, several = publish_evaluate.evaluate_dataset, publish_evaluate.evaluate_protocols
+    tested = []
+    one, report_embeddings = publish_evaluate.evaluate_dataset, publish_evaluate.report_embeddings
 
-    def evaluate_dataset(model, parts, protocol, **options):
-        embedded.append((hash_weights(model), protocol.summary()))
-        return one(model, parts, protocol, **options)
+    def count_one(model, parts, protocol, record, **options):
+        tested.append((hash_weights(model), protocol.summary()))
+        return one(model, parts, protocol, record, **options)
 
-    def evaluate_protocols(model, parts, protocols, **options):
-        embedded.extend((hash_weights(model), protocol.summary()) for protocol in protocols)
-        return several(model, parts, protocols, **options)
+    def count(query, gallery, splits, protocol, record, **options):
+        tested.append((record.weights, protocol.summary()))
+        return report_embeddings(query, gallery, splits, protocol, record, **options)
 
-    monkeypatch.setattr(publish_evaluate, "evaluate_dataset", evaluate_dataset)
-    monkeypatch.setattr(publish_evaluate, "evaluate_protocols", evaluate_protocols)
+    monkeypatch.setattr(publish_evaluate, "evaluate_dataset", count_one)
+    monkeypatch.setattr(publish_evaluate, "report_embeddings", count)
     monkeypatch.setattr(publish_evaluate, "MAX_CHANGE", 1.0)
     pack(run, tmp_path, "--precision", precision)
-    assert len(embedded) == len(set(embedded)) == tests
+    assert len(tested) == len(set(tested)) == tests
 
 
 @pytest.mark.usefixtures("no_upload")

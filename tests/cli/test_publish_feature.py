@@ -6,7 +6,7 @@ from publish_runs import fails, pack, train_briefly
 
 from rga_timm.cli import finetune
 from rga_timm.data import create_dataset
-from rga_timm.evaluation import Protocol, evaluate_dataset
+from rga_timm.evaluation import Compute, ModelRecord, Protocol, evaluate_dataset
 from rga_timm.hub import read_reid
 
 
@@ -27,7 +27,9 @@ def test_pooled_feature_becomes_the_embedding(run, people, tmp_path):
     splits = create_dataset("market1501", people)
     config = timm.data.resolve_model_data_config(trained)
     protocol = Protocol.of_data_config(config, feature="pooled")
-    expected = evaluate_dataset(trained, splits, protocol, name="x", num_workers=0).metrics
+    expected = evaluate_dataset(
+        trained, splits, protocol, ModelRecord("x"), compute=Compute(num_workers=0)
+    ).metrics
     assert reid["metrics"]["mAP"] == pytest.approx(expected["mAP"])
     assert reid["protocol"]["feature"] == "embedding"
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["feature"] == "pooled"

@@ -9,10 +9,17 @@ import torch
 
 from rga_timm.data import create_dataset
 from rga_timm.data.datasets.pedestrians import draw
-from rga_timm.evaluation import Embeddings, Protocol, Reranking, evaluate_dataset
+from rga_timm.evaluation import (
+    Compute,
+    Embeddings,
+    ModelRecord,
+    Protocol,
+    Reranking,
+    evaluate_dataset,
+)
 from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
-from rga_timm.report_page.page import choose_differing, choose_queries
 
+COMPUTE = Compute(num_workers=0, progress=False)
 PROTOCOL = Protocol((64, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -32,7 +39,7 @@ def model():
 
 
 def side_of(model, splits, protocol=PROTOCOL, name="net"):
-    return evaluate_side(model, splits, protocol, name=name, num_workers=0, progress=False)
+    return evaluate_side(model, splits, protocol, ModelRecord(name), compute=COMPUTE)
 
 
 def write(model, splits, path, protocol=PROTOCOL, **options):
@@ -46,7 +53,7 @@ def write(model, splits, path, protocol=PROTOCOL, **options):
 def test_report_is_that_of_the_evaluation(model, splits, tmp_path):
     report, *_ = write(model, splits, tmp_path / "page.html")
     expected = evaluate_dataset(
-        model, splits, PROTOCOL, name="net", num_workers=0, progress=False, per_query=True
+        model, splits, PROTOCOL, ModelRecord("net"), compute=COMPUTE, per_query=True
     )
     assert report == expected
 
@@ -99,7 +106,7 @@ def test_names_of_files_cannot_end_the_data(model, splits, tmp_path):
 
     q, g = features(query), features(splits.gallery)
     report = evaluate_dataset(
-        model, splits, PROTOCOL, name="<i>net", num_workers=0, progress=False, per_query=True
+        model, splits, PROTOCOL, ModelRecord("<i>net"), compute=COMPUTE, per_query=True
     )
     path = tmp_path / "page.html"
     options = PageOptions(no_images=True)
@@ -148,20 +155,6 @@ def test_options_that_leave_nothing_are_refused(options):
         PageOptions(**options)
 
 
-def test_worst_best_and_drawn_queries_are_a_third_each():
-    precisions = np.array([0.5, np.nan, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.6, 0.4])
-    chosen = choose_queries(precisions, 6)
-    groups = {g: [i for i, of in chosen.items() if of == g] for g in ("worst", "best", "random")}
-    assert groups["worst"] == [2, 6]
-    assert groups["best"] == [3, 7]
-    assert len(groups["random"]) == 2
-    assert 1 not in chosen
-    assert choose_queries(precisions, 6) == chosen
-    assert len(choose_queries(precisions, 100)) == 9
-    assert choose_queries(precisions, 1) == {2: "worst"}
-    assert choose_queries(np.array([np.nan]), 5) == {}
-
-
 def test_two_models_are_shown_side_by_side(model, splits, tmp_path):
     torch.manual_seed(0)
     untrained = timm.create_model("test_rga_resnet")
@@ -192,16 +185,3 @@ def test_models_on_other_images_are_not_compared(model, splits, tmp_path):
         write_page(tmp_path / "page.html", splits, [side, replace(side, report=report)])
     with pytest.raises(ValueError, match="one report or two"):
         write_page(tmp_path / "page.html", splits, [side] * 3)
-
-
-def test_queries_that_one_model_finds_come_first_the_clearest_ones_first():
-    first = [1, 1, 1, 5, 1, 9, 2, None]
-    other = [1, 4, 8, 1, None, 1, 2, 1]
-    chosen = choose_differing(first, other, count=6)
-    assert {i: g for i, g in chosen.items() if g != "random"} == {
-        2: "first", 1: "first", 5: "second", 3: "second",
-    }  # fmt: skip
-    assert list(chosen)[:4] == [2, 1, 5, 3]
-    assert sorted(i for i, g in chosen.items() if g == "random") == [0, 6]
-    assert list(choose_differing(first, other, count=2)) == [2, 5]
-    assert choose_differing([1], [1], count=3) == {0: "random"}

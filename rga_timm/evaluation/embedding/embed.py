@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from rga_timm.evaluation.distributed import gather_rows
 from rga_timm.evaluation.embedding.scales import (
+    Size,
     check_scales,
     mean_of_scales,
     models_at_scales,
@@ -104,37 +105,41 @@ def embed(
         model.to(memory_format=torch.channels_last)
 
     features, targets, tracklets = [], [], TrackletMeans()
-    at_scales: dict[tuple[int, int], list[tuple[nn.Module, tuple[int, int]]]] = {}
+    at_scales: dict[Size, list[tuple[nn.Module, Size]]] = {}
     with _eval_mode(model), torch.inference_mode():
         for images, batch_targets in tqdm(loader, desc="embed", disable=not progress):
             images = images.to(device, memory_format=memory_format, non_blocking=True)
             img_size = (images.shape[-2], images.shape[-1])
             if img_size not in at_scales:
                 at_scales[img_size] = models_at_scales(model, img_size, scales)
-            batch = mean_of_scales(
-                [
-                    _forward_flipped(scaled, resized(images, size), feature, flip, amp_dtype)
+            with _autocast(device, amp_dtype):
+                of_scales = [
+                    _forward_flipped(scaled, resized(images, size), feature, flip)
                     for scaled, size in at_scales[img_size]
                 ]
-            )
+            batch = mean_of_scales(of_scales)
             _check_batch(batch, batch_targets)
             if batch_targets.shape[1] == 3:
                 tracklets.add(batch.float(), batch_targets)
             else:
                 features.append(batch.float().cpu())
                 targets.append(batch_targets.cpu())
-    return _collect(features, targets, tracklets, distributed)
+    return collect(features, targets, tracklets, distributed)
 
 
-def _collect(
+def collect(
     features: list[Tensor], targets: list[Tensor], tracklets: TrackletMeans, distributed: bool
 ) -> Embeddings:
-    """The embeddings of all processes from what one has seen: images, or sums of tracklets."""
+    """The embeddings of all processes from what one has seen: images, or sums of tracklets.
+
+    Raises:
+        ValueError: There are neither or both.
+    """
     seen = gather_rows(np.array([[len(features), len(tracklets)]]), distributed).sum(axis=0)
     if seen.all():
         raise ValueError("some images are of tracklets and others are not: test them apart")
     if not seen.any():
-        raise ValueError("the loader gave no images")
+        raise ValueError("there are no images")
     if seen[1]:
         means, ids = tracklets.gathered(distributed).result()
         return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
@@ -152,15 +157,8 @@ class Embedder(nn.Module):
     """A model as deployments want it: from images to features whose dot product is the similarity.
 
     What `embed` computes of one batch, L2-normalised, as one module: to be exported or compiled. It
-    is made in eval mode, and so is the model in it, which it shares with the caller.
-
-    Args:
-        model: any timm model, also wrapped, as for `embed`.
-        feature: as for `embed`.
-
-    Raises:
-        TypeError: the model is not a timm model.
-        ValueError: an unknown feature.
+    is made in eval mode, and so is the model in it, which it shares with the caller. Arguments and
+    errors are those of `embed`.
     """
 
     def __init__(self, model: nn.Module, feature: Feature = "embedding") -> None:
@@ -195,14 +193,11 @@ def _forward(model: Any, images: Tensor, feature: Feature) -> Tensor:
     return model.forward_head(features, pre_logits=True)
 
 
-def _forward_flipped(
-    model: nn.Module, images: Tensor, feature: Feature, flip: bool, amp_dtype: torch.dtype | None
-) -> Tensor:
+def _forward_flipped(model: nn.Module, images: Tensor, feature: Feature, flip: bool) -> Tensor:
     """Features (B, D); with `flip` their mean, float32, with those of the mirror images."""
-    with _autocast(images.device, amp_dtype):
-        features = _forward(model, images, feature)
-        if flip:
-            features = (features.float() + _forward(model, images.flip(-1), feature).float()) / 2
+    features = _forward(model, images, feature)
+    if flip:
+        features = (features.float() + _forward(model, images.flip(-1), feature).float()) / 2
     return features
 
 

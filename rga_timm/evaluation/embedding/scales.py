@@ -22,11 +22,7 @@ Size = tuple[int, int]
 
 
 def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
-    """Scales as a tuple of numbers.
-
-    Raises:
-        ValueError: there is none, or one is not a positive number.
-    """
+    """Scales as a tuple; a ValueError unless they are positive numbers, at least one."""
     checked = tuple(float(scale) for scale in scales)
     if not checked or not all(math.isfinite(scale) and scale > 0 for scale in checked):
         raise ValueError(f"scales are positive numbers, at least one; got {checked}")
@@ -34,10 +30,7 @@ def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
 
 
 def scaled_size(model: nn.Module, img_size: Size, scale: float) -> Size:
-    """Height and width in pixels of an image at this scale, as near as the model takes it.
-
-    A whole number of patches for models that cut images into patches; of pixels for others.
-    """
+    """Height and width at this scale: whole numbers of the model's patches or of pixels."""
     patches: Any = getattr(model, "patch_embed", None)
     ratio: Any = (1, 1)
     if hasattr(patches, "feat_ratio"):
@@ -60,15 +53,12 @@ def models_at_scales(
     image.
 
     Args:
-        model: a timm model in eval mode, not wrapped; it is left as it is.
-        img_size: height and width of the images at scale 1, pixels.
-        scales: factors of both sides.
-
-    Returns:
-        A model and (height, width) for each scale.
+        model: A timm model in eval mode, not wrapped; it is left as it is.
+        img_size: Height and width of the images at scale 1, pixels.
+        scales: Factors of both sides.
 
     Raises:
-        ValueError: the model cannot take images of such a size, or two scales come to one size.
+        ValueError: The model cannot take images of such a size, or two scales come to one size.
     """
     found: dict[Size, tuple[float, nn.Module]] = {}
     for scale in scales:
@@ -110,13 +100,9 @@ def resized(images: Tensor, size: Size) -> Tensor:
 
 
 def mean_of_scales(features: Sequence[Tensor]) -> Tensor:
-    """One feature of those of each scale.
+    """Features (B, D) of those of each scale, (B, D): the normalised mean of the normalised.
 
-    Args:
-        features: (B, D) of each scale.
-
-    Returns:
-        (B, D): of several scales the normalised mean of the normalised, float32; of one its own.
+    With a single scale its own features, as they are.
     """
     if len(features) == 1:
         return features[0]

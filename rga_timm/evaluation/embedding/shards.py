@@ -1,4 +1,4 @@
-"""What is stored of images, and the files that it lies in: a shard as Parquet or safetensors.
+"""What is stored of images, and the files that hold it: a shard as Parquet or safetensors.
 
 Parquet: columns path, split (string), pid, camid, tracklet (int64) and embedding (a list of D
 float32 of fixed size). Safetensors: tensors of the same names, path and split being the bytes of a
@@ -8,7 +8,8 @@ JSON list of strings. Both carry a mark, which says what they are a part of.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class StoredEmbeddings:
 
     Attributes:
         features: (n, D) float32, as the model gave them.
-        paths: of the images, relative to the stamp's `root`, with forward slashes.
+        paths: Of the images, relative to `root` in the metadata, with forward slashes.
         splits: `query`, `gallery` or `train`; the empty string for images of a plain folder.
         pids: (n,) int64 person ids; -1 where they are not known.
         camids: (n,) int64 camera ids; -1 where they are not known.
@@ -58,102 +59,71 @@ class StoredEmbeddings:
 
 
 class ShardError(Exception):
-    """A shard is not there, or not what it should be. The message begins with the file's name."""
+    """A shard is missing, or not what it should be. The message begins with the file's name."""
 
 
-def write_shard(path: Path, shard_format: str, embeddings: StoredEmbeddings, mark: str) -> None:
-    """Write a file.
+class Shard(NamedTuple):
+    """A file of embeddings, and what must be in it.
 
-    Raises:
-        ImportError: pyarrow is not there, which Parquet needs.
+    Attributes:
+        path: The file; its name ends in the format.
+        mark: What it is a part of.
+        shape: Number and width of the embeddings.
     """
-    _FORMATS[shard_format].write(path, embeddings, mark)
+
+    path: Path
+    mark: str
+    shape: tuple[int, int]
+
+    @property
+    def _format(self) -> _Format:
+        return _FORMATS[self.path.suffix[1:]]
+
+    def write(self, embeddings: StoredEmbeddings) -> None:
+        """Write the file under a temporary name, and rename it.
+
+        Raises:
+            ImportError: pyarrow is not installed, which Parquet needs.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            self._format.write(temporary, embeddings, self.mark)
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """See whether the file is what it should be, without reading the embeddings.
+
+        Raises:
+            ShardError: It is missing, broken, of something else, or of another size.
+            ImportError: pyarrow is not installed, which Parquet needs.
+        """
+        name = self.path.name
+        if not self.path.is_file():
+            raise ShardError(f"{name} is missing")
+        with _reading(self.path):
+            mark, shape = self._format.look(self.path)
+        if mark != self.mark:
+            raise ShardError(f"{name} is a part of other embeddings")
+        if shape != self.shape:
+            found, expected = (f"{n} embeddings of width {d}" for n, d in (shape, self.shape))
+            raise ShardError(f"{name} holds {found} instead of {expected}")
+
+    def read(self) -> StoredEmbeddings:
+        """Read the file. Errors are those of `check`."""
+        self.check()
+        with _reading(self.path):
+            return self._format.read(self.path)
 
 
-def check_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> None:
-    """See whether a file is what it should be, without reading the embeddings.
-
-    Args:
-        path: the file.
-        shard_format: `parquet` or `safetensors`.
-        mark: that it was written with.
-        rows: number of embeddings.
-        width: of the embeddings.
-
-    Raises:
-        ShardError: it is missing, broken, of something else, or of another size.
-        ImportError: pyarrow is not there, which Parquet needs.
-    """
-    if not path.is_file():
-        raise ShardError(f"{path.name} is missing")
-    found_mark, *shape = _FORMATS[shard_format].look(path)
-    if found_mark != mark:
-        raise ShardError(f"{path.name} is a part of other embeddings")
-    if shape != [rows, width]:
-        found, expected = (f"{n} embeddings of width {d}" for n, d in (shape, (rows, width)))
-        raise ShardError(f"{path.name} holds {found} instead of {expected}")
-
-
-def read_shard(path: Path, shard_format: str, mark: str, rows: int, width: int) -> StoredEmbeddings:
-    """Read a file. Arguments and errors are those of `check_shard`."""
-    check_shard(path, shard_format, mark, rows, width)
-    return _FORMATS[shard_format].read(path)
-
-
-def _write_parquet(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
-    pa, pq = _pyarrow()
-    flat = pa.array(np.ascontiguousarray(embeddings.features, dtype=np.float32).reshape(-1))
-    values = vars(embeddings)
-    arrays = {name: pa.array(values[field], pa.string()) for name, field in _TEXTS.items()}
-    arrays |= {name: pa.array(values[field], pa.int64()) for name, field in _IDS.items()}
-    width = embeddings.features.shape[1]
-    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
-    table = pa.table(arrays).replace_schema_metadata({_MARK: mark})
-    pq.write_table(
-        table,
-        path,
-        # Pays where the same value comes often.
-        use_dictionary=["split", "pid", "camid", "tracklet"],
-        write_page_checksum=True,
-    )
-
-
-def _look_into_parquet(path: Path) -> tuple[str | None, int, int]:
-    with _parquet_file(path) as file:
-        schema = file.schema_arrow
-        mark = (schema.metadata or {}).get(_MARK.encode(), b"").decode()
-        index = schema.get_field_index("embedding")
-        # Lists of no fixed size have no list_size: those are not ours.
-        width = getattr(schema.field(index).type, "list_size", -1) if index >= 0 else -1
-        return mark, file.metadata.num_rows, width
-
-
-def _read_parquet(path: Path) -> StoredEmbeddings:
-    pa, _ = _pyarrow()
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what safetensors and pyarrow raise for a damaged file into a ShardError."""
     try:
-        with _parquet_file(path) as file:
-            table = file.read().combine_chunks()
-        embedding = table.column("embedding").combine_chunks()
-        if isinstance(embedding, pa.ChunkedArray):  # older pyarrow
-            embedding = pa.concat_arrays(embedding.chunks)
-        features = embedding.flatten().to_numpy().reshape(len(table), -1).copy()  # writable
-        ids = {field: table.column(name).to_numpy().copy() for name, field in _IDS.items()}
-        texts = {field: table.column(name).to_pylist() for name, field in _TEXTS.items()}
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise _broken(path, error) from error
-    return StoredEmbeddings(features=features, **ids, **texts)
-
-
-def _parquet_file(path: Path) -> Any:
-    pa, pq = _pyarrow()
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> ShardError:
-    return ShardError(f"{path.name} is broken ({str(error).rstrip('.')})")
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ShardError(f"{path.name} is broken ({str(error).rstrip('.')})") from error
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -168,6 +138,50 @@ def _pyarrow() -> tuple[Any, Any]:
     return pa, pq
 
 
+def _write_parquet(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
+    pa, pq = _pyarrow()
+    flat = pa.array(np.ascontiguousarray(embeddings.features, dtype=np.float32).reshape(-1))
+    values = vars(embeddings)
+    arrays = {name: pa.array(values[field], pa.string()) for name, field in _TEXTS.items()}
+    arrays |= {name: pa.array(values[field], pa.int64()) for name, field in _IDS.items()}
+    width = embeddings.features.shape[1]
+    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
+    pq.write_table(
+        pa.table(arrays).replace_schema_metadata({_MARK: mark}),
+        path,
+        # Pays where the same value comes often.
+        use_dictionary=["split", "pid", "camid", "tracklet"],
+        write_page_checksum=True,
+    )
+
+
+def _parquet_file(path: Path) -> Any:
+    return _pyarrow()[1].ParquetFile(path, page_checksum_verification=True)
+
+
+def _look_into_parquet(path: Path) -> tuple[str | None, tuple[int, int]]:
+    with _parquet_file(path) as file:
+        schema = file.schema_arrow
+        mark = (schema.metadata or {}).get(_MARK.encode(), b"").decode()
+        index = schema.get_field_index("embedding")
+        # Lists of no fixed size have no list_size: those are not ours.
+        width = getattr(schema.field(index).type, "list_size", -1) if index >= 0 else -1
+        return mark, (file.metadata.num_rows, width)
+
+
+def _read_parquet(path: Path) -> StoredEmbeddings:
+    pa, _ = _pyarrow()
+    with _parquet_file(path) as file:
+        table = file.read().combine_chunks()
+    embedding = table.column("embedding").combine_chunks()
+    if isinstance(embedding, pa.ChunkedArray):  # older pyarrow
+        embedding = pa.concat_arrays(embedding.chunks)
+    features = embedding.flatten().to_numpy().reshape(len(table), -1).copy()  # writable
+    ids = {field: table.column(name).to_numpy().copy() for name, field in _IDS.items()}
+    texts = {field: table.column(name).to_pylist() for name, field in _TEXTS.items()}
+    return StoredEmbeddings(features=features, **ids, **texts)
+
+
 def _write_safetensors(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
     values = vars(embeddings)
     tensors = {"embedding": np.ascontiguousarray(embeddings.features, dtype=np.float32)}
@@ -179,30 +193,23 @@ def _write_safetensors(path: Path, embeddings: StoredEmbeddings, mark: str) -> N
     save_file(tensors, path, metadata={_MARK: mark})
 
 
-def _look_into_safetensors(path: Path) -> tuple[str | None, int, int]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            mark = (file.metadata() or {}).get(_MARK)
-            rows, width = file.get_slice("embedding").get_shape()
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _broken(path, error) from error
-    return mark, rows, width
+def _look_into_safetensors(path: Path) -> tuple[str | None, tuple[int, int]]:
+    with safe_open(path, framework="numpy") as file:
+        rows, width = file.get_slice("embedding").get_shape()
+        return (file.metadata() or {}).get(_MARK), (rows, width)
 
 
 def _read_safetensors(path: Path) -> StoredEmbeddings:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in ("embedding", *_IDS, *_TEXTS)}
-        texts = {field: json.loads(tensors[name].tobytes()) for name, field in _TEXTS.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _broken(path, error) from error
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in ("embedding", *_IDS, *_TEXTS)}
+    texts = {field: json.loads(tensors[name].tobytes()) for name, field in _TEXTS.items()}
     ids = {field: tensors[name] for name, field in _IDS.items()}
     return StoredEmbeddings(features=tensors["embedding"], **ids, **texts)
 
 
 class _Format(NamedTuple):
     write: Callable[[Path, StoredEmbeddings, str], None]
-    look: Callable[[Path], tuple[str | None, int, int]]  # mark, rows, width
+    look: Callable[[Path], tuple[str | None, tuple[int, int]]]  # mark, (rows, width)
     read: Callable[[Path], StoredEmbeddings]
 
 

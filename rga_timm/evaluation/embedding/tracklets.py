@@ -27,14 +27,10 @@ class TrackletMeans:
         return len(self._sums)
 
     def add(self, features: Tensor, targets: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            features: (B, D).
-            targets: (B, 3) [person id, camera id, tracklet number].
+        """Add a batch: features (B, D), targets (B, 3) [person id, camera id, tracklet number].
 
         Raises:
-            ValueError: images of one tracklet have several persons or cameras.
+            ValueError: Images of one tracklet have several persons or cameras.
         """
         features, targets = features.cpu().double(), targets.cpu()
         for pid, camid, number in dict.fromkeys(map(tuple, targets.tolist())):
@@ -72,11 +68,7 @@ class TrackletMeans:
         return whole
 
     def result(self) -> tuple[Tensor, np.ndarray]:
-        """The means and whose they are, in the order in which the tracklets first appeared.
-
-        Returns:
-            (n, D) float32 features, (n, 2) int64 person and camera ids, of n > 0 tracklets.
-        """
+        """Means (n, D), with person and camera ids (n, 2), in order of appearance."""
         counts = torch.tensor(list(self._counts.values()), dtype=torch.float64)
         features = torch.stack(list(self._sums.values())) / counts[:, None]
         return features.float(), np.array(list(self._ids.values()), dtype=np.int64)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rga_timm.evaluation.reports.report import Report
+from rga_timm.evaluation.reports.report import Metrics, Report
 
 
 def average_reports(reports: Sequence[Report]) -> Report:
     """The mean over the partitions of one data set, each of which counts the same.
 
-    Args:
-        reports: one a partition, of the same model (by name; each partition may have its own
-            weights), under the same protocol. Nothing here knows how many partitions there are.
-
-    Returns:
-        A report whose scores are means and whose `num_queries` and `num_valid_queries` are sums, of
-        a data set called as in `viper:split=all`, with what each partition's says of itself under
-        `partitions`, in the given order. Where checkpoints or versions of software differ, all are
-        named, with commas between them. It has no confidence intervals and no results of single
-        queries: partitions share people, and how far they differ is another question than which
-        people are asked for. The partitions' own reports have them.
+    The reports are of the same model (by name; each partition may have its own weights), under the
+    same protocol. Scores are means, `num_queries` and `num_valid_queries` are sums; the data set is
+    called as in `viper:split=all`, and has under `partitions` what each says of itself. Where
+    checkpoints or versions of software differ, all are named, with commas between them. There are
+    no confidence intervals and no results of single queries: partitions share people, and how far
+    they differ is another question than which people are asked for.
 
     Raises:
-        ValueError: no report, a partition twice, or reports that differ in model, protocol, data
+        ValueError: No report, a partition twice, or reports that differ in model, protocol, data
             set, its other options, or the length of the CMC curve.
     """
     if not reports:
@@ -56,6 +51,11 @@ def average_reports(reports: Sequence[Report]) -> Report:
     )
 
 
+def combine_partitions(reports: Sequence[Report]) -> Report:
+    """The report of a data set that is one partition, or the mean of its several ones."""
+    return reports[0] if len(reports) == 1 else average_reports(reports)
+
+
 def name_of_all_partitions(name: str) -> str:
     """`viper:split=3`, or `viper` for its first partition, as `viper:split=all`."""
     dataset, _, options = name.partition(":")
@@ -63,18 +63,16 @@ def name_of_all_partitions(name: str) -> str:
     return f"{dataset}:{','.join(sorted([*kept, 'split=all']))}"
 
 
-def _average(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _average(metrics: Sequence[Metrics]) -> Metrics:
     lengths = _same("CMC curves' length", [len(one["cmc"]) for one in metrics])
     curves = np.array([one["cmc"] for one in metrics], dtype=float).reshape(-1, lengths)
     return {
-        **{
-            name: float(np.mean([one[name] for one in metrics]))
-            for name in ("mAP", "mAP_trapezoid", "mINP")
-        },
+        "mAP": float(np.mean([one["mAP"] for one in metrics])),
+        "mAP_trapezoid": float(np.mean([one["mAP_trapezoid"] for one in metrics])),
+        "mINP": float(np.mean([one["mINP"] for one in metrics])),
         "cmc": curves.mean(axis=0).tolist(),
-        **{
-            name: sum(one[name] for one in metrics) for name in ("num_queries", "num_valid_queries")
-        },
+        "num_queries": sum(one["num_queries"] for one in metrics),
+        "num_valid_queries": sum(one["num_valid_queries"] for one in metrics),
     }
 
 

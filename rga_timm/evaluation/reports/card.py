@@ -32,11 +32,7 @@ def format_card(report: Report) -> str:
 
 
 def card(report: Report) -> dict[str, dict[str, str]]:
-    """The card's sections: ``model``, ``data set``, ``test``, ``scores`` and ``software``.
-
-    Returns:
-        Of each section the names of its lines and what they say.
-    """
+    """The lines of the sections ``model``, ``data set``, ``test``, ``scores`` and ``software``."""
     protocol = {
         f.name: (_LABELS.get(f.name, f.name.replace("_", " ")), _text(f.name, value))
         for f in fields(report.protocol)

@@ -17,11 +17,9 @@ import numpy as np
 from rga_timm.evaluation.reports.card import card
 from rga_timm.evaluation.reports.intervals import Difference, paired_difference
 from rga_timm.evaluation.reports.markdown import markdown_table
-from rga_timm.evaluation.reports.per_query import score_columns
-from rga_timm.evaluation.reports.report import AP_CONVENTIONS, Report
-
-_RANKS = (1, 5, 10)
-_LABELS = {"mAP_trapezoid": "mAP (trapezoid)"}
+from rga_timm.evaluation.reports.per_query import PerQuery, score_columns
+from rga_timm.evaluation.reports.report import RANKS, Report
+from rga_timm.evaluation.reports.tables import AP_NOTE, SCORE_LABELS, percent
 
 
 class DifferentProtocolsError(ValueError):
@@ -29,16 +27,9 @@ class DifferentProtocolsError(ValueError):
 
 
 class PairedScore(NamedTuple):
-    """A score of two models on the same queries.
+    """A score of two models on the same queries, and which is better in how many of them."""
 
-    Attributes:
-        difference: b - a, a fraction, with its interval over people.
-        a_better: in how many queries a is better.
-        b_better: in how many b is.
-        same: in how many they are the same.
-    """
-
-    difference: Difference
+    difference: Difference  # b - a
     a_better: int
     b_better: int
     same: int
@@ -113,14 +104,7 @@ def same_test_images(a: Report, b: Report) -> bool:
 
 
 def check_same_protocol(reports: Mapping[str, Report]) -> None:
-    """Raise an error that says in what the tests differ.
-
-    Args:
-        reports: At least two, by the names that the error is to call them by.
-
-    Raises:
-        DifferentProtocolsError: They are of different tests.
-    """
+    """Raise a DifferentProtocolsError, which says in what the tests differ, if they do."""
     (first, a), *others = reports.items()
     lines = [
         f"  {what}: {in_a} ({first}), {in_b} ({name})"
@@ -136,10 +120,6 @@ def check_same_protocol(reports: Mapping[str, Report]) -> None:
 
 def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
     """Compare query by query.
-
-    Args:
-        a: With per-query results.
-        b: The same, of the same queries and gallery.
 
     Returns:
         mAP, mAP_trapezoid, mINP and rank-1, rank-5 and rank-10. With single gallery shot in one of
@@ -161,7 +141,7 @@ def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
         )
     order = _same_order(_query_keys(a.per_query), _query_keys(b.per_query))
     single_shot = a.protocol.single_gallery_shot or b.protocol.single_gallery_shot
-    ranks = () if single_shot else _RANKS
+    ranks = () if single_shot else RANKS
     scores_a = score_columns(a.per_query, ranks)
     scores_b = {name: s[order] for name, s in score_columns(b.per_query, ranks).items()}
     pids = np.asarray(a.per_query["pid"])
@@ -206,17 +186,13 @@ def format_comparison(reports: Mapping[str, Report], *, allow_different: bool = 
 def _score_table(reports: Mapping[str, Report]) -> str:
     first, *others = reports
     rows = [["score (%)", *reports, *(f"{letter} - {first}" for letter in others)]]
-    for name in ("mAP", "mAP_trapezoid", "mINP", *(f"rank-{k}" for k in _RANKS)):
-        scores = [_score(report, name) for report in reports.values()]
-        row = [_LABELS.get(name, name)]
-        row += ["-" if score is None else f"{100 * score:.1f}" for score in scores]
-        row += [
-            "-" if score is None or scores[0] is None else f"{100 * (score - scores[0]):+.1f}"
-            for score in scores[1:]
-        ]
+    scores = [report.scores for report in reports.values()]
+    for name, label in SCORE_LABELS.items():
+        base, *rest = (of_report.get(name) for of_report in scores)
+        changes = (None if base is None or score is None else score - base for score in rest)
+        row = [label, *map(percent, (base, *rest)), *(percent(change, "+") for change in changes)]
         rows.append(row)
-    step, trapezoid = AP_CONVENTIONS["mAP"], AP_CONVENTIONS["mAP_trapezoid"]
-    return f"{markdown_table(rows, text=1)}\n\nmAP: {step}; mAP (trapezoid): {trapezoid}."
+    return f"{markdown_table(rows, text=1)}\n\n{AP_NOTE}"
 
 
 def _paired_tables(reports: Mapping[str, Report]) -> list[str]:
@@ -234,9 +210,9 @@ def _paired_tables(reports: Mapping[str, Report]) -> list[str]:
         rows = [[*header, f"{letter} better", f"{first} better", "the same"]]
         for name, score in paired.items():
             value, interval = score.difference
-            ends = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+            ends = f"{percent(interval.low, '+')} to {percent(interval.high, '+')}"
             counts = map(str, (score.b_better, score.a_better, score.same))
-            rows.append([_LABELS.get(name, name), f"{100 * value:+.1f}", ends, *counts])
+            rows.append([SCORE_LABELS[name], percent(value, "+"), ends, *counts])
         note = (
             f"Intervals over the {how.identities} people of the queries, drawn {how.resamples} "
             f"times with all their queries (bootstrap, seed {how.seed}). One that holds 0 says "
@@ -266,13 +242,6 @@ def _shorten(text: str) -> str:
     return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _score(report: Report, name: str) -> float | None:
-    if not name.startswith("rank-"):
-        return float(report.metrics[name])
-    cmc, k = report.metrics["cmc"], int(name.removeprefix("rank-"))
-    return float(cmc[k - 1]) if k <= len(cmc) else None
-
-
 def _pair(a: np.ndarray, b: np.ndarray, pids: np.ndarray) -> PairedScore:
     difference = paired_difference(a, b, pids)
     a_better, b_better, same = int((a > b).sum()), int((b > a).sum()), int((a == b).sum())
@@ -289,9 +258,10 @@ def _same_order(keys_a: Sequence[Any], keys_b: Sequence[Any]) -> np.ndarray:
     return np.array([place[key] for key in keys_a])
 
 
-def _query_keys(per_query: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
-    names = [name for name in ("path", "pid", "camid", "tracklet") if name in per_query]
-    return list(zip(*(per_query[name] for name in names), strict=True))
+def _query_keys(per_query: PerQuery) -> list[tuple[Any, ...]]:
+    columns: Mapping[str, Any] = per_query
+    names = [name for name in ("path", "pid", "camid", "tracklet") if name in columns]
+    return list(zip(*(columns[name] for name in names), strict=True))
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:

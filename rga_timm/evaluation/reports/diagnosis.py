@@ -42,19 +42,19 @@ def diagnose(
     """Everything that should be known of a test before its scores are believed.
 
     Args:
-        splits: what is tested on.
-        query: its queries' features.
-        gallery: its gallery's.
-        metric: by which they are ranked.
-        trained_on: what the model says that it was trained on, as `describe_training` writes it.
+        splits: What is tested on.
+        query: Its queries' features.
+        gallery: Its gallery's.
+        metric: By which they are ranked.
+        trained_on: What the model says that it was trained on, as `describe_training` writes it.
 
     Returns:
         A sentence or two for each finding; none for a test as it should be.
     """
     return [
-        *people_trained_on(splits, trained_on),
-        *uncounted_queries(query, gallery, has_cameras=splits.has_cameras),
-        *crowded_similarities(query, gallery, metric=metric),
+        *train_test_overlap(splits, trained_on),
+        *queries_without_match(query, gallery, has_cameras=splits.has_cameras),
+        *collapsed_features(query, gallery, metric=metric),
     ]
 
 
@@ -69,40 +69,32 @@ def describe_training(splits: ReidSplits) -> dict[str, Any]:
     return {**splits.describe(), "train_pids": pids if splits.same_numbering else None}
 
 
-def same_people_trained_on(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
+def same_training_people(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
     """Whether two models were trained on the same people, so that their labels mean the same.
 
     Args:
-        a: what one of them says that it was trained on, as `describe_training` writes it, in the
+        a: What one of them says that it was trained on, as `describe_training` writes it, in the
             order of its labels.
-        b: what the other says. Of data sets that do not say on whom, it is not known: False.
+        b: What the other says. Of data sets that do not say on whom, it is not known: False.
     """
 
     def same(source: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         if source.get("fingerprint") and source.get("fingerprint") == other.get("fingerprint"):
             return True
-        base, pids = _base(str(source.get("name"))), source.get("train_pids")
-        return (
-            pids is not None
-            and pids == other.get("train_pids")
-            and base == _base(str(other.get("name")))
-            and base not in _NUMBERED_BY_THEIR_LISTS
-        )
+        base, pids = _base(source), source.get("train_pids")
+        same_pids = pids is not None and pids == other.get("train_pids")
+        return same_pids and base == _base(other) and base not in _NUMBERED_BY_THEIR_LISTS
 
     return bool(a) and len(a) == len(b) and all(map(same, a, b))
 
 
-def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]]) -> list[str]:
-    """People who were trained on and are tested on.
+def train_test_overlap(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Find people who were trained on and are tested on.
 
     Pids are compared where they mean the same people: in data sets of the same name, whatever
     their options, such as partitions. Users' own data (`folder`, `table`, `hf`) of one name have
     nothing else in common; there they are compared if the images and people are the same. What
     numbers train and test apart (MSMT17) has nobody in both. The distractor, pid 0, is nobody.
-
-    Args:
-        splits: what is tested on.
-        trained_on: as for `diagnose`.
     """
     if not splits.same_numbering or not trained_on:
         return []
@@ -110,12 +102,12 @@ def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]
         "queries": set(splits.query.pids.tolist()) - {DISTRACTOR_PID},
         "the gallery": set(splits.gallery.pids.tolist()) - {DISTRACTOR_PID},
     }
-    base, fingerprint = _base(splits.name), splits.fingerprint
+    base, fingerprint = _base({"name": splits.name}), splits.fingerprint
     findings = []
     for source in trained_on:
         name = str(source.get("name"))
         same_data = source.get("fingerprint") == fingerprint
-        if not same_data and (_base(name) != base or base in _NUMBERED_BY_THEIR_LISTS):
+        if not same_data and (_base(source) != base or base in _NUMBERED_BY_THEIR_LISTS):
             continue
         if same_data:
             trained = set(splits.train.pids.tolist())
@@ -141,18 +133,11 @@ def people_trained_on(splits: ReidSplits, trained_on: Sequence[Mapping[str, Any]
     return findings
 
 
-def uncounted_queries(
+def queries_without_match(
     query: Embeddings, gallery: Embeddings, *, has_cameras: bool = True
 ) -> list[str]:
-    """Queries without a match under another camera, which are left out of all scores.
-
-    Args:
-        query: the queries' ids.
-        gallery: the gallery's.
-        has_cameras: whether cameras are known. Where they are not, each image has its own.
-    """
-    ids = (query.pids, query.camids, gallery.pids, gallery.camids)
-    matches = MatchCounts.of(*ids)
+    """Count the queries that are left out of all scores, as nothing is left to be found."""
+    matches = MatchCounts.of(query.pids, query.camids, gallery.pids, gallery.camids)
     left_out = matches.absent + matches.same_camera
     if not left_out:
         return []
@@ -160,19 +145,14 @@ def uncounted_queries(
     return [f"{left_out} of {matches.queries} queries do not count: {reasons}"]
 
 
-def crowded_similarities(
+def collapsed_features(
     query: Embeddings, gallery: Embeddings, *, metric: str = "cosine", seed: int = 0
 ) -> list[str]:
-    """Features that do not tell people apart, as of a network that is untrained or has collapsed.
+    """Find features that do not tell people apart, as of a network that is untrained or collapsed.
 
-    Looked at is a sample of 1,000 queries and 1,000 gallery images. Of data sets with fewer than
-    ten of either, or features of fewer than ten numbers, nothing is said.
-
-    Args:
-        query: the queries' features and ids.
-        gallery: the gallery's.
-        metric: how they are compared. The spread of cosines matters to `cosine` alone.
-        seed: of the sample.
+    Looked at is a sample of 1,000 queries and 1,000 gallery images, which depends on the seed. Of
+    data sets with fewer than ten of either, or features of fewer than ten numbers, nothing is said.
+    The spread of cosines matters where these are the `metric`.
     """
     if min(*query.features.shape, *gallery.features.shape) < _FEW:
         return []
@@ -216,19 +196,12 @@ def _separation(matches: np.ndarray, others: np.ndarray) -> float:
 
 
 def effective_rank(features: Tensor) -> float:
-    """In how many directions features vary: the exponential of the spectrum's entropy.
+    """In how many directions features (n, D) vary: the exponential of the spectrum's entropy.
 
-    Roy and Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007; of
-    the features less their mean.
-
-    Args:
-        features: (n, D).
-
-    Returns:
-        From 1 to min(n - 1, D); 0 of features that are all the same.
+    From 1 to min(n - 1, D); 0 of features that are all the same. Roy and Vetterli, The effective
+    rank: a measure of effective dimensionality, EUSIPCO 2007; of the features less their mean.
     """
-    centred = features - features.mean(0)
-    spectrum = torch.linalg.svdvals(centred)
+    spectrum = torch.linalg.svdvals(features - features.mean(0))
     # What is left of equal features is rounding.
     noise = torch.finfo(features.dtype).eps * len(features) * features.norm()
     spectrum = spectrum[spectrum > noise]
@@ -238,9 +211,9 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.exp(-(shares * shares.log()).sum()))
 
 
-def _base(name: str) -> str:
-    """The data set without its options: `viper` of `viper:split=3`."""
-    return name.partition(":")[0]
+def _base(source: Mapping[str, Any]) -> str:
+    """The name of a data set without its options: `viper` of `viper:split=3`."""
+    return str(source.get("name")).partition(":")[0]
 
 
 def _write_numbers(numbers: Iterable[int]) -> str:

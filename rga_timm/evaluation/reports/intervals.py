@@ -20,23 +20,14 @@ _CELLS = 1_000_000  # of resamples x people at a time: about 32 MB
 
 
 class Interval(NamedTuple):
-    """A percentile interval, and how it was made.
-
-    Attributes:
-        low: its lower end.
-        high: its upper end.
-        level: the share of such intervals that hold the true value.
-        resamples: how many draws it is of.
-        seed: of the draws.
-        identities: how many people were drawn from.
-    """
+    """A percentile interval, and how it was made."""
 
     low: float
     high: float
-    level: float
+    level: float  # the share of such intervals that hold the true value
     resamples: int
     seed: int
-    identities: int
+    identities: int  # how many people were drawn from
 
 
 class Difference(NamedTuple):
@@ -70,12 +61,11 @@ def bootstrap_interval(
         ValueError: shapes that do not fit, fewer than two people whose queries count, or a level
             or a number of resamples that cannot be.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(values)
     if values.ndim != 1:
         raise ValueError(f"values must be (Q,), got shape {values.shape}")
-    return bootstrap_intervals(values[:, None], pids, level=level, resamples=resamples, seed=seed)[
-        0
-    ]
+    columns = values[:, None]
+    return bootstrap_intervals(columns, pids, level=level, resamples=resamples, seed=seed)[0]
 
 
 def bootstrap_intervals(
@@ -86,20 +76,9 @@ def bootstrap_intervals(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[Interval]:
-    """The intervals of several means over the same queries, from the same draws.
+    """The intervals of S means over the same queries, (Q, S), from the same draws.
 
-    Args:
-        values: (Q, S) the scores of each query; all NaN of a query that does not count.
-        pids: as in `bootstrap_interval`, and so are the others.
-        level: the same.
-        resamples: the same.
-        seed: the same.
-
-    Returns:
-        S intervals.
-
-    Raises:
-        ValueError: as `bootstrap_interval`, or a query that counts for some scores only.
+    As `bootstrap_interval`; each query counts for all scores or for none.
     """
     values, pids = np.asarray(values, dtype=np.float64), np.asarray(pids)
     if values.ndim != 2 or pids.shape != values.shape[:1]:
@@ -149,16 +128,13 @@ def paired_difference(
     Args:
         a: (Q,) a score of each query.
         b: (Q,) the same of the same queries, in the same order. A query counts in both or in none.
-        pids: as in `bootstrap_interval`, and so are the others.
-        level: the same.
-        resamples: the same.
-        seed: the same.
-
-    Returns:
-        The difference and its interval.
+        pids: (Q,) whose they are.
+        level: As for `bootstrap_interval`.
+        resamples: How many times people are drawn.
+        seed: Of the draws.
 
     Raises:
-        ValueError: as `bootstrap_interval`, or a query that counts in one of them only.
+        ValueError: As `bootstrap_interval`, or a query that counts in one of them only.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -19,15 +19,27 @@ SCORES = {
 FIRST_MATCH = "first_match_rank"
 
 
+class _Results(TypedDict):
+    pid: list[int]
+    average_precision: list[float | None]
+    average_precision_trapezoid: list[float | None]
+    inverse_negative_penalty: list[float | None]
+    first_match_rank: list[int | None]
+
+
+class PerQuery(_Results, total=False):
+    """How each of Q queries fared, in columns of length Q; None for a query that does not count."""
+
+    path: list[str]
+    camid: list[int]
+    tracklet: list[int]
+
+
 def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
-    """Which queries a split holds, in the order in which they are ranked.
+    """Which queries a split holds, in the order in which they are ranked, in columns.
 
-    Args:
-        reader: The queries.
-
-    Returns:
-        ``path``, ``pid`` and ``camid`` of each image; or of each tracklet, with its number as
-        ``tracklet`` and the path of its first image.
+    They are ``path``, ``pid`` and ``camid`` of each image; or of each tracklet, with its number as
+    ``tracklet`` and the path of its first image.
     """
     names, images = ["path", "pid", "camid"], reader.images
     if reader.has_tracklets:
@@ -39,17 +51,8 @@ def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
     return {name: [getattr(image, name) for image in images] for name in names}
 
 
-def per_query_results(
-    result: ReidResult, queries: Mapping[str, Sequence[Any]]
-) -> dict[str, list[Any]]:
-    """The columns of a report's ``per_query``, in plain types.
-
-    Args:
-        result: Of `evaluate`, for Q queries.
-        queries: Columns that say which queries they are, as `query_ids` gives them.
-
-    Returns:
-        These columns, and the scores of each query; None where it does not count.
+def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) -> PerQuery:
+    """Add the scores of each query to columns that say which they are, as `query_ids` gives them.
 
     Raises:
         ValueError: A column is not as long as there are queries.
@@ -63,24 +66,19 @@ def per_query_results(
         scores = getattr(result, name).tolist()
         columns[name] = [None if np.isnan(score) else score for score in scores]
     ranks = result.first_match_rank.tolist()
-    return columns | {FIRST_MATCH: [rank if rank > 0 else None for rank in ranks]}
+    columns[FIRST_MATCH] = [rank if rank > 0 else None for rank in ranks]
+    return cast(PerQuery, columns)
 
 
-def score_columns(
-    per_query: Mapping[str, Sequence[Any]], ranks: Sequence[int] = ()
-) -> dict[str, np.ndarray]:
-    """Of each query what the scores are means of.
+def score_columns(per_query: PerQuery, ranks: Sequence[int] = ()) -> dict[str, np.ndarray]:
+    """What the scores are means of: mAP, mAP_trapezoid, mINP and rank-k for each k of `ranks`.
 
-    Args:
-        per_query: As `per_query_results` gives it.
-        ranks: For which k a score ``rank-k`` is wanted: whether a match is among the k nearest.
-
-    Returns:
-        (Q,) float64 for mAP, mAP_trapezoid, mINP and each rank-k; NaN of a query that does not
-        count.
+    Each is (Q,) float64, NaN of a query that does not count. Rank-k is whether a match is among
+    the k nearest.
     """
-    columns = {score: _floats(per_query[name]) for score, name in SCORES.items()}
-    first = _floats(per_query[FIRST_MATCH])
+    values: Mapping[str, Any] = per_query
+    columns = {score: _floats(values[name]) for score, name in SCORES.items()}
+    first = _floats(per_query["first_match_rank"])
     hits = {f"rank-{k}": np.where(np.isnan(first), np.nan, first <= k) for k in ranks}
     return columns | hits
 

@@ -6,10 +6,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from rga_timm.evaluation.reports.report import Report, format_intervals, format_table
+from rga_timm.evaluation import Report, format_intervals, format_table
 from rga_timm.hub.publish.licences import HUB_LICENCES, TERMS
 
-_SCORES = (("mAP", "mAP"), ("mAP_trapezoid", "mAP, trapezoid AP"), ("mINP", "mINP"))
+_SCORES = (
+    ("mAP", "mAP"),
+    ("mAP_trapezoid", "mAP, trapezoid AP"),
+    ("mINP", "mINP"),
+    ("rank-1", "rank-1"),
+)
 
 
 def format_card(config: Mapping[str, Any], size: int) -> str:
@@ -69,8 +74,7 @@ def _metadata(reid: Mapping[str, Any], reports: list[Report]) -> ModelCardData:
 
 def _results(report: Report) -> list[EvalResult]:
     """A report for the model index, in percent."""
-    named = [(kind, name, report.metrics[kind]) for kind, name in _SCORES]
-    named.append(("rank-1", "rank-1", report.metrics["cmc"][0]))
+    named = [(kind, name, report.scores[kind]) for kind, name in _SCORES]
     return [
         EvalResult(
             task_type="image-feature-extraction",

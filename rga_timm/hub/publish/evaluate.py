@@ -11,7 +11,18 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from rga_timm.data import ReidSplits
-from rga_timm.evaluation import Protocol, Report, Reranking, evaluate_dataset, evaluate_protocols
+from rga_timm.evaluation import (
+    Compute,
+    ModelRecord,
+    Protocol,
+    Report,
+    Reranking,
+    check_testable,
+    combine_partitions,
+    evaluate_dataset,
+    report_embeddings,
+)
+from rga_timm.evaluation.dataset import embed_queries_and_gallery
 from rga_timm.hub.publish.folder import halve
 
 # By so much may storing in float16 change any score: 0.05 points.
@@ -21,64 +32,82 @@ MAX_CHANGE = 0.0005
 def evaluate_to_publish(
     model: nn.Module,
     test_sets: Sequence[Sequence[ReidSplits]],
+    record: ModelRecord,
     *,
-    name: str,
     precision: str,
-    **options: Any,
+    compute: Compute,
 ) -> tuple[list[Report], bool, str]:
     """Test a model as it will be stored: without and with flip, without and with re-ranking.
 
     Args:
         model: In float32; afterwards it has the weights that are stored.
         test_sets: Data sets, each as its partitions.
-        name: Of the checkpoint.
+        record: The checkpoint's name, and what it was trained on.
         precision: `float16`, `float32`, or `auto`: float16 if no score changes by more than
             `MAX_CHANGE`.
-        **options: Of `evaluate_dataset`.
+        compute: Device and batches.
 
     Returns:
         The reports, of each data set the plain one first; whether to store in float16; and a
         sentence on what that changes.
     """
     protocol = Protocol.of_data_config(resolve_data_config({}, model=model))
-    options = {"name": name, "log_warnings": False, **options}
     if precision == "float32":
-        return _flat(_evaluate(model, test_sets, protocol, options)), False, "Stored in float32."
+        return (
+            _flat(_evaluate(model, test_sets, protocol, record, compute)),
+            False,
+            "Stored in float32.",
+        )
     full = copy.deepcopy(model)
     try:
         model.load_state_dict(halve(model.state_dict()))
     except ValueError as error:  # a weight beyond float16's range
         if precision == "float16":
             raise
-        reports = _evaluate(model, test_sets, protocol, options)
+        reports = _evaluate(model, test_sets, protocol, record, compute)
         return _flat(reports), False, f"Stored in float32: {error}."
     # All that will be reported first: it mostly is what is published, and is not computed twice.
-    reports = _evaluate(model, test_sets, protocol, options)
+    reports = _evaluate(model, test_sets, protocol, record, compute)
     rounded = [plain.metrics for plain, *_ in reports]
-    before = [evaluate_dataset(full, parts, protocol, **options).metrics for parts in test_sets]
+    before = [
+        evaluate_dataset(full, parts, protocol, record, compute=compute).metrics
+        for parts in test_sets
+    ]
     change = max(map(largest_change, before, rounded))
     if precision == "float16" or change <= MAX_CHANGE:
         note = f"Stored in float16: that changes no score by more than {100 * change:.3f} points."
         return _flat(reports), True, note
     model.load_state_dict(full.state_dict())
     note = f"Stored in float32: in float16 a score changes by {100 * change:.3f} points."
-    return _flat(_evaluate(model, test_sets, protocol, options)), False, note
+    return _flat(_evaluate(model, test_sets, protocol, record, compute)), False, note
 
 
 def _evaluate(
     model: nn.Module,
     test_sets: Sequence[Sequence[ReidSplits]],
     protocol: Protocol,
-    options: Mapping[str, Any],
+    record: ModelRecord,
+    compute: Compute,
 ) -> list[list[Report]]:
     """The reports of all tests that are published, for each data set, the plain one first."""
-    protocols = [protocol, replace(protocol, flip=True)]
+    record = record.with_hash_of(model)
     reports = []
     for parts in test_sets:
+        check_testable(parts)
         images = min(len(part.query) + len(part.gallery) for part in parts)
-        rerank = Reranking()
-        reranked = [replace(p, rerank=rerank) for p in protocols] if images > rerank.k1 else []
-        reports.append(evaluate_protocols(model, parts, protocols + reranked, **options))
+        reranks = [None, Reranking()] if images > Reranking().k1 else [None]
+        # Of each test a report for each partition; images are embedded once for all rankings.
+        tests: dict[tuple[Reranking | None, bool], list[Report]]
+        tests = {(rerank, flip): [] for rerank in reranks for flip in (False, True)}
+        for part in parts:
+            for flip in (False, True):
+                how = replace(protocol, flip=flip)
+                embedded = embed_queries_and_gallery(model, part, how, compute)
+                for rerank in reranks:
+                    test = replace(how, rerank=rerank)
+                    report = report_embeddings(*embedded, part, test, record, compute=compute)
+                    tests[rerank, flip].append(report)
+        reports.append([combine_partitions(of_parts) for of_parts in tests.values()])
     return reports
 
 

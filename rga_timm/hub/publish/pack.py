@@ -16,8 +16,7 @@ from torch import nn
 
 from rga_timm.data import ReidSplits
 from rga_timm.data.specs import pair_with_folders, read_partitions
-from rga_timm.evaluation import check_testable, format_table
-from rga_timm.evaluation.compute import Compute
+from rga_timm.evaluation import Compute, ModelRecord, check_testable, format_table
 from rga_timm.evaluation.cpu_memory import keep_freed_memory
 from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.hub.code_version import code_version
@@ -119,17 +118,12 @@ def pack(run: Path, options: PackOptions) -> Path:
     half = reid.get("weights_dtype") == "float16"
     if not options.recorded:
         test_sets = _read_test_sets(run, reid, options)
-        compute = options.compute
         reports, half, reid["precision_note"] = evaluate_to_publish(
             model,
             test_sets,
-            name=name,
+            ModelRecord(name, trained_on=reid.get("trained_on", ())),
             precision=options.precision,
-            batch_size=compute.batch_size,
-            num_workers=compute.num_workers,
-            device=device,
-            channels_last=compute.channels_last,
-            trained_on=reid.get("trained_on", ()),
+            compute=options.compute,
         )
         print(format_table(reports), reid["precision_note"], sep="\n\n")
         reid |= reports[0].to_dict()

@@ -12,17 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
+from stored_folder import rows_of, small_embeddings, small_metadata, write
 
 from rga_timm.evaluation import (
-    Embeddings,
-    ReidResult,
-    Reranking,
     StoredEmbeddings,
-    evaluate,
-    evaluate_embeddings,
     iter_embeddings,
-    protocol_of,
     read_embeddings,
+    read_metadata,
     read_stamp,
 )
 from rga_timm.evaluation.embedding import shards
@@ -31,55 +27,12 @@ from rga_timm.evaluation.embedding.store import (
     differences,
     holds_embeddings,
     missing_shards,
-    shard_count,
-    shard_images,
+    write_metadata,
     write_shard,
-    write_stamp,
 )
 
-COUNT, WIDTH, SHARD = 11, 6, 4
+COUNT, WIDTH = 11, 6
 FORMATS = ("parquet", "safetensors")
-DATASET = {"name": "tiny", "query": {"images": 4}, "gallery": {"images": 7}, "fingerprint": "f"}
-
-
-def make_stamp(**changes: Any) -> dict[str, Any]:
-    return {
-        "model": "test_resnet", "weights_sha256": "abc", "img_size": [64, 32],
-        "interpolation": "bilinear", "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 0.3],
-        "feature": "embedding", "flip": True, "scales": [1.0, 1.25], "amp_dtype": None,
-        "splits": ["query", "gallery"], "fingerprint": "list", "count": COUNT, "width": WIDTH,
-        "shard_format": "parquet", "shard_size": SHARD, "root": "/people", "dataset": DATASET,
-        "checkpoint": "model.pth",
-    } | changes  # fmt: skip
-
-
-def make_embeddings(seed: int = 0, tracklets: bool = False) -> StoredEmbeddings:
-    """Four queries, of persons 0 to 3 under camera 1, and a gallery under the cameras 1 and 2."""
-    rng = np.random.default_rng(seed)
-    persons = [0, 1, 2, 3, 0, 0, 1, 2, 3, 3, 9]
-    cameras = [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 1]
-    numbers = [-1] * 4 + [5, 5, 2, 8, 7, 7, 1] if tracklets else [-1] * COUNT
-    return StoredEmbeddings(
-        rng.standard_normal((COUNT, WIDTH)).astype(np.float32),
-        paths=[f"über/{i}\n'\".jpg" for i in range(COUNT)],
-        splits=["query"] * 4 + ["gallery"] * 7,
-        pids=np.array(persons),
-        camids=np.array(cameras),
-        tracklets=np.array(numbers),
-    )
-
-
-def rows_of(embeddings: StoredEmbeddings, rows: range) -> StoredEmbeddings:
-    part = slice(rows.start, rows.stop)
-    return StoredEmbeddings(**{name: value[part] for name, value in vars(embeddings).items()})
-
-
-def write(folder: Path, embeddings: StoredEmbeddings | None = None, **changes: Any) -> Path:
-    embeddings = embeddings or make_embeddings()
-    stamp = write_stamp(folder, make_stamp(**changes))
-    for index in range(shard_count(stamp)):
-        write_shard(folder, stamp, index, rows_of(embeddings, shard_images(stamp, index)))
-    return folder
 
 
 def assert_same(found: StoredEmbeddings, expected: StoredEmbeddings) -> None:
@@ -96,11 +49,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
-    assert_same(read_embeddings(folder), make_embeddings())
+    assert_same(read_embeddings(folder), small_embeddings())
     parts = list(iter_embeddings(folder))
     assert [len(part) for part in parts] == [4, 4, 3]
     for start, part in zip((0, 4, 8), parts, strict=True):
-        assert_same(part, rows_of(make_embeddings(), range(start, start + len(part))))
+        assert_same(part, rows_of(small_embeddings(), range(start, start + len(part))))
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -108,12 +61,12 @@ def test_what_is_written_is_read(folder: Path) -> None:
 def test_the_size_of_shards_changes_nothing(tmp_path: Path, shard_size: int) -> None:
     write(tmp_path, shard_size=shard_size)
     assert len(list(tmp_path.glob("part-*.parquet"))) == -(-COUNT // shard_size)
-    assert_same(read_embeddings(tmp_path), make_embeddings())
+    assert_same(read_embeddings(tmp_path), small_embeddings())
 
 
 def test_parquet_has_a_column_for_each_thing(tmp_path: Path) -> None:
     table = pq.read_table(write(tmp_path) / "part-00001.parquet")
-    expected = rows_of(make_embeddings(), range(4, 8))
+    expected = rows_of(small_embeddings(), range(4, 8))
     types = {
         "path": pa.string(), "split": pa.string(), "pid": pa.int64(), "camid": pa.int64(),
         "tracklet": pa.int64(), "embedding": pa.list_(pa.float32(), WIDTH),
@@ -127,7 +80,7 @@ def test_parquet_has_a_column_for_each_thing(tmp_path: Path) -> None:
 def test_safetensors_hold_the_same_by_the_same_names(tmp_path: Path) -> None:
     write(tmp_path, shard_format="safetensors")
     tensors = safetensors.numpy.load_file(tmp_path / "part-00001.safetensors")
-    expected = rows_of(make_embeddings(), range(4, 8))
+    expected = rows_of(small_embeddings(), range(4, 8))
     assert {*tensors} == {"path", "split", "pid", "camid", "tracklet", "embedding"}
     assert json.loads(tensors["path"].tobytes()) == expected.paths
     assert json.loads(tensors["split"].tobytes()) == expected.splits
@@ -143,44 +96,54 @@ def test_the_same_embeddings_are_the_same_files(tmp_path: Path, shard_format: st
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
 
-def test_the_stamp_is_read_as_it_was_written(folder: Path) -> None:
-    stamp = read_stamp(folder)
-    assert stamp["format_version"] == 1
-    assert make_stamp(shard_format=stamp["shard_format"]).items() <= stamp.items()
+def test_the_metadata_are_read_as_they_were_written(folder: Path) -> None:
+    metadata = read_metadata(folder)
+    assert read_stamp(folder) == metadata  # the earlier name
+    assert metadata["format_version"] == 1
+    assert small_metadata(shard_format=metadata["shard_format"]).items() <= metadata.items()
 
 
-def test_a_folder_without_a_stamp_is_told(tmp_path: Path) -> None:
-    for read in (read_embeddings, read_stamp, lambda folder: next(iter_embeddings(folder))):
+def test_a_folder_without_metadata_is_told(tmp_path: Path) -> None:
+    for read in (read_embeddings, read_metadata, lambda folder: next(iter_embeddings(folder))):
         with pytest.raises(FileNotFoundError, match=r"holds no embeddings: there is no .*\.json"):
             read(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        read_stamp(tmp_path / "nowhere")
+        read_metadata(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda stamp: "{", "is not JSON"),
-        (lambda stamp: "[]", "is not the stamp of embeddings"),
-        (lambda stamp: '{"model": "x"}', "is not the stamp of embeddings"),
-        (lambda stamp: json.dumps(stamp | {"format_version": 2}), "is of version 2 of the format"),
-        (lambda stamp: json.dumps(stamp | {"flip": False}), "was changed after it was written"),
-        (lambda stamp: json.dumps({"format_version": 1, "id": ""}), "lacks model, weights_sha256"),
+        (lambda metadata: "{", "is not JSON"),
+        (lambda metadata: "[]", "is not the metadata of embeddings"),
+        (lambda metadata: '{"model": "x"}', "is not the metadata of embeddings"),
+        (
+            lambda metadata: json.dumps(metadata | {"format_version": 2}),
+            "is of version 2 of the format",
+        ),
+        (
+            lambda metadata: json.dumps(metadata | {"flip": False}),
+            "was changed after it was written",
+        ),
+        (
+            lambda metadata: json.dumps({"format_version": 1, "id": ""}),
+            "lacks model, weights_sha256",
+        ),
     ],
 )
-def test_a_stamp_that_is_none_of_this_version_is_refused(
+def test_metadata_that_are_not_of_this_version_are_refused(
     folder: Path, change: Any, message: str
 ) -> None:
-    stamp = read_stamp(folder)
-    (folder / "embeddings.json").write_text(change(stamp))
+    metadata = read_metadata(folder)
+    (folder / "embeddings.json").write_text(change(metadata))
     with pytest.raises(ValueError, match=message):
         read_embeddings(folder)
 
 
 def test_data_that_were_moved_do_not_make_other_embeddings_of_them(folder: Path) -> None:
-    stamp = read_stamp(folder)
-    (folder / "embeddings.json").write_text(json.dumps(stamp | {"root": "/elsewhere"}))
-    assert_same(read_embeddings(folder), make_embeddings())
+    metadata = read_metadata(folder)
+    (folder / "embeddings.json").write_text(json.dumps(metadata | {"root": "/elsewhere"}))
+    assert_same(read_embeddings(folder), small_embeddings())
 
 
 def shard(folder: Path, index: int) -> Path:
@@ -222,8 +185,8 @@ def test_bad_shards_are_named_before_anything_is_read(
         with pytest.raises(ValueError, match="2 of its 3 shards are missing or unusable") as caught:
             read(folder)
         assert all(text in str(caught.value) for text in texts)
-        assert "Run embed.py again with --resume" in str(caught.value)
-    wrong = missing_shards(folder, read_stamp(folder))
+        assert "Run rga-timm embed again with --resume" in str(caught.value)
+    wrong = missing_shards(folder, read_metadata(folder))
     assert [*wrong] == [1, 2]
 
 
@@ -252,19 +215,19 @@ def test_a_flipped_bit_in_parquet_is_found_out(tmp_path: Path) -> None:
     folder = write(tmp_path, shard_size=COUNT)
     path = shard(folder, 0)
     content = bytearray(path.read_bytes())
-    content[content.find(make_embeddings().features.tobytes()[:16])] ^= 1
+    content[content.find(small_embeddings().features.tobytes()[:16])] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"part-00000.parquet is broken \(.*CRC"):
         read_embeddings(folder)
 
 
 def test_wrong_embeddings_are_not_written(tmp_path: Path) -> None:
-    stamp, embeddings = write_stamp(tmp_path, make_stamp()), make_embeddings()
+    metadata, embeddings = write_metadata(tmp_path, small_metadata()), small_embeddings()
     with pytest.raises(ValueError, match=r"shard 2 takes features of shape \(3, 6\), got \(4, 6\)"):
-        write_shard(tmp_path, stamp, 2, rows_of(embeddings, range(4)))
+        write_shard(tmp_path, metadata, 2, rows_of(embeddings, range(4)))
     embeddings.features[1, 2] = np.inf
     with pytest.raises(ValueError, match="the features of 1 images, such as über/1"):
-        write_shard(tmp_path, stamp, 0, rows_of(embeddings, range(4)))
+        write_shard(tmp_path, metadata, 0, rows_of(embeddings, range(4)))
     with pytest.raises(ValueError, match="do not fit together"):
         StoredEmbeddings(np.zeros((2, 3)), ["a"], [""], *[np.zeros(1, int)] * 3)
     with pytest.raises(ValueError, match="must be"):
@@ -276,7 +239,7 @@ def test_wrong_embeddings_are_not_written(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_nothing(
     tmp_path: Path, shard_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamp = write_stamp(tmp_path, make_stamp(shard_format=shard_format))
+    metadata = write_metadata(tmp_path, small_metadata(shard_format=shard_format))
 
     def interrupted(path: Path, *_: object) -> None:
         path.write_bytes(b"half a sha")
@@ -286,7 +249,7 @@ def test_an_interrupted_write_leaves_nothing(
         shards._FORMATS, shard_format, shards._FORMATS[shard_format]._replace(write=interrupted)
     )
     with pytest.raises(KeyboardInterrupt):
-        write_shard(tmp_path, stamp, 0, rows_of(make_embeddings(), range(4)))
+        write_shard(tmp_path, metadata, 0, rows_of(small_embeddings(), range(4)))
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings.json"]
 
 
@@ -294,27 +257,27 @@ def test_a_folder_is_begun_once(tmp_path: Path) -> None:
     assert holds_embeddings(tmp_path) is None
     write(tmp_path)
     with pytest.raises(FileExistsError, match=r"already holds embeddings \(embeddings\.json\)"):
-        write_stamp(tmp_path, make_stamp())
+        write_metadata(tmp_path, small_metadata())
     (tmp_path / "embeddings.json").unlink()
     with pytest.raises(FileExistsError, match=r"already holds embeddings \(part-0000"):
-        write_stamp(tmp_path, make_stamp())
-    with pytest.raises(ValueError, match="the stamp lacks model, weights_sha256"):
-        write_stamp(tmp_path / "new", {})
+        write_metadata(tmp_path, small_metadata())
+    with pytest.raises(ValueError, match="the metadata lack model, weights_sha256"):
+        write_metadata(tmp_path / "new", {})
     with pytest.raises(ValueError, match="shard_format must be one of parquet, safetensors"):
-        write_stamp(tmp_path / "new", make_stamp(shard_format="npy"))
+        write_metadata(tmp_path / "new", small_metadata(shard_format="npy"))
 
 
-def test_stamps_differ_in_what_decides_the_numbers(folder: Path) -> None:
-    stamp = read_stamp(folder)
-    same = make_stamp(shard_format=stamp["shard_format"], root="/x", mean=(0.1, 0.2, 0.3))
-    assert differences(stamp, same) == []
+def test_metadata_differ_in_what_decides_the_numbers(folder: Path) -> None:
+    metadata = read_metadata(folder)
+    same = small_metadata(shard_format=metadata["shard_format"], root="/x", mean=(0.1, 0.2, 0.3))
+    assert differences(metadata, same) == []
     other = same | {"flip": False, "weights_sha256": "def"}
-    assert differences(stamp, other) == [
+    assert differences(metadata, other) == [
         'weights_sha256 ("abc" there, "def" now)',
         "flip (true there, false now)",
     ]
     for name in set(DECISIVE) - {"format_version"}:
-        assert len(differences(stamp, same | {name: "another"})) == 1
+        assert len(differences(metadata, same | {name: "another"})) == 1
 
 
 def test_parquet_without_pyarrow_says_what_to_install(
@@ -324,87 +287,4 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'rga-timm\[data\]'"):
         read_embeddings(parquet)
-    assert_same(read_embeddings(other), make_embeddings())
-
-
-def scores(result: ReidResult) -> dict[str, Any]:
-    names = ("mAP", "mAP_trapezoid", "mINP", "num_valid_queries")
-    return {"cmc": result.cmc.tolist()} | {name: getattr(result, name) for name in names}
-
-
-def by_hand(query: Embeddings, gallery: Embeddings, **options: Any) -> dict[str, Any]:
-    sides = [(side.features, side.pids, side.camids) for side in (query, gallery)]
-    return scores(evaluate(*sides[0], *sides[1], **options))
-
-
-def images_of(embeddings: StoredEmbeddings, rows: slice) -> Embeddings:
-    features = torch.from_numpy(embeddings.features[rows])
-    return Embeddings(features, embeddings.pids[rows], embeddings.camids[rows])
-
-
-@pytest.mark.parametrize("options", [{}, {"metric": "euclidean", "rerank": Reranking(3, 2, 0.5)}])
-def test_stored_embeddings_score_as_they_do_in_memory(
-    folder: Path, options: dict[str, Any]
-) -> None:
-    report = evaluate_embeddings(folder, protocol_of(read_stamp(folder), **options))
-    embeddings = make_embeddings()
-    query, gallery = (images_of(embeddings, rows) for rows in (slice(4), slice(4, None)))
-    assert by_hand(query, gallery, **options).items() <= report.metrics.items()
-    assert (report.model, report.checkpoint) == ("test_resnet", "model.pth")
-    assert report.dataset == DATASET
-    protocol = report.protocol
-    assert (protocol.img_size, protocol.mean) == ((64, 32), (0.1, 0.2, 0.3))
-    assert (protocol.flip, protocol.scales, protocol.cameras) == (True, (1.0, 1.25), True)
-    assert (protocol.metric, protocol.rerank) == (
-        options.get("metric", "cosine"),
-        options.get("rerank"),
-    )
-
-
-@pytest.mark.parametrize("shard_size", [1, 3, 20])
-def test_images_of_tracklets_are_averaged_over_shards(tmp_path: Path, shard_size: int) -> None:
-    embeddings = make_embeddings(tracklets=True)
-    report = evaluate_embeddings(write(tmp_path, embeddings, shard_size=shard_size))
-    features = embeddings.features.astype(np.float64)
-    members = [[4, 5], [6], [7], [8, 9], [10]]
-    means = torch.from_numpy(np.stack([features[rows].mean(0) for rows in members])).float()
-    first = [rows[0] for rows in members]
-    gallery = Embeddings(means, embeddings.pids[first], embeddings.camids[first])
-    assert by_hand(images_of(embeddings, slice(4)), gallery).items() <= report.metrics.items()
-
-
-def test_the_data_set_has_its_say_in_the_protocol(tmp_path: Path) -> None:
-    folder = write(tmp_path, cameras=False, single_gallery_shot=True)
-    report = evaluate_embeddings(folder)
-    assert (report.protocol.cameras, report.protocol.single_gallery_shot) == (False, True)
-    embeddings = make_embeddings()
-    query, gallery = (images_of(embeddings, rows) for rows in (slice(4), slice(4, None)))
-    assert report.metrics["cmc"] == by_hand(query, gallery, single_gallery_shot=True)["cmc"]
-    assert report.metrics["cmc"] != by_hand(query, gallery)["cmc"]
-
-
-def test_versions_that_made_the_embeddings_are_told_where_they_are_others(tmp_path: Path) -> None:
-    folder = write(tmp_path, software={"torch": "1.0", "timm": read_version("timm")})
-    software = evaluate_embeddings(folder).software
-    assert software["torch (embeddings)"] == "1.0"
-    assert software["torch"] == torch.__version__
-    assert "timm (embeddings)" not in software
-
-
-def read_version(name: str) -> str:
-    return sys.modules[name].__version__
-
-
-def test_what_cannot_be_evaluated_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="of a plain folder of images"):
-        evaluate_embeddings(write(tmp_path / "plain", dataset=None, splits=[""]))
-    with pytest.raises(ValueError, match="of query, train, but not of gallery"):
-        evaluate_embeddings(write(tmp_path / "train", splits=["query", "train"]))
-    mixed = make_embeddings()
-    mixed.tracklets[6] = 3
-    with pytest.raises(ValueError, match="images of gallery are of tracklets and others are not"):
-        evaluate_embeddings(write(tmp_path / "mixed", mixed))
-    empty = make_embeddings()
-    empty.splits[:4] = ["gallery"] * 4
-    with pytest.raises(ValueError, match="holds no image of query"):
-        evaluate_embeddings(write(tmp_path / "empty", empty))
+    assert_same(read_embeddings(other), small_embeddings())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rga_timm.evaluation import Protocol, Report, evaluate
+from rga_timm.evaluation import ModelRecord, Protocol, Report, evaluate
 from rga_timm.evaluation.reports.per_query import per_query_results
 
 PROTOCOL = Protocol(
@@ -50,12 +50,10 @@ def random_report(
     }
     return Report.of(
         result,
-        model=model,
-        checkpoint=checkpoint,
-        dataset=DATASET if dataset is None else dataset,
-        protocol=replace(PROTOCOL, **protocol),
-        weights=f"{seed:064x}",
+        ModelRecord(model, checkpoint, f"{seed:064x}"),
+        DATASET if dataset is None else dataset,
+        replace(PROTOCOL, **protocol),
         query_pids=PIDS,
         per_query=per_query_results(result, queries) if per_query else None,
-        warnings=warnings,
+        warnings=list(warnings),
     )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,27 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_reports import random_report
 
 from rga_timm.data import ReidImage, ReidSplits
 from rga_timm.evaluation import (
+    Compute,
     Embeddings,
+    ModelRecord,
     Protocol,
+    average_reports,
     describe_training,
     diagnose,
     evaluate,
     evaluate_dataset,
+    log_warnings,
 )
 from rga_timm.evaluation.reports.diagnosis import (
-    crowded_similarities,
+    collapsed_features,
     effective_rank,
-    people_trained_on,
-    same_people_trained_on,
-    uncounted_queries,
+    queries_without_match,
+    same_training_people,
+    train_test_overlap,
 )
 
 
@@ -69,7 +73,7 @@ def test_what_was_trained_on_is_recorded_in_few_characters() -> None:
 
 def test_people_of_another_partition_that_were_trained_on_are_found() -> None:
     trained_on = [describe_training(splits("viper:split=3", train=(1, 2, 5, 6)))]
-    (found,) = people_trained_on(splits("viper"), trained_on)
+    (found,) = train_test_overlap(splits("viper"), trained_on)
     assert found == (
         "the model was trained on 1 of the 2 people of queries and 2 of the 3 people of the "
         "gallery (such as 5, 6), in viper:split=3: the scores are too good"
@@ -87,28 +91,28 @@ def test_people_of_another_partition_that_were_trained_on_are_found() -> None:
     ],
 )
 def test_models_of_other_people_are_not_suspected(trained_on: list[dict[str, Any]]) -> None:
-    assert people_trained_on(splits(), trained_on) == []
+    assert train_test_overlap(splits(), trained_on) == []
 
 
 def test_numbers_that_mean_others_in_training_are_not_compared() -> None:
     trained_on = [describe_training(splits("msmt17:val=true", train=(4, 5)))]
-    assert people_trained_on(splits("msmt17", same_numbering=False), trained_on) == []
+    assert train_test_overlap(splits("msmt17", same_numbering=False), trained_on) == []
 
 
 @pytest.mark.parametrize("name", ["folder", "table:seed=1", "hf"])
 def test_users_own_data_are_compared_where_they_are_the_same(name: str) -> None:
     shared = splits(name, train=(1, 4))
-    assert people_trained_on(splits(name), [describe_training(shared)]) == []
-    (found,) = people_trained_on(shared, [describe_training(shared)])
+    assert train_test_overlap(splits(name), [describe_training(shared)]) == []
+    (found,) = train_test_overlap(shared, [describe_training(shared)])
     assert "(such as 4)" in found
 
 
 def test_a_model_that_does_not_say_on_whom_it_was_trained_is_told_of() -> None:
     older = splits("viper:split=3", train=(4, 5)).describe()
-    (found,) = people_trained_on(splits("viper"), [older])
+    (found,) = train_test_overlap(splits("viper"), [older])
     assert "trained on viper:split=3 and does not say on whom" in found
     own = splits("viper:split=3", train=(1, 2))
-    assert people_trained_on(own, [own.describe()]) == []
+    assert train_test_overlap(own, [own.describe()]) == []
 
 
 # Queries that do not count
@@ -119,38 +123,38 @@ def test_the_same_people_are_recognised_whatever_their_images() -> None:
         return [describe_training(splits(name, train=train))]
 
     now = described("x:split=1", 1, 2, 3)
-    assert same_people_trained_on(now, now)
-    assert same_people_trained_on(described("x:split=2", 3, 2, 2, 1), now)
-    assert not same_people_trained_on(described("x:split=1", 1, 2, 4), now)
-    assert not same_people_trained_on(described("y", 1, 2, 3, 3), now)
-    assert not same_people_trained_on([{"name": "x:split=1"}], now)
-    assert not same_people_trained_on([], [])
+    assert same_training_people(now, now)
+    assert same_training_people(described("x:split=2", 3, 2, 2, 1), now)
+    assert not same_training_people(described("x:split=1", 1, 2, 4), now)
+    assert not same_training_people(described("y", 1, 2, 3, 3), now)
+    assert not same_training_people([{"name": "x:split=1"}], now)
+    assert not same_training_people([], [])
     # Labels follow the order of the data sets.
     other = described("y", 7)
-    assert same_people_trained_on(now + other, now + other)
-    assert not same_people_trained_on(other + now, now + other)
-    assert not same_people_trained_on(now, now + other)
+    assert same_training_people(now + other, now + other)
+    assert not same_training_people(other + now, now + other)
+    assert not same_training_people(now, now + other)
 
 
 @pytest.mark.parametrize("name", ["folder", "table", "hf:repo=x"])
 def test_users_own_people_are_the_same_only_in_the_same_images(name: str) -> None:
     now = [describe_training(splits(name, train=(1, 2, 3)))]
-    assert same_people_trained_on(now, now)
-    assert not same_people_trained_on([describe_training(splits(name, train=(1, 2, 3, 3)))], now)
+    assert same_training_people(now, now)
+    assert not same_training_people([describe_training(splits(name, train=(1, 2, 3, 3)))], now)
 
 
 def test_queries_without_a_match_are_counted_by_reason() -> None:
     query = ids([1, 2, 3, 4], [1, 1, 1, 1])
-    (found,) = uncounted_queries(query, ids([1, 2, 2], [2, 1, 1]))
+    (found,) = queries_without_match(query, ids([1, 2, 2], [2, 1, 1]))
     assert found == (
         "3 of 4 queries do not count: the person of 2 is not in the gallery, the person of 1 is "
         "in the gallery only under the query's own camera"
     )
-    assert uncounted_queries(ids([1], [1]), ids([1], [2])) == []
+    assert queries_without_match(ids([1], [1]), ids([1], [2])) == []
 
 
 def test_without_cameras_the_query_itself_is_the_reason() -> None:
-    found = uncounted_queries(ids([1, 2], [1, 2]), ids([1, 2, 2], [1, 2, 3]), has_cameras=False)
+    found = queries_without_match(ids([1, 2], [1, 2]), ids([1, 2, 2], [1, 2, 3]), has_cameras=False)
     assert found[0].endswith("the person of 1 is in the gallery only as the query itself")
 
 
@@ -185,16 +189,16 @@ def crowd(seed: int, noise: float, common: float, size: int = 60, dim: int = 32)
 def test_features_that_tell_people_apart_are_not_suspected(common: float) -> None:
     # Also where all similarities are high, as of features before the neck.
     query, gallery = (crowd(seed, noise=0.5, common=common) for seed in (1, 2))
-    assert crowded_similarities(query, gallery) == []
+    assert collapsed_features(query, gallery) == []
     cosines = F.normalize(query.features, dim=1) @ F.normalize(gallery.features, dim=1).T
     assert bool(cosines.min() > 0.7) == (common == 5)
 
 
 def test_features_that_are_alike_for_everybody_are_told_of() -> None:
     query, gallery = (crowd(seed, noise=30.0, common=200.0) for seed in (1, 2))
-    (found,) = crowded_similarities(query, gallery)
+    (found,) = collapsed_features(query, gallery)
     assert "similarities crowd together: 98 % of the cosines" in found
-    assert crowded_similarities(query, gallery, metric="euclidean") == []
+    assert collapsed_features(query, gallery, metric="euclidean") == []
     low, high = re.search(r"between ([\d.]+) and ([\d.]+),", found).groups()
     assert 0.9 < float(low) < float(high) <= 1
 
@@ -211,26 +215,26 @@ def test_crowded_features_are_told_of_where_people_are_less_than_a_deviation_apa
     matches, others = cosines[same], cosines[~same]
     deviation = np.sqrt((matches.var() + others.var()) / 2)
     assert (matches.mean() - others.mean()) / deviation == pytest.approx(separation, abs=0.1)
-    assert bool(crowded_similarities(query, gallery)) == warns
+    assert bool(collapsed_features(query, gallery)) == warns
 
 
 def test_collapsed_features_are_told_of() -> None:
     query, gallery = (crowd(seed, noise=0.0, common=0.0) for seed in (1, 2))
     point = [embeddings(np.ones((60, 32)), e.pids, e.camids) for e in (query, gallery)]
-    assert len(crowded_similarities(*point)) == 2
+    assert len(collapsed_features(*point)) == 2
     direction = np.random.default_rng(3).normal(size=32)
     line = [
         embeddings(np.outer(np.linspace(-1, 1, 60), direction), e.pids, e.camids)
         for e in (query, gallery)
     ]
-    (found,) = crowded_similarities(*line)
+    (found,) = collapsed_features(*line)
     assert "hardly more than one direction (effective rank 1.0 of 32)" in found
 
 
 def test_little_data_say_nothing() -> None:
     few = embeddings(np.ones((9, 32)), np.arange(9), np.ones(9))
     many = embeddings(np.ones((20, 32)), np.arange(20), np.ones(20))
-    assert crowded_similarities(few, many) == crowded_similarities(many, few) == []
+    assert collapsed_features(few, many) == collapsed_features(many, few) == []
 
 
 def test_the_effective_rank_is_the_exponential_of_the_entropy() -> None:
@@ -250,7 +254,7 @@ def test_an_untrained_network_is_told_of() -> None:
     with torch.inference_mode():
         features = model(pixels).numpy()
     query, gallery = (embeddings(features[i::2], np.arange(12) % 4, [i] * 12) for i in range(2))
-    assert "similarities crowd together" in crowded_similarities(query, gallery)[0]
+    assert "similarities crowd together" in collapsed_features(query, gallery)[0]
 
 
 # All of it
@@ -261,7 +265,7 @@ def test_a_test_as_it_should_be_gives_no_warning() -> None:
     assert diagnose(splits(), query, gallery, trained_on=[describe_training(splits())]) == []
 
 
-def test_warnings_are_logged_and_kept_in_the_report(
+def test_warnings_are_kept_in_the_report_and_logged_by_who_wants_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     query, gallery = images(1, 2, 3), images(1, 2, 4, camid=2)
@@ -271,22 +275,25 @@ def test_warnings_are_logged_and_kept_in_the_report(
     part = ReidSplits.from_images("x", tmp_path, query=query, gallery=gallery)
     protocol = Protocol((32, 16), "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     model = timm.create_model("test_resnet", num_classes=0)
-    trained_on = [{"name": "x:split=1", "train_pids": "2..3"}]
-
-    def test(**options: Any) -> list[str]:
-        report = evaluate_dataset(
-            model, part, protocol, name="net", num_workers=0, trained_on=trained_on, **options
-        )
-        return list(report.warnings)
-
-    with caplog.at_level(logging.WARNING):
-        found = test()
+    record = ModelRecord("net", trained_on=[{"name": "x:split=1", "train_pids": "2..3"}])
+    report = evaluate_dataset(model, part, protocol, record, compute=Compute(num_workers=0))
+    assert not caplog.records
+    found = report.warnings
     assert len(found) == 2
     assert (
         "trained on 2 of the 3 people of queries and 1 of the 3 people of the gallery" in found[0]
     )
     assert found[1] == "1 of 3 queries do not count: the person of 1 is not in the gallery"
-    assert [record.getMessage() for record in caplog.records] == [f"x: {text}" for text in found]
-    caplog.clear()
-    assert test(log_warnings=False) == found
-    assert not caplog.records
+    log_warnings([report])
+    assert caplog.messages == [f"x: {text}" for text in found]
+
+
+def test_warnings_of_partitions_are_logged_with_their_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parts = [
+        random_report(1, dataset={"name": f"viper:split={i}"}, warnings=("strange",))
+        for i in range(2)
+    ]
+    log_warnings([average_reports(parts)])
+    assert caplog.messages == ["viper:split=0: strange", "viper:split=1: strange"]

@@ -14,6 +14,7 @@ from timm.data import resolve_data_config
 
 import rga_timm  # noqa: F401 - registers the models
 from rga_timm.evaluation import (
+    ModelRecord,
     Protocol,
     Report,
     Reranking,
@@ -37,7 +38,7 @@ def make_report(protocol: Protocol = PROTOCOL, max_rank: int = 10) -> Report:
         query, [1, 9], [1, 1], gallery, [2, 1], [2, 2], metric="euclidean", max_rank=max_rank
     )
     dataset = {"name": "tiny", "fingerprint": "abc", "query": {"images": 2}}
-    return Report.of(result, model="test_resnet", dataset=dataset, protocol=protocol)
+    return Report.of(result, ModelRecord("test_resnet"), dataset, protocol)
 
 
 def test_a_report_says_what_was_tested_and_how() -> None:
@@ -125,10 +126,10 @@ def test_scores_have_intervals_over_people() -> None:
     intervals = report.metrics["intervals"]
     scores = np.array(report.per_query["average_precision"], dtype=float)
     expected = bootstrap_interval(scores, PIDS)
-    assert intervals["mAP"] == [expected.low, expected.high]
+    assert intervals["mAP"] == (expected.low, expected.high)
     ranks = np.array(report.per_query["first_match_rank"], dtype=float)
     hits = np.where(np.isnan(ranks), np.nan, ranks == 1)
-    assert intervals["rank-1"] == list(bootstrap_interval(hits, PIDS)[:2])
+    assert intervals["rank-1"] == bootstrap_interval(hits, PIDS)[:2]
     assert {name: intervals[name] for name in ("level", "resamples", "seed", "identities")} == {
         "level": 0.95, "resamples": 10_000, "seed": 0, "identities": 9,
     }  # fmt: skip
