@@ -18,9 +18,9 @@ class ModelRecord:
     Attributes:
         name: As `timm.create_model` takes it, or as the user calls it.
         checkpoint: Where the weights are from; None for the model's own.
-        weights: SHA-256 of the weights, of `hash_weights`; None for not yet computed.
-        trained_on: The data sets that the model was trained on, as `describe_training` describes
-            them; for the warning that people who are tested on were trained on.
+        weights: SHA-256 of `hash_weights`; None if it is not yet computed.
+        trained_on: The data sets that the model was trained on, from `describe_training`; for the
+            warning that people are both trained and tested on.
     """
 
     name: str
@@ -29,5 +29,5 @@ class ModelRecord:
     trained_on: Sequence[Mapping[str, Any]] = ()
 
     def with_hash_of(self, model: nn.Module) -> ModelRecord:
-        """The record with the hash of the model's weights, which is computed if it is missing."""
+        """Return the record with the hash of the model's weights; compute it if it is missing."""
         return self if self.weights else replace(self, weights=hash_weights(model))

@@ -1,4 +1,4 @@
-"""A name for a model's weights that follows from the weights alone."""
+"""Identify a model's weights."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from torch import nn
 
 
 def hash_weights(model: nn.Module) -> str:
-    """SHA-256 of a model's state: two models with the same one have the same weights.
+    """Compute the SHA-256 of a model's weights, 64 hexadecimal digits.
 
-    Of the entries of the bare model's state dict, buffers too, sorted by name: name, type, shape
-    and bytes. Where the model runs, its memory format, and what it is wrapped in do not matter.
-    The classifier is part of it: the same network with and without one has two hashes.
-
-    Args:
-        model: any module, also inside DataParallel, DDP, torch.compile or timm's EMA.
-
-    Returns:
-        64 hexadecimal digits.
+    It covers name, type, shape and bytes of all parameters and buffers, also the classifier's,
+    sorted by name. Device, memory format and wrappers (DataParallel, DDP, torch.compile, timm's
+    EMA) do not matter.
     """
     digest = hashlib.sha256()
     for name, value in sorted(unwrap_model(model).state_dict().items()):

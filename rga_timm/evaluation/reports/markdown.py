@@ -6,12 +6,7 @@ from collections.abc import Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]], text: int) -> str:
-    """Columns of equal width; the first ones hold text, to the left, the others numbers.
-
-    Args:
-        rows: the header, and the rows, all of the same length.
-        text: how many columns hold text.
-    """
+    """Format a header and rows: the first `text` columns to the left, the others to the right."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * w if i < text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     lines = []
