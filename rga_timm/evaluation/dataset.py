@@ -64,10 +64,7 @@ def evaluate_dataset(
 
 
 def embed_loader(
-    model: nn.Module,
-    loader: Iterable[tuple[Tensor, Tensor]],
-    protocol: Protocol,
-    compute: Compute,
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], protocol: Protocol, compute: Compute
 ) -> Embeddings:
     """Embed the images of a loader with the feature, flip, scales and precision of a protocol."""
     return embed(

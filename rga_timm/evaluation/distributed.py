@@ -21,11 +21,7 @@ def share(n: int, distributed: bool) -> range:
 
 
 def rank_and_world_size(distributed: bool) -> tuple[int, int]:
-    """Return those of the default process group; 0 and 1 for a single process.
-
-    Raises:
-        RuntimeError: No process group was made.
-    """
+    """Return those of the default process group; 0 and 1 for a single process."""
     if not distributed:
         return 0, 1
     if not (dist.is_available() and dist.is_initialized()):

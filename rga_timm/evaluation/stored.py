@@ -100,9 +100,7 @@ def read_testable_metadata(folder: str | Path) -> dict[str, Any]:
 def protocol_of(metadata: Mapping[str, Any], **test: Any) -> Protocol:
     """Return the protocol of a test with stored embeddings.
 
-    Args:
-        metadata: From `read_metadata`.
-        test: What the metadata do not decide: metric, multi_query, expansion and rerank.
+    `test` is what the metadata do not decide: metric, multi_query, expansion and rerank.
     """
     return replace(msgspec.convert(metadata, Protocol), **test)
 
@@ -110,10 +108,7 @@ def protocol_of(metadata: Mapping[str, Any], **test: Any) -> Protocol:
 def read_splits(folder: str | Path, *splits: str) -> list[Embeddings]:
     """Read stored embeddings of some splits, of each image or of each tracklet, as `embed` does.
 
-    Raises:
-        FileNotFoundError: There are no embeddings in the folder.
-        ValueError: A split is empty, some of its images are of tracklets and others are not, or
-            those of one tracklet show several persons; as `iter_embeddings`.
+    Errors are those of `iter_embeddings`, and of `embed` for the images of a split.
     """
     images: dict[str, tuple[list[Tensor], list[Tensor]]] = {split: ([], []) for split in splits}
     tracklets = {split: TrackletMeans() for split in splits}

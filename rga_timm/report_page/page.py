@@ -181,18 +181,12 @@ class _Page:
             lists.append({"query": q, "group": group, "results": results})
             names += [f"q{q}", *(one["image"] for of_side in results for one in of_side)]
         images = self.pictures.of(names)
-        data = {
-            "models": self.labels,
-            "lists": lists,
-            "images": images,
-            "queries": self._queries(),
-            "cameras": self.splits.has_cameras,
-        }
+        data: dict[str, Any] = {"models": self.labels, "lists": lists, "images": images}
+        data |= {"queries": self._queries(), "cameras": self.splits.has_cameras}
         # It must not contain the end of its element.
         text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-        environment = Environment(
-            loader=PackageLoader("rga_timm.report_page"), autoescape=True, undefined=StrictUndefined
-        )
+        loader = PackageLoader("rga_timm.report_page")
+        environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
         return environment.get_template("page.html.j2").render(
             **self.context,
             stages=max((len(maps) for one in images.values() for maps in one["maps"]), default=0),
@@ -269,7 +263,7 @@ class _Pictures:
         self.made: dict[str, dict[str, Any]] = {}
 
     def of(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return ``src`` and ``maps``, by side, of images with names such as ``q12`` and ``g345``."""
+        """Return ``src`` and ``maps``, by side, of images with names such as ``q12``, ``g345``."""
         if self.options.no_images:
             return {}
         new = [name for name in dict.fromkeys(names) if name not in self.made]
@@ -277,16 +271,11 @@ class _Pictures:
         for start in tqdm(range(0, len(new), step), "pictures", disable=not self.progress):
             part = new[start : start + step]
             images = [read_picture(*self._place(name)) for name in part]
-            maps = [self._maps(side, images) for side in self.sides]
+            maps = [_maps(side, images) for side in self.sides]
             for name, image, *by_side in zip(part, images, *maps, strict=True):
                 src = thumbnail(image, self.options.blur_faces)
                 self.made[name] = {"src": src, "maps": by_side}
         return {name: self.made[name] for name in names}
-
-    def _maps(self, side: Side, images: Sequence[Image.Image]) -> list[list[dict[str, Any]]]:
-        if side.transform is None or not has_spatial_attention(side.model):
-            return [[] for _ in images]
-        return attention_of(side.model, side.transform, images, device=side.device)
 
     def _place(self, name: str) -> tuple[ReidReader, int]:
         kind = name[0]
@@ -296,6 +285,12 @@ class _Pictures:
         """Return the image's file, as the data set names it."""
         reader, index = self._place(name)
         return str(reader.images[index].path)
+
+
+def _maps(side: Side, images: Sequence[Image.Image]) -> list[list[dict[str, Any]]]:
+    if side.transform is None or not has_spatial_attention(side.model):
+        return [[] for _ in images]
+    return attention_of(side.model, side.transform, images, device=side.device)
 
 
 def _camera_table(ranked: Ranked) -> dict[str, Any]:

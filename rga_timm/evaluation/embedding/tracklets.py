@@ -26,11 +26,7 @@ class TrackletMeans:
         return len(self._sums)
 
     def add(self, features: Tensor, targets: Tensor) -> None:
-        """Add a batch: features (B, D), targets (B, 3) [person id, camera id, tracklet number].
-
-        Raises:
-            ValueError: Images of one tracklet have several persons or cameras.
-        """
+        """Add a batch: features (B, D), targets (B, 3) [person id, camera id, tracklet number]."""
         features, targets = features.cpu().double(), targets.cpu()
         for pid, camid, number in dict.fromkeys(map(tuple, targets.tolist())):
             members = targets[:, 2] == number

@@ -16,10 +16,9 @@ import numpy as np
 
 from rga_timm.evaluation.reports.card import card
 from rga_timm.evaluation.reports.intervals import Difference, paired_difference
-from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.evaluation.reports.per_query import PerQuery, score_columns
 from rga_timm.evaluation.reports.report import RANKS, Report
-from rga_timm.evaluation.reports.tables import AP_NOTE, SCORE_LABELS, percent
+from rga_timm.evaluation.reports.tables import AP_NOTE, SCORE_LABELS, markdown_table, percent
 
 
 class DifferentProtocolsError(ValueError):
@@ -36,13 +35,10 @@ class PairedScore(NamedTuple):
 
 
 def match_reports(files: Mapping[str, Sequence[Report]]) -> list[dict[str, Report]]:
-    """Group the reports of several files by data set.
+    """Group the reports of several files by data set, in the order of the first file.
 
-    If every file has one report, these are the only group.
-
-    Returns:
-        Groups of one report from each file, in the order of the first file. Data sets that are not
-        in all files are left out.
+    If every file has one report, these are the only group. Data sets that are not in all files are
+    left out.
 
     Raises:
         ValueError: Fewer than two files, no data set that is in all of them, or one that is
@@ -105,21 +101,15 @@ def check_same_protocol(reports: Mapping[str, Report]) -> None:
         for what, (in_a, in_b) in protocol_differences(a, b).items()
     ]
     if lines:
-        raise DifferentProtocolsError(
-            "the reports are of different protocols, and their scores do not compare:\n"
-            + "\n".join(lines)
-        )
+        what = "the reports are of different protocols, and their scores do not compare:"
+        raise DifferentProtocolsError("\n".join([what, *lines]))
 
 
 def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
-    """Compare query by query.
+    """Compare query by query: mAP, mAP_trapezoid, mINP and rank-1, rank-5 and rank-10.
 
-    Returns:
-        mAP, mAP_trapezoid, mINP and rank-1, rank-5 and rank-10; no ranks with single gallery shot,
-        where they are expectations that are not kept for each query.
-
-    Raises:
-        ValueError: They cannot be compared so; the message says why, and what would help.
+    There are no ranks with single gallery shot, where they are not kept for each query. Raises a
+    ValueError with the reason if the reports cannot be compared so.
     """
     if not same_test_images(a, b):
         raise ValueError("the test images are not the same")
@@ -148,12 +138,8 @@ def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
 def format_comparison(reports: Mapping[str, Report], *, allow_different: bool = False) -> str:
     """Format scores in percent, differences to the first report, and how it was tested.
 
-    Args:
-        reports: At least two, by their names, such as their files.
-        allow_different: Also compare different tests; the text then begins with a warning.
-
-    Raises:
-        DifferentProtocolsError: They are of different tests.
+    `reports` are at least two, by their names, such as their files. Different tests raise a
+    DifferentProtocolsError, or with `allow_different` are compared after a warning.
     """
     parts = []
     try:

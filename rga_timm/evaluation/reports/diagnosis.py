@@ -38,17 +38,9 @@ def diagnose(
     metric: str = "cosine",
     trained_on: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Find reasons to doubt the scores of a test.
+    """Find reasons to doubt the scores of a test: a sentence or two for each.
 
-    Args:
-        splits: The data set.
-        query: Features of its queries.
-        gallery: Features of its gallery.
-        metric: By which they are ranked.
-        trained_on: The training data of the model, as from `describe_training`.
-
-    Returns:
-        A sentence or two for each finding.
+    `trained_on` is the training data of the model, as from `describe_training`.
     """
     return [
         *train_test_overlap(splits, trained_on),
@@ -58,11 +50,9 @@ def diagnose(
 
 
 def describe_training(splits: ReidSplits) -> dict[str, Any]:
-    """Describe the training data that a model is to record.
+    """Describe the training data that a model is to record, by `ReidSplits.describe` and pids.
 
-    Returns:
-        `ReidSplits.describe`, and `train_pids` as in ``"2..7,10"``; None if the same pid is another
-        person in the test splits.
+    `train_pids` are as in ``"2..7,10"``; None if the same pid is another person in the test splits.
     """
     pids = _write_numbers(np.unique(splits.train.pids).tolist())
     return {**splits.describe(), "train_pids": pids if splits.same_numbering else None}
@@ -79,8 +69,9 @@ def same_training_people(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str
         if source.get("fingerprint") and source.get("fingerprint") == other.get("fingerprint"):
             return True
         base, pids = _base(source), source.get("train_pids")
-        same_pids = pids is not None and pids == other.get("train_pids")
-        return same_pids and base == _base(other) and base not in _NUMBERED_BY_THEIR_LISTS
+        if pids is None or pids != other.get("train_pids"):
+            return False
+        return base == _base(other) and base not in _NUMBERED_BY_THEIR_LISTS
 
     return bool(a) and len(a) == len(b) and all(map(same, a, b))
 
@@ -132,8 +123,7 @@ def queries_without_match(
 ) -> list[str]:
     """Count the queries without a match, which do not count."""
     matches = MatchCounts.of(query.pids, query.camids, gallery.pids, gallery.camids)
-    left_out = matches.absent + matches.same_camera
-    if not left_out:
+    if not (left_out := matches.absent + matches.same_camera):
         return []
     reasons = matches.reasons(has_cameras)
     return [f"{left_out} of {matches.queries} queries do not count: {reasons}"]

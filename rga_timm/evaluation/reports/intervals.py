@@ -57,9 +57,9 @@ def bootstrap_interval(
         ValueError: Shapes that do not fit, fewer than two people whose queries count, or an invalid
             level or number of resamples.
     """
+    if np.ndim(values) != 1:
+        raise ValueError(f"values must be (Q,), got shape {np.shape(values)}")
     values = np.asarray(values)
-    if values.ndim != 1:
-        raise ValueError(f"values must be (Q,), got shape {values.shape}")
     return bootstrap_intervals(values[:, None], pids, level, resamples, seed)[0]
 
 

@@ -25,12 +25,7 @@ from rga_timm.evaluation.ranking.expansion import QueryExpansion
 from rga_timm.evaluation.ranking.rerank import Reranking
 from rga_timm.evaluation.record import ModelRecord
 from rga_timm.evaluation.reports.intervals import Interval, bootstrap_intervals
-from rga_timm.evaluation.reports.per_query import (
-    SCORES,
-    PerQuery,
-    per_query_results,
-    score_columns,
-)
+from rga_timm.evaluation.reports.per_query import SCORES, PerQuery, per_query_results, score_columns
 
 AP_CONVENTIONS = {
     "mAP": "step AP: mean precision at the true matches (torchreid, fast-reid, scikit-learn)",
@@ -194,12 +189,7 @@ class Report:
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: As `load_reports`, or the file holds several reports.
-            OSError: The file cannot be read.
-        """
+        """Read what `save` wrote; errors as `load_reports`, or if the file holds several."""
         reports = load_reports(path)
         if len(reports) > 1:
             raise ValueError(f"{path}: {len(reports)} reports: `load_reports` reads them")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.evaluation.reports.report import AP_CONVENTIONS, RANKS, Report
 
 _logger = logging.getLogger(__name__)
@@ -21,6 +20,18 @@ AP_NOTE = "mAP: {mAP}; mAP (trapezoid): {mAP_trapezoid}.".format(**AP_CONVENTION
 def percent(score: float | None, sign: str = "") -> str:
     """Format a score as `81.5`, a difference (with the sign `+`) as `+1.5`; None as `-`."""
     return "-" if score is None else f"{100 * score:{sign}.1f}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]], text: int) -> str:
+    """Format a header and rows: the first `text` columns to the left, the others to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * w if i < text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    lines = []
+    for row in [rows[0], rule, *rows[1:]]:
+        cells = [f"{c:<{w}}" for c, w in zip(row[:text], widths[:text], strict=True)]
+        cells += [f"{c:>{w}}" for c, w in zip(row[text:], widths[text:], strict=True)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def format_table(reports: Sequence[Report]) -> str:
