@@ -77,7 +77,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.output.is_dir() and any(args.output.iterdir()) and not args.force:
         parser.error(f"{args.output} is not empty: --force to replace the model in it")
     if args.model and not timm.is_model(args.model):
-        parser.error(f"no model {args.model!r} in timm: timm.list_models('rga*resne*') lists ours")
+        parser.error(f"timm knows no model {args.model!r}; see timm.list_models('rga*resne*')")
     if args.data_dir and not args.dataset:
         parser.error("--data-dir is for --dataset")
     prepare_run(args, parser)
@@ -99,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         parser.error(str(error))
 
     origin = {"code": CODE, "file": file.path.name, "sha256": file.sha256, "epoch": file.epoch}
-    reid: dict[str, Any] = {
-        "converted_from": {key: value for key, value in origin.items() if value is not None}
-    }
+    known = {key: value for key, value in origin.items() if value is not None}
+    reid: dict[str, Any] = {"converted_from": known}
     if args.trained_on:
         # Without the people: a test on the same data set warns that it cannot check the overlap.
         reid["trained_on"] = [{"name": name} for name in args.trained_on]
@@ -173,8 +172,7 @@ def evaluate(
 ) -> list[Report]:
     """Evaluate the model as it loads from its folder."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    config = preprocessing(args, model)
-    protocol = Protocol.of_data_config(config, amp_dtype=args.amp_dtype)
+    protocol = Protocol.of_data_config(preprocessing(args, model), amp_dtype=args.amp_dtype)
     name = model.pretrained_cfg["architecture"]
     record = ModelRecord(name, trained_on=reid.get("trained_on", ()))
     how = compute_of(args)

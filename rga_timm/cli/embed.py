@@ -129,17 +129,15 @@ def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> P
     try:
         if is_main and not holds_embeddings(args.output):
             write_metadata(args.output, metadata)
-        wait_for_all()
+        gather([])  # wait for all processes
         metadata = read_metadata(args.output)
         write_shards(args, model, protocol, metadata, images, own)
-        wait_for_all()
+        gather([])
     except Exception:
         say_what_is_there(args.output, "Ended by an error")
         raise
-    _logger.info(
-        "%s: %d embeddings of width %d in %d shards",
-        *(args.output, metadata["count"], metadata["width"], shard_count(metadata)),
-    )
+    sizes = metadata["count"], metadata["width"], shard_count(metadata)
+    _logger.info("%s: %d embeddings of width %d in %d shards", args.output, *sizes)
     if dist.is_initialized():
         dist.destroy_process_group()
     return args.output
@@ -155,16 +153,8 @@ def say_what_is_there(folder: Path, how: str) -> None:
         _logger.warning("%s: no embeddings were written.", how)
         return
     left, of = len(missing_shards(folder, metadata)), shard_count(metadata)
-    _logger.warning(
-        "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
-        *(how, folder, of - left, of),
-    )
-
-
-def wait_for_all() -> None:
-    """Wait for all processes."""
-    if dist.is_initialized():
-        dist.barrier()
+    text = "%s: %s holds %d of %d shards. The same command with --resume makes the others."
+    _logger.warning(text, how, folder, of - left, of)
 
 
 def gather(lines: list[str]) -> list[str]:

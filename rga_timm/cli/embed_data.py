@@ -38,22 +38,12 @@ def add_image_options(parser: argparse._ActionsContainer) -> None:
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images in the order in which they are stored.
+    """Images in the order in which they are stored."""
 
-    Attributes:
-        reader: Of all images; without tracklets, whose images are stored one by one.
-        splits: The split of each image; an empty string for images of a folder.
-        tracklets: (n,) int64 number of each image's tracklet.
-        about: Their description in the metadata.
-    """
-
-    reader: ReidReader
-    splits: list[str]
-    tracklets: np.ndarray
-    about: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.reader)
+    reader: ReidReader  # without tracklets, whose images are stored one by one
+    splits: list[str]  # of each image; an empty string for images of a folder
+    tracklets: np.ndarray  # (n,) int64 number of each image's tracklet
+    about: dict[str, Any]  # for the metadata
 
     @classmethod
     def of(cls, readers: dict[str, ReidReader], about: dict[str, Any]) -> ImageList:

@@ -197,9 +197,7 @@ def check_images(config: dict[str, Any]) -> Iterator[Tensor]:
         people = create_dataset("pedestrians", root).query
         loader = create_eval_loader(people, transform, max(BATCH_SIZES), num_workers=0)
         drawn, _ = next(iter(loader))
-    for images in (noise, drawn):
-        for batch_size in BATCH_SIZES:
-            yield images[:batch_size]
+    yield from (images[:size] for images in (noise, drawn) for size in BATCH_SIZES)
 
 
 def compare(path: Path, embedder: Embedder, batches: Iterator[Tensor]) -> tuple[float, float]:
@@ -213,10 +211,8 @@ def compare(path: Path, embedder: Embedder, batches: Iterator[Tensor]) -> tuple[
             expected = embedder(images).numpy()
         (embedding,) = session.run(["embedding"], {"images": images.numpy()})
         if embedding.shape != expected.shape:
-            raise SystemExit(
-                f"onnxruntime gives embeddings of shape {embedding.shape}, "
-                f"the model of {expected.shape}: no file was written"
-            )
+            shapes = f"{embedding.shape}, the model of {expected.shape}"
+            raise SystemExit(f"onnxruntime gives embeddings of shape {shapes}: no file was written")
         differences.append(np.abs(embedding - expected).max())
         similarities.append((embedding * expected).sum(axis=1).min())
     return float(np.max(differences)), float(np.min(similarities))

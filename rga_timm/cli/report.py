@@ -86,11 +86,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         written = write_page(args.output, partitions[0], sides, options=shown)
     except ValueError as error:
         parser.error(str(error))
-    print(format_table(reports))
-    print(
-        f"\n{args.output}: {written['queries']} queries with their nearest images, "
-        f"{written['bytes'] / 1e6:.1f} MB"
+    size = (
+        f"{written['queries']} queries with their nearest images, {written['bytes'] / 1e6:.1f} MB"
     )
+    print(f"{format_table(reports)}\n\n{args.output}: {size}")
     return args.output
 
 

@@ -52,10 +52,11 @@ def make_step(
         with torch.inference_mode(), autocast:
             model(images)
 
+    labels = torch.arange(len(images), device=images.device)
+
     def training() -> None:
         model.train()
         model.zero_grad()
-        labels = torch.arange(len(images), device=images.device)
         with autocast:
             loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
         loss.backward()

@@ -39,18 +39,11 @@ def evaluate_embeddings(
     """Find the stored queries of a data set in its stored gallery.
 
     The scores are those of the model itself, up to the last bits of the features, which may depend
-    on the batches. Images of tracklets are averaged, as by `embed`.
+    on the batches. Images of tracklets are averaged, as by `embed`. The versions of software in the
+    report are those of the ranking; other versions that made the embeddings are added.
 
-    Args:
-        folder: Embeddings of the splits `query` and `gallery` of a data set.
-        protocol: How to test, from `protocol_of`; by the cosine by default.
-        compute: Device and processes of the ranking.
-        per_query: Keep the scores of each query.
-        verify_at: False positive rates at which pairs are verified too.
-
-    Returns:
-        The report, with the model and preprocessing of the metadata. Its versions of software are
-        those of the ranking; other versions that made the embeddings are added.
+    `folder` holds the splits `query` and `gallery`; `protocol` is from `protocol_of`, by default
+    with the cosine; the other arguments are those of `evaluate_dataset`.
 
     Raises:
         FileNotFoundError: There are no embeddings in the folder.

@@ -27,7 +27,7 @@ from rga_timm.evaluation import (
     report_embeddings,
 )
 from rga_timm.evaluation.dataset import embed_queries_and_gallery
-from rga_timm.evaluation.reports.per_query import PerQuery, first_images
+from rga_timm.evaluation.reports.per_query import first_images
 from rga_timm.evaluation.reports.tables import SCORE_LABELS, percent
 from rga_timm.report_page.choose import choose
 from rga_timm.report_page.pictures import (
@@ -63,7 +63,6 @@ class PageOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for numbers out of range."""
         if self.queries < 1 or self.top < 1 or self.budget <= 0:
             raise ValueError("a page needs one query, one result and some space at least")
 
@@ -135,7 +134,7 @@ def write_page(
     if reports[0].dataset["fingerprint"] != reports[-1].dataset["fingerprint"]:
         raise ValueError("two models are compared on the same images, and these are not")
     options = options or PageOptions()
-    page = _Page(splits, sides, columns, options, progress)
+    page = _Page(splits, sides, options, progress)
     wanted = choose(columns, options.queries, options.seed)
     while True:
         text = page.render(wanted)
@@ -154,14 +153,9 @@ class _Page:
     """The content of the page; what does not depend on the shown queries is made once."""
 
     def __init__(
-        self,
-        splits: ReidSplits,
-        sides: Sequence[Side],
-        columns: Sequence[PerQuery],
-        options: PageOptions,
-        progress: bool,
+        self, splits: ReidSplits, sides: Sequence[Side], options: PageOptions, progress: bool
     ) -> None:
-        self.splits, self.sides, self.columns, self.options = splits, sides, columns, options
+        self.splits, self.sides, self.options = splits, sides, options
         self.ranked = [
             rank_all(side.query, side.gallery, metric=side.report.protocol.metric, top=options.top)
             for side in sides
@@ -198,14 +192,15 @@ class _Page:
     def _queries(self) -> list[dict[str, Any]]:
         """Describe all queries, for the table."""
         query = self.sides[0].query
-        precisions = [of["average_precision"] for of in self.columns]
+        columns = [of for side in self.sides if (of := side.report.per_query) is not None]
+        precisions = [of["average_precision"] for of in columns]
         return [
             {
                 "path": self.pictures.path(f"q{i}"),
                 "pid": int(query.pids[i]),
                 "camera": int(query.camids[i]),
                 "precision": [None if (p := of[i]) is None else round(p, 4) for of in precisions],
-                "first": [of["first_match_rank"][i] for of in self.columns],
+                "first": [of["first_match_rank"][i] for of in columns],
             }
             for i in range(len(query))
         ]

@@ -59,10 +59,8 @@ def attention_of(
 ) -> list[list[dict[str, Any]]]:
     """Compute the spatial attention of each stage, for each image.
 
-    Returns:
-        For each image a list over stages of ``height``, ``width``, ``low`` and ``high``, the map's
-        lowest and highest weight, and ``values``: base64 of a byte for each position, 0 for the
-        lowest and 255 for the highest.
+    A map is ``height``, ``width``, ``low`` and ``high``, its lowest and highest weight, and
+    ``values``: base64 of a byte for each position, 0 for the lowest and 255 for the highest.
     """
     maps: list[list[dict[str, Any]]] = []
     for start in range(0, len(images), batch_size):

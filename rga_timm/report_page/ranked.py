@@ -16,27 +16,16 @@ _TILE = 256  # queries whose distances are held at a time
 
 @dataclass(frozen=True)
 class Ranked:
-    """The nearest gallery images of Q queries, and statistics of all pairs.
+    """The nearest gallery images of Q queries, and statistics of all pairs."""
 
-    Attributes:
-        nearest: (Q, K) int64 indices into the gallery, the nearest first; -1 if there are fewer.
-        distances: (Q, K) float32 to them.
-        edges: (bins + 1,) of the histograms.
-        same: (bins,) number of pairs of one person at such a distance.
-        different: (bins,) number of pairs of two people.
-        camera_ids: The cameras, sorted.
-        camera_queries: (cameras, cameras) number of queries of one camera (row) with an image of
-            their person under another (column).
-        camera_hits: (cameras, cameras) number of those whose nearest image under that camera is of
-            their person.
-    """
-
-    nearest: np.ndarray
-    distances: np.ndarray
-    edges: np.ndarray
-    same: np.ndarray
-    different: np.ndarray
-    camera_ids: list[int]
+    nearest: np.ndarray  # (Q, K) int64 indices into the gallery, the nearest first; -1 for none
+    distances: np.ndarray  # (Q, K) float32 to them
+    edges: np.ndarray  # (bins + 1,) of the histograms
+    same: np.ndarray  # (bins,) number of pairs of one person at such a distance
+    different: np.ndarray  # (bins,) number of pairs of two people
+    camera_ids: list[int]  # sorted
+    # (cameras, cameras): queries of a camera (row) with an image of their person under another
+    # (column), and those whose nearest image under that camera is of their person.
     camera_queries: np.ndarray
     camera_hits: np.ndarray
 

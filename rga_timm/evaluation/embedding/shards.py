@@ -44,13 +44,9 @@ class StoredEmbeddings:
     tracklets: np.ndarray
 
     def __post_init__(self) -> None:
-        n = len(self.paths)
-        shape = np.shape(self.features)
-        if len(shape) != 2 or len(self.features) != n or len(self.splits) != n:
-            raise ValueError(
-                f"{n} paths, {len(self.splits)} splits and features of shape {shape} do not fit "
-                "together"
-            )
+        n, splits, shape = len(self.paths), len(self.splits), np.shape(self.features)
+        if len(shape) != 2 or shape[0] != n or splits != n:
+            raise ValueError(f"{n} paths, {splits} splits, features {shape} do not fit together")
         shapes = [np.shape(ids) for ids in (self.pids, self.camids, self.tracklets)]
         if shapes != [(n,)] * 3:
             raise ValueError(f"pids, camids and tracklets must be ({n},), got {shapes}")
