@@ -22,7 +22,7 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 from rga_timm.data import Counts, DatasetInfo, dataset_info, list_datasets
 from rga_timm.evaluation.cost import count_flops
-from rga_timm.evaluation.reports.markdown import markdown_table
+from rga_timm.evaluation.reports.tables import markdown_table
 from rga_timm.hub import read_manifest
 from rga_timm.weights import HUB_ORGANISATION
 

@@ -29,7 +29,7 @@ from torch import empty
 from rga_timm.cli import finetune
 from rga_timm.cli.options import add_model_kwargs
 from rga_timm.evaluation.cost import count_flops
-from rga_timm.evaluation.reports.markdown import markdown_table
+from rga_timm.evaluation.reports.tables import markdown_table
 from rga_timm.layers.rga import RELATIONS
 from rga_timm.training import TrainConfig
 from rga_timm.training.start import read_start

@@ -17,24 +17,16 @@ from rga_timm.evaluation import (
 
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
-    """What is compared, and how strictly."""
+    """Add the options of the comparison."""
     group = parser.add_argument_group("compare", "Without a MODEL; nothing is evaluated.")
-    group.add_argument(
-        "--compare",
-        type=Path,
-        nargs="+",
-        metavar="JSON",
-        help="reports that --output wrote: differences are to the first",
-    )
-    group.add_argument(
-        "--allow-different-protocols",
-        action="store_true",
-        help="compare although the tests differ, which is refused otherwise",
-    )
+    text = "reports that --output wrote: differences are to the first"
+    group.add_argument("--compare", type=Path, nargs="+", metavar="JSON", help=text)
+    text = "compare reports of different tests, which is an error otherwise"
+    group.add_argument("--allow-different-protocols", action="store_true", help=text)
 
 
 def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
-    """Print what there is to compare; the reports are returned for other programs."""
+    """Print the comparison, and return the reports."""
 
     def end(message: object) -> NoReturn:
         parser.exit(2, f"{parser.prog}: {message}\n")
@@ -50,12 +42,10 @@ def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[R
     try:
         files = {str(path): load_reports(path) for path in args.compare}
         groups = match_reports(files)
-        texts = [
-            format_comparison(group, allow_different=args.allow_different_protocols)
-            for group in groups
-        ]
+        allow = args.allow_different_protocols
+        texts = [format_comparison(group, allow_different=allow) for group in groups]
     except DifferentProtocolsError as error:
-        end(f"{error}\n--allow-different-protocols compares them all the same")
+        end(f"{error}\n--allow-different-protocols compares them anyway")
     except (ValueError, OSError) as error:
         end(error)
     print(*texts, sep="\n\n\n")

@@ -4,9 +4,9 @@
     rga-timm convert-official FILE --output MODEL --trained-on market1501 \
         --dataset market1501 --data-dir DIR                        # evaluate, and record the scores
 
-The code is microsoft/Relation-Aware-Global-Attention-Networks. Which of its networks the file is
-of, and for how many identities, is read from its weights. timm.create_model('local-dir:MODEL',
-pretrained=True) then gives its embeddings, and so do the scripts that take a model.
+The code is microsoft/Relation-Aware-Global-Attention-Networks. The network and the number of
+identities are read from the weights. timm.create_model('local-dir:MODEL', pretrained=True) and all
+commands that take a model then load it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from typing import Any
 
 import timm
 
+from rga_timm.cli.evaluate import read_test_sets
 from rga_timm.cli.options import (
     add_data_options,
     add_loading_options,
     add_model_kwargs,
     add_run_options,
     check_output_folder,
+    compute_of,
+    create_parser,
     prepare_run,
     preprocessing,
 )
 from rga_timm.data import ReidSplits, parse_spec
-from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
 from rga_timm.evaluation import (
-    Compute,
     ModelRecord,
     Protocol,
     Report,
-    check_testable,
     evaluate_dataset,
     format_table,
     log_warnings,
@@ -52,12 +52,8 @@ SIZE = (256, 128)  # of the paper
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm convert-official",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Define the options."""
+    parser = create_parser("convert-official", __doc__)
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="what the paper's code has saved")
     add("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
@@ -76,21 +72,19 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message for what would otherwise fail after minutes of work."""
+    """Exit with a message for errors that would otherwise appear after minutes of work."""
     check_output_folder(args.output, parser)
     if args.output.is_dir() and any(args.output.iterdir()) and not args.force:
         parser.error(f"{args.output} is not empty: --force to replace the model in it")
     if args.model and not timm.is_model(args.model):
-        parser.error(
-            f"timm knows no model {args.model!r}; timm.list_models('rga*resne*') lists ours"
-        )
+        parser.error(f"timm knows no model {args.model!r}; see timm.list_models('rga*resne*')")
     if args.data_dir and not args.dataset:
         parser.error("--data-dir is for --dataset")
     prepare_run(args, parser)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Convert as the command line says; the folder is returned for other programs."""
+    """Convert as the command line says, and return the folder."""
     parser = get_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -98,24 +92,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
     try:
         for name in args.trained_on:
             parse_spec(name)
-        test_sets = [
-            read_test_set(args, spec, folder)
-            for spec, folder in pair_with_folders(args.dataset, args.data_dir)
-        ]
+        test_sets = read_test_sets(args)
         file = read_official_file(args.file)
         model = convert(args, file)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
     origin = {"code": CODE, "file": file.path.name, "sha256": file.sha256, "epoch": file.epoch}
-    reid: dict[str, Any] = {
-        "converted_from": {key: value for key, value in origin.items() if value is not None}
-    }
+    known = {key: value for key, value in origin.items() if value is not None}
+    reid: dict[str, Any] = {"converted_from": known}
     if args.trained_on:
-        # Not on which of their people: a test on the same data set says that it cannot check that.
+        # Without the people: a test on the same data set warns that it cannot check the overlap.
         reid["trained_on"] = [{"name": name} for name in args.trained_on]
     args.output.mkdir(parents=True, exist_ok=True)
-    # Aside, so that the files get their names only once all is done.
+    # In a temporary folder, so that the files appear only when all is done.
     with tempfile.TemporaryDirectory(dir=args.output, prefix=".convert-") as temp:
         folder = save_pretrained(model, temp, reid=reid, model_args=args.model_kwargs)
         if test_sets:
@@ -136,16 +126,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def convert(args: argparse.Namespace, file: OfficialFile) -> Any:
-    """The model with the file's weights.
-
-    Raises:
-        ValueError: How the file does not fit.
-    """
+    """Create the model with the file's weights; a ValueError if they do not fit."""
     name = args.model or file.model
     size = tuple(args.img_size or SIZE)
-    sizes = {"img_size": size, "native_size": size}
+    options = {"img_size": size, "native_size": size, "relation": file.relation}
     try:
-        options = {**sizes, "relation": file.relation, **args.model_kwargs}
+        options |= args.model_kwargs
         model = timm.create_model(name, num_classes=file.num_identities, **options).eval()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be made: {error}") from error
@@ -158,21 +144,18 @@ def convert(args: argparse.Namespace, file: OfficialFile) -> Any:
     model.load_state_dict(weights, strict=False)  # old files lack num_batches_tracked
     if args.drop_classifier:
         model.reset_classifier(0)
-    # In place of what timm noted of the ImageNet weights of this name.
+    # Instead of those of timm's ImageNet weights of this name.
     model.pretrained_cfg |= {"tag": None, "license": None, "origin_url": CODE}
     return model
 
 
 def check_size(file: OfficialFile, model: RGAResNet) -> None:
-    """Raise a ValueError if the file was trained on images of another size.
-
-    Only the number of positions, height times width, is known, so the user must say which size.
-    """
+    """Raise a ValueError if the file is for another image size, which the user must name."""
     grids = [rga.height * rga.width for rga, _ in rga_modules(model).values()]
     own = dict(enumerate(grids, start=1))
     theirs = file.positions
     if not theirs or any(own.get(stage) == count for stage, count in theirs.items()):
-        return  # a single one that differs is named as any other weight
+        return  # a single stage that differs is reported with the other weights
     last = theirs[max(theirs)]
     sizes = [(16 * (last // w), 16 * w) for w in range(1, last + 1) if last % w == 0]
     likely = [f"--img-size {h} {w}" for h, w in sizes if w <= h <= 4 * w]
@@ -184,39 +167,13 @@ def check_size(file: OfficialFile, model: RGAResNet) -> None:
     )
 
 
-def read_test_set(
-    args: argparse.Namespace, spec: str, folder: str | Path | None
-) -> list[ReidSplits]:
-    """The partitions of a data set that can be tested on."""
-    partitions = read_partitions(spec, folder)
-    if args.skip_bad_images:
-        partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
-    check_testable(partitions)
-    return partitions
-
-
 def evaluate(
-    args: argparse.Namespace,
-    folder: Path,
-    test_sets: list[list[ReidSplits]],
-    reid: dict[str, Any],
+    args: argparse.Namespace, folder: Path, test_sets: list[list[ReidSplits]], reid: dict[str, Any]
 ) -> list[Report]:
-    """The reports of the model as it comes back from its folder."""
+    """Evaluate the model as it loads from its folder."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    config = preprocessing(args, model)
-    protocol = Protocol.of_data_config(config, amp_dtype=args.amp_dtype)
-    record = ModelRecord(
-        model.pretrained_cfg["architecture"], trained_on=reid.get("trained_on", ())
-    )
-    return [
-        evaluate_dataset(
-            model,
-            partitions,
-            protocol,
-            record,
-            compute=Compute(
-                args.device, args.batch_size, args.workers, channels_last=args.channels_last
-            ),
-        )
-        for partitions in test_sets
-    ]
+    protocol = Protocol.of_data_config(preprocessing(args, model), amp_dtype=args.amp_dtype)
+    name = model.pretrained_cfg["architecture"]
+    record = ModelRecord(name, trained_on=reid.get("trained_on", ()))
+    how = compute_of(args)
+    return [evaluate_dataset(model, parts, protocol, record, compute=how) for parts in test_sets]

@@ -5,12 +5,11 @@
     torchrun --nproc-per-node 4 -m rga_timm embed MODEL --images FOLDER --output EMBEDDINGS
     rga-timm embed ... --output EMBEDDINGS --resume        # go on after an interruption
 
-Any timm model will do. Images are resized and normalised as the model's own configuration says.
+Any timm model works. Images are resized and normalised as the model's configuration says.
 EMBEDDINGS gets metadata, embeddings.json, which say what made them, and shards, part-00000.parquet
-and so on, with path, split, pid, camid, tracklet and embedding of each image; images of tracklets
-one by one. rga_timm.evaluation.read_embeddings reads them; evaluate --embeddings scores those of
-a data set. Several processes deal the shards out among them; what is in a shard does not
-depend on which of them makes it.
+and so on, with path, split, pid, camid, tracklet and embedding of each single image.
+rga_timm.evaluation.read_embeddings reads them; evaluate --embeddings scores those of a data set.
+Several processes share the shards; the content of a shard does not depend on the process.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -54,33 +54,24 @@ _logger = logging.getLogger("embed")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Define the options."""
     parser = options.create_parser("embed", __doc__)
     options.add_model_options(parser)
     data = parser.add_argument_group("data")
     add_image_options(data)
     options.add_loading_options(data)
     options.add_feature_options(parser.add_argument_group("features"))
-
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", type=Path, required=True, metavar="EMBEDDINGS", help="a folder")
-    output.add_argument("--format", default="parquet", choices=FORMATS, help="(default: parquet)")
-    output.add_argument(
-        "--shard-size",
-        type=options.positive_int,
-        default=4096,
-        metavar="N",
-        help="images (default: 4096)",
-    )
-    output.add_argument(
-        "--resume", action="store_true", help="keep the shards that are there, and make the others"
-    )
+    add, count = parser.add_argument_group("output").add_argument, options.positive_int
+    add("--output", type=Path, required=True, metavar="EMBEDDINGS", help="a folder")
+    add("--format", default="parquet", choices=FORMATS, help="(default: parquet)")
+    add("--shard-size", type=count, default=4096, metavar="N", help="images (default: 4096)")
+    add("--resume", action="store_true", help="keep the existing shards, and make the others")
     options.add_run_options(parser.add_argument_group("run"))
     return parser
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message for what would otherwise fail after minutes of work."""
+    """Exit with a message for errors that would otherwise appear after minutes of work."""
     options.check_model(args, parser)
     options.prepare_run(args, parser)
     if args.images and (args.data_dir or args.splits):
@@ -88,10 +79,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     options.check_output_folder(args.output, parser)
     held = holds_embeddings(args.output)
     if held and not args.resume:
-        parser.error(
-            f"{args.output} already holds embeddings ({held}): --resume to go on with them, or "
-            "another folder"
-        )
+        text = f"{args.output} already holds embeddings ({held})"
+        parser.error(f"{text}: --resume to go on with them, or another folder")
     if held and not (args.output / METADATA).is_file():
         parser.error(f"{args.output} holds {held} but no {METADATA}: take another folder")
     if args.format == "parquet" and find_spec("pyarrow") is None:
@@ -99,10 +88,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Embed as the command line says; the folder is returned for other programs."""
+    """Embed as the command line says, and return the folder."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
+    # Treat the end of a job by a scheduler (SLURM, Kubernetes) as a Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return embed_images(args, parser)
@@ -112,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:
-    """From the options to the folder."""
+    """Embed as the options say, and return the folder."""
     args.device, args.rank, args.world_size = init_distributed(args.device)
     is_main = args.rank == 0
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
@@ -120,7 +109,7 @@ def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> P
     if args.world_size > 1 and torch.device(args.device).type == "cuda":
         torch.cuda.set_device(args.device)  # or pinned memory is the first GPU's for all
 
-    # Images, model, and what is to be done. Each process finds out by itself: nothing is written.
+    # Every process finds out by itself what to do; nothing is written yet.
     try:
         images = read_image_list(args)
         model = options.create_model(args)
@@ -134,33 +123,28 @@ def embed_images(args: argparse.Namespace, parser: argparse.ArgumentParser) -> P
     own = missing[args.rank :: args.world_size]
     rows = [row for shard in own for row in shard_images(metadata, shard)]
     if bad := gather(images.find_bad(rows, args.workers, progress=is_main)):
-        listed = "\n    ".join([*bad[:20], *["..."] * (len(bad) > 20)])
-        parser.error(
-            f"{len(bad)} images cannot be read; --skip-bad-images leaves them out:\n    {listed}"
-        )
+        text = f"{len(bad)} images cannot be read; --skip-bad-images leaves them out:"
+        parser.error("\n    ".join([text, *bad[:20], *["..."] * (len(bad) > 20)]))
 
-    # Embeddings, shard by shard
     try:
         if is_main and not holds_embeddings(args.output):
             write_metadata(args.output, metadata)
-        wait_for_all()
+        gather([])  # wait for all processes
         metadata = read_metadata(args.output)
         write_shards(args, model, protocol, metadata, images, own)
-        wait_for_all()
+        gather([])
     except Exception:
         say_what_is_there(args.output, "Ended by an error")
         raise
-    _logger.info(
-        "%s: %d embeddings of width %d in %d shards",
-        *(args.output, metadata["count"], metadata["width"], shard_count(metadata)),
-    )
+    sizes = metadata["count"], metadata["width"], shard_count(metadata)
+    _logger.info("%s: %d embeddings of width %d in %d shards", args.output, *sizes)
     if dist.is_initialized():
         dist.destroy_process_group()
     return args.output
 
 
 def say_what_is_there(folder: Path, how: str) -> None:
-    """Log, after an early end, how far it came."""
+    """Log, after an early end, how many shards there are."""
     if dist.is_initialized() and dist.get_rank():
         return
     try:
@@ -169,20 +153,12 @@ def say_what_is_there(folder: Path, how: str) -> None:
         _logger.warning("%s: no embeddings were written.", how)
         return
     left, of = len(missing_shards(folder, metadata)), shard_count(metadata)
-    _logger.warning(
-        "%s: %s holds %d of %d shards. The same command with --resume makes the others.",
-        *(how, folder, of - left, of),
-    )
-
-
-def wait_for_all() -> None:
-    """Go on when all processes have come here."""
-    if dist.is_initialized():
-        dist.barrier()
+    text = "%s: %s holds %d of %d shards. The same command with --resume makes the others."
+    _logger.warning(text, how, folder, of - left, of)
 
 
 def gather(lines: list[str]) -> list[str]:
-    """The lines of all processes."""
+    """Return the lines of all processes."""
     if not dist.is_initialized():
         return lines
     of_all: list[Any] = [None] * dist.get_world_size()
@@ -191,13 +167,9 @@ def gather(lines: list[str]) -> list[str]:
 
 
 def describe(
-    args: argparse.Namespace,
-    model: torch.nn.Module,
-    protocol: Protocol,
-    images: ImageList,
-    width: int,
+    args: argparse.Namespace, model: nn.Module, protocol: Protocol, images: ImageList, width: int
 ) -> dict[str, Any]:
-    """The metadata of the folder."""
+    """Return the metadata of the folder."""
     how = ("img_size", "interpolation", "mean", "std", "feature", "flip", "scales", "amp_dtype")
     return {
         "model": args.model,
@@ -209,21 +181,13 @@ def describe(
         "shard_size": args.shard_size,
         **images.about,
         "software": software_versions(),
-        # These move the last bits of the features, at the most.
-        "run": {
-            "batch_size": args.batch_size,
-            "device": str(args.device),
-            "channels_last": args.channels_last,
-        },
+        # These affect only the last bits of the features.
+        "run": {name: getattr(args, name) for name in ("batch_size", "device", "channels_last")},
     }
 
 
 def plan(folder: Path, metadata: dict[str, Any]) -> list[int]:
-    """The shards that are to be made.
-
-    Raises:
-        ValueError: The folder holds other embeddings.
-    """
+    """List the shards to make; a ValueError if the folder holds other embeddings."""
     if not holds_embeddings(folder):
         return [*range(shard_count(metadata))]
     stored = read_metadata(folder)
@@ -233,9 +197,9 @@ def plan(folder: Path, metadata: dict[str, Any]) -> list[int]:
         )
     missing = missing_shards(folder, stored)
     for name in ("software", "run") if missing else ():
-        # The last bits of the features may be others, so it is no reason to end.
-        there, now = stored.get(name) or {}, metadata[name]
-        other = {key: value for key, value in now.items() if there.get(key) != value}
+        # No error, as only the last bits of the features may differ.
+        there = stored.get(name) or {}
+        other = {key: now for key, now in metadata[name].items() if there.get(key) != now}
         if other:
             texts = (f"{key} ({there.get(key)} there, {now} now)" for key, now in other.items())
             _logger.warning("Goes on with another %s", ", ".join(texts))
@@ -247,14 +211,14 @@ def plan(folder: Path, metadata: dict[str, Any]) -> list[int]:
 
 def write_shards(
     args: argparse.Namespace,
-    model: torch.nn.Module,
+    model: nn.Module,
     protocol: Protocol,
     metadata: dict[str, Any],
     images: ImageList,
     shards: list[int],
 ) -> None:
-    """Embed the images of some shards, and write each as soon as it is whole."""
-    # A batch lies in one shard: so the shard is the same whoever makes it, and after what.
+    """Embed the images of some shards, and write each as soon as it is complete."""
+    # A batch is of one shard, so that shards do not depend on each other.
     rows = {shard: shard_images(metadata, shard) for shard in shards}
     batches = {
         shard: [part[i : i + args.batch_size] for i in range(0, len(part), args.batch_size)]
@@ -267,7 +231,6 @@ def write_shards(
         pin_memory=torch.device(args.device).type == "cuda",
         generator=torch.Generator(),
     )
-    # Each process makes shards of its own.
     compute = replace(options.compute_of(args), distributed=False, progress=False)
     total = sum(map(len, rows.values()))
     with tqdm(total=total, desc="embed", unit=" images", disable=args.rank > 0) as bar:
@@ -279,7 +242,7 @@ def write_shards(
 
 
 def counted(loader: Iterable[Any], bar: tqdm) -> Iterator[Any]:
-    """The batches, each of which moves the bar."""
+    """Yield the batches, and move the bar."""
     for images, targets in loader:
         bar.update(len(images))
         yield images, targets

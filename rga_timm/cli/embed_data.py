@@ -1,4 +1,4 @@
-"""The images that rga-timm embed embeds: a list, of a data set or of a folder."""
+"""The images of rga-timm embed: of a data set or of a folder."""
 
 from __future__ import annotations
 
@@ -21,52 +21,33 @@ from rga_timm.evaluation import StoredEmbeddings
 _logger = logging.getLogger("embed")
 
 SPLITS = ("query", "gallery", "train")
-DEFAULT_SPLITS = ("query", "gallery")
 
 
 def add_image_options(parser: argparse._ActionsContainer) -> None:
-    """Which images."""
-    source = parser.add_mutually_exclusive_group(required=True)
+    """Add the options that choose images."""
+    source, add = parser.add_mutually_exclusive_group(required=True), parser.add_argument
     source.add_argument("--images", type=Path, metavar="FOLDER", help="all images below a folder")
-    source.add_argument(
-        "--dataset", metavar=FORM, help=dataset_help().replace("one or more", "one")
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        choices=SPLITS,
-        help="of the data set (default: query gallery, which rga-timm evaluate needs)",
-    )
-    parser.add_argument(
-        "--skip-bad-images",
-        action="store_true",
-        help="leave out images that cannot be decoded (default: end before any work)",
-    )
+    text = dataset_help().replace("one or more", "one")
+    source.add_argument("--dataset", metavar=FORM, help=text)
+    add("--data-dir", type=Path, metavar="DIR", help="folder of the data set")
+    text = "of the data set (default: query gallery, which rga-timm evaluate needs)"
+    add("--splits", nargs="+", choices=SPLITS, help=text)
+    text = "leave out images that cannot be decoded (default: exit before any work)"
+    add("--skip-bad-images", action="store_true", help=text)
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images in the order in which they are stored.
+    """Images in the order in which they are stored."""
 
-    Attributes:
-        reader: Of all of them; it knows nothing of tracklets, whose images are stored one by one.
-        splits: The split of each image; empty texts for those of a folder.
-        tracklets: (n,) int64 number of each image's tracklet.
-        about: What the metadata say of them.
-    """
-
-    reader: ReidReader
-    splits: list[str]
-    tracklets: np.ndarray
-    about: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.reader)
+    reader: ReidReader  # without tracklets, whose images are stored one by one
+    splits: list[str]  # of each image; an empty string for images of a folder
+    tracklets: np.ndarray  # (n,) int64 number of each image's tracklet
+    about: dict[str, Any]  # for the metadata
 
     @classmethod
     def of(cls, readers: dict[str, ReidReader], about: dict[str, Any]) -> ImageList:
-        """The images of several splits of one data set, one split after the other."""
+        """List the images of several splits of one data set, one split after the other."""
         first, *_ = readers.values()
         images = [*chain(*(reader.images for reader in readers.values()))]
         splits = [split for split, reader in readers.items() for _ in reader.images]
@@ -74,25 +55,17 @@ class ImageList:
         about = {
             **about,
             "root": first.root.resolve().as_posix(),
-            # Otherwise the paths are names in an archive or a table.
-            "paths_are_files": first.opener is None,
+            "paths_are_files": first.opener is None,  # not names in an archive or a table
             "splits": [*readers],
             "count": len(images),
             "fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest(),
         }
-        return cls(
-            ReidReader(
-                first.root,
-                (image._replace(tracklet=NO_TRACKLET) for image in images),
-                opener=first.opener,
-            ),
-            splits,
-            np.array([image.tracklet for image in images], dtype=np.int64),
-            about,
-        )
+        single = (image._replace(tracklet=NO_TRACKLET) for image in images)
+        reader = ReidReader(first.root, single, opener=first.opener)
+        return cls(reader, splits, np.array([i.tracklet for i in images], dtype=np.int64), about)
 
     def with_features(self, rows: range, features: np.ndarray) -> StoredEmbeddings:
-        """The features of some of the images, with what is known of these."""
+        """Combine the features of some images with their paths and ids."""
         part = slice(rows.start, rows.stop)
         return StoredEmbeddings(
             features,
@@ -104,7 +77,7 @@ class ImageList:
         )
 
     def find_bad(self, rows: list[int], workers: int, progress: bool) -> list[str]:
-        """Which of some images cannot be decoded; a line each."""
+        """List the images that cannot be decoded, a line each."""
         images = [self.reader.images[row] for row in rows]
         some = ReidReader(self.reader.root, images, opener=self.reader.opener)
         bad = find_bad_images(some, workers, progress, name="check")
@@ -112,13 +85,7 @@ class ImageList:
 
 
 def read_image_list(args: argparse.Namespace) -> ImageList:
-    """The images that were asked for.
-
-    Raises:
-        ValueError: There are none, of a split; several partitions; a path that cannot be stored.
-        OSError: There is no such folder, or no such data set in it.
-        ImportError: The data set needs a package that is not there.
-    """
+    """List the images that the options choose; errors of readers, or a ValueError."""
     images = _of_folder(args) if args.images else _of_dataset(args)
     for image in images.reader.images:
         try:
@@ -146,7 +113,7 @@ def _of_dataset(args: argparse.Namespace) -> ImageList:
         raise ValueError(f"{args.dataset} is several data sets: embed one at a time")
     if args.skip_bad_images:
         dataset, _ = leave_out_bad_images(dataset, args.workers)
-    readers = {split: dataset.readers[split] for split in args.splits or DEFAULT_SPLITS}
+    readers = {split: dataset.readers[split] for split in args.splits or SPLITS[:2]}
     if empty := [split for split, reader in readers.items() if not len(reader)]:
         raise ValueError(f"{dataset.name} has no images in {', '.join(empty)}: name other --splits")
     about = {

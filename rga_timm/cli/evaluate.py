@@ -7,10 +7,10 @@
     rga-timm evaluate --compare a.json b.json
     torchrun --nproc-per-node 4 -m rga_timm evaluate MODEL --dataset msmt17 --data-dir DIR
 
-Any timm model will do. Images are resized and normalised as the model's own configuration says.
-Several data sets make one table, and split=all is the mean over a data set's partitions. Prints the
-scores in percent; --output keeps them, with everything that they depend on, as JSON. --compare puts
-such files side by side.
+Any timm model works. Images are resized and normalised as the model's configuration says. Several
+data sets make one table; split=all is the mean over a data set's partitions. Prints the scores in
+percent; --output writes them, with everything that they depend on, as JSON. --compare compares
+such files.
 """
 
 from __future__ import annotations
@@ -51,79 +51,45 @@ from rga_timm.hub import read_reid
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Define the options."""
     parser = options.create_parser("evaluate", __doc__)
     options.add_model_options(parser, optional=True)
+    text = "stored embeddings of a data set to evaluate instead of MODEL; one or more"
     parser.add_argument(
-        "--embeddings",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FOLDER",
-        help="evaluate stored embeddings of a data set in the place of MODEL; of several folders "
-        "the results stand side by side",
+        "--embeddings", type=Path, nargs="+", default=[], metavar="FOLDER", help=text
     )
-
     data = parser.add_argument_group("data")
     options.add_data_options(data)
     options.add_loading_options(data)
-
     test = parser.add_argument_group("test")
     options.add_feature_options(test)
     add = test.add_argument
     add("--metric", default="cosine", choices=METRICS, help="distance (default: cosine)")
     add("--multi-query", action="store_true", help="one query a person and camera, by the mean")
-    add(
-        "--query-expansion",
-        "--expand",
-        dest="expand",
-        action="store_true",
-        help="replace each query by a mean of itself and its nearest gallery images",
-    )
-    add("--expand-k", type=int, default=10, metavar="K", help="so many of them (default: 10)")
-    add(
-        "--expand-alpha",
-        type=float,
-        default=3.0,
-        metavar="X",
-        help="which weigh as this power of their cosine; 0 averages plainly (default: 3)",
-    )
+    text = "replace each query by a weighted mean of itself and its nearest gallery images"
+    add("--query-expansion", "--expand", dest="expand", action="store_true", help=text)
+    add("--expand-k", type=int, default=10, metavar="K", help="number of images (default: 10)")
+    text = "weight them by this power of their cosine; 0 for equal weights (default: 3)"
+    add("--expand-alpha", type=float, default=3.0, metavar="X", help=text)
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
     add("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
     add("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
-    add(
-        "--lambda-value",
-        type=float,
-        default=0.3,
-        metavar="X",
-        help="weight of the original distance in the re-ranking (default: 0.3)",
-    )
-    add(
-        "--fpr",
-        type=float,
-        nargs="+",
-        default=[],
-        metavar="X",
-        help="verify pairs of images too: true positive rate and threshold at these false positive "
-        "rates",
-    )
-
+    text = "weight of the original distance in the re-ranking (default: 0.3)"
+    add("--lambda-value", type=float, default=0.3, metavar="X", help=text)
+    text = "also verify pairs: true positive rate and threshold at these false positive rates"
+    add("--fpr", type=float, nargs="+", default=[], metavar="X", help=text)
     run = parser.add_argument_group("run")
     options.add_run_options(run)
     run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
-    run.add_argument(
-        "--no-per-query",
-        action="store_true",
-        help="keep the results of each query out of it: the file is small, and two of them can be "
-        "compared without confidence intervals only",
-    )
+    text = "keep the scores of each query out of it: a small file, without intervals in --compare"
+    run.add_argument("--no-per-query", action="store_true", help=text)
     run.add_argument("--card", action="store_true", help="print all that the scores depend on")
     add_compare_options(parser)
     return parser
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message for what would otherwise fail after minutes of work."""
+    """Exit with a message for errors that would otherwise appear after minutes of work."""
     if args.embeddings:
         check_embeddings(args, parser)
     elif args.model is None:
@@ -140,23 +106,21 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message if an option is given that stored embeddings have decided on."""
+    """Exit with a message if an option is given that the stored embeddings already decide."""
     decided = (
         "model", "checkpoint", "no_pretrained", "dataset", "data_dir", "skip_bad_images",
         "img_size", "feature", "flip", "scales", "amp_dtype",
     )  # fmt: skip
     if given := [name for name in decided if getattr(args, name) != parser.get_default(name)]:
         names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]
-        parser.error(
-            f"--embeddings does not go with {', '.join(names)}: it was settled when these were made"
-        )
+        parser.error(f"--embeddings does not go with {', '.join(names)}: they already decide that")
     folders = [folder.resolve() for folder in args.embeddings]
     if twice := [f for i, f in enumerate(folders) if f in folders[:i]]:
         parser.error(f"--embeddings names {twice[0]} twice")
 
 
 def main(argv: Sequence[str] | None = None) -> list[Report]:
-    """Evaluate as the command line says; the reports are returned for other programs."""
+    """Evaluate as the command line says, and return the reports."""
     parser = get_parser()
     args = parser.parse_args(argv)
     if args.compare:
@@ -167,82 +131,74 @@ def main(argv: Sequence[str] | None = None) -> list[Report]:
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
     reports = evaluate(args, parser)
     if dist.is_initialized():
-        dist.barrier()  # older torch hangs where one process leaves while others still talk
+        dist.barrier()  # older torch hangs if one process leaves early
         dist.destroy_process_group()
     if is_main:
         finish(args, reports)
     return reports
 
 
-def ranking_of(args: argparse.Namespace) -> dict[str, Any]:
-    """How features are compared, as arguments of the protocol.
-
-    Raises:
-        ValueError: A parameter out of range.
-    """
-    return {
-        "metric": args.metric,
-        "multi_query": args.multi_query,
-        "expansion": QueryExpansion(args.expand_k, args.expand_alpha) if args.expand else None,
-        "rerank": Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None,
-    }
-
-
 def evaluate(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Report]:
-    """The reports of a model on each data set, or of stored embeddings."""
+    """Evaluate a model on each data set, or stored embeddings."""
     how: dict[str, Any] = {
         "compute": options.compute_of(args),
         "per_query": bool(args.output) and not args.no_per_query,
         "verify_at": args.fpr,
     }
     try:
-        ranking = ranking_of(args)
+        ranking: dict[str, Any] = {
+            "metric": args.metric,
+            "multi_query": args.multi_query,
+            "expansion": QueryExpansion(args.expand_k, args.expand_alpha) if args.expand else None,
+            "rerank": Reranking(args.k1, args.k2, args.lambda_value) if args.rerank else None,
+        }
         if args.embeddings:
             stored = {folder: read_testable_metadata(folder) for folder in args.embeddings}
             return [
                 evaluate_embeddings(folder, stored_protocol(metadata, **ranking), **how)
                 for folder, metadata in stored.items()
             ]
-        test_sets = [
-            read_test_set(args, spec, folder, ranking)
-            for spec, folder in pair_with_folders(args.dataset, args.data_dir)
-        ]
-        # The model, and the preprocessing that it was trained with
+        test_sets = read_test_sets(args)
+        for parts in test_sets:
+            check_fits(parts, ranking)
         model = options.create_model(args)
         config = options.preprocessing(args, model)
-        options.feature_width(args, model, config)  # or the scales do not fit it
+        options.feature_width(args, model, config)  # checks the scales
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    record = ModelRecord(
-        args.model,
-        options.checkpoint_name(args),
-        trained_on=read_reid(args.model).get("trained_on", ()),
-    ).with_hash_of(model)
+    trained_on = read_reid(args.model).get("trained_on", ())
+    record = ModelRecord(args.model, options.checkpoint_name(args), trained_on=trained_on)
+    record = record.with_hash_of(model)
     protocol = options.protocol_of(args, config, **ranking)
     return [evaluate_dataset(model, parts, protocol, record, **how) for parts in test_sets]
 
 
 def finish(args: argparse.Namespace, reports: list[Report]) -> None:
-    """Show the reports, and keep them."""
+    """Print the reports, and write them."""
     log_warnings(reports)
     print(format_table(reports))
-    for text in (format_intervals(reports), format_verification(reports)):
-        if text:
-            print(text)
+    for text in filter(None, (format_intervals(reports), format_verification(reports))):
+        print(text)
     if args.card:
         print("", *map(format_card, reports), sep="\n\n")
     if args.output:
         save_reports(reports, args.output)
 
 
-def read_test_set(
-    args: argparse.Namespace, spec: str, folder: str | Path | None, ranking: dict[str, Any]
-) -> list[ReidSplits]:
-    """A data set that can be tested on, as asked for; its partitions, or it alone."""
-    partitions = read_partitions(spec, folder)
-    if args.skip_bad_images:
-        partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
-    check_testable(partitions)
+def read_test_sets(args: argparse.Namespace) -> list[list[ReidSplits]]:
+    """Read the partitions of each data set, and check that they can be tested on."""
+    test_sets = []
+    for spec, folder in pair_with_folders(args.dataset, args.data_dir):
+        partitions = read_partitions(spec, folder)
+        if args.skip_bad_images:
+            partitions = [leave_out_bad_images(part, args.workers)[0] for part in partitions]
+        check_testable(partitions)
+        test_sets.append(partitions)
+    return test_sets
+
+
+def check_fits(partitions: list[ReidSplits], ranking: dict[str, Any]) -> None:
+    """Raise a ValueError if a data set is too small for the re-ranking or query expansion."""
     for part in partitions:
         queries = count_ranked(part.query, ranking["multi_query"])
         gallery = count_ranked(part.gallery)
@@ -250,11 +206,10 @@ def read_test_set(
             ranking["rerank"].check_fits(queries + gallery)
         if ranking["expansion"]:
             ranking["expansion"].check_fits(gallery)
-    return partitions
 
 
 def count_ranked(reader: ReidReader, multi_query: bool = False) -> int:
-    """How many features come of a split: an image, a tracklet, or a person under a camera each."""
+    """Count the features of a split: images, tracklets, or persons under a camera."""
     if multi_query:
         return len({*zip(reader.pids.tolist(), reader.camids.tolist(), strict=True)})
     return len(np.unique(reader.tracklets)) if reader.has_tracklets else len(reader)

@@ -3,11 +3,10 @@
     rga-timm export local-dir:output/RUN/model reid.onnx
     rga-timm export rga_resnet50 reid.onnx --checkpoint model.safetensors
 
-Any timm model will do. The graph takes `images`, float32 (batch, 3, H, W), which are already
-preprocessed, and gives `embedding`, float32 (batch, C), L2-normalised: the dot product of two is
-their cosine similarity. The batch may be of any size. What the preprocessing is stands in the
-file's metadata, and so does where the model comes from. The file appears under its name only once
-onnxruntime has computed from it what the model computes.
+Any timm model works. The graph takes preprocessed `images`, float32 (batch, 3, H, W), and returns
+`embedding`, float32 (batch, C), L2-normalised: the dot product of two is their cosine similarity.
+The batch may be of any size. The file's metadata describe the model and the preprocessing. The file
+is written only after onnxruntime has computed the same embeddings as the model.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from torch import Tensor
 
 import rga_timm
 from rga_timm.cli import options
-from rga_timm.data import create_dataset, create_eval_loader, eval_transform
+from rga_timm.data import create_dataset, create_eval_loader
 from rga_timm.data.datasets.pedestrians import VERSION, draw
-from rga_timm.evaluation import Embedder
+from rga_timm.evaluation import Embedder, Protocol
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 MIN_OPSET = 18
@@ -38,30 +38,22 @@ BATCH_SIZES = (1, 2, 5)  # that the file is tried with
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Define the options."""
     parser = options.create_parser("export", __doc__)
     options.add_model_options(parser)
     add = parser.add_argument
     add("output", type=Path, metavar="OUTPUT.onnx", help="the file to write")
     options.add_img_size_option(parser)
-    options.add_model_kwargs(
-        parser, "further arguments that the model is made with, e.g. relation=s"
-    )
+    options.add_model_kwargs(parser, "further arguments of the model, e.g. relation=s")
     options.add_feature_option(parser)
     add("--opset", type=options.positive_int, help="ONNX opset (default: the exporter's)")
-    add(
-        "--tolerance",
-        type=float,
-        default=1e-4,
-        metavar="X",
-        help="greatest difference allowed between a component of the file's embedding and of the "
-        "model's (default: %(default)s)",
-    )
+    text = "largest difference of the embeddings' components to the model's (default: %(default)s)"
+    add("--tolerance", type=float, default=1e-4, metavar="X", help=text)
     return parser
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message for what would otherwise fail after minutes of work."""
+    """Exit with a message for errors that would otherwise appear after minutes of work."""
     if missing := missing_packages():
         parser.error(f"{', '.join(missing)} not installed: pip install 'rga-timm[export]'")
     options.check_model(args, parser)
@@ -75,7 +67,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def missing_packages() -> list[str]:
-    """What the export needs and is not installed."""
+    """List what the export needs and is not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
@@ -84,7 +76,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser = get_parser()
     args = parser.parse_args(argv)
     check(args, parser)
-
     try:
         model: Any = options.create_model(args, **args.model_kwargs)
     except (ValueError, OSError) as error:
@@ -95,16 +86,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
         parser.error(f"the model takes images of {channels} channels, not RGB images")
     embedder = Embedder(model, args.feature)
 
-    # A sibling, so that the rename at the end stays on one file system, where it is atomic.
+    # In the same folder, so that the rename at the end is atomic.
     unchecked = args.output.with_name(f".{args.output.stem}-{uuid.uuid4().hex}.onnx")
     try:
         export(embedder, config["input_size"], unchecked, args.opset, describe(args, model, config))
         difference, similarity = compare(unchecked, embedder, check_images(config))
-        result = (
-            f"largest difference of a component {difference:.1e}, "
-            f"smallest cosine similarity {similarity:.7f}"
-        )
-        # Turned round, so that NaN fails.
+        result = f"largest difference of a component {difference:.1e}, "
+        result += f"smallest cosine similarity {similarity:.7f}"
+        # Negated, so that NaN fails.
         if not (difference <= args.tolerance and similarity >= 1 - args.tolerance):
             raise SystemExit(
                 f"onnxruntime and the model disagree: {result}; --tolerance is {args.tolerance}. "
@@ -118,21 +107,17 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def export(
-    embedder: Embedder,
-    input_size: tuple[int, int, int],
-    path: Path,
-    opset: int | None = None,
-    metadata: dict[str, str] | None = None,
+    embedder: Embedder, input_size: Sequence[int], path: Path, opset: int | None, metadata: Any
 ) -> None:
     """Write one ONNX file, of any batch size: `images` to `embedding`."""
     for name in ("onnxscript", "onnx_ir", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they tell every node left as it is
+        logging.getLogger(name).setLevel(logging.ERROR)  # they report every unchanged node
     images = torch.zeros(2, *input_size)  # not 1, which would be taken for a constant
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         program = torch.export.export(embedder, (images,), dynamic_shapes=shapes, strict=False)
         if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
-            # Its exporter cannot translate a batch norm with the onnxscript of today.
+            # Its exporter cannot translate a batch norm with current onnxscript.
             table = torch.export.default_decompositions()
             table[torch.ops.aten._native_batch_norm_legit_no_training.default] = _batch_norm
             program = program.run_decompositions(table)
@@ -150,26 +135,19 @@ def export(
         raise RuntimeError("torch.onnx.export gave no program")
     model = onnx_program.model
     made = model.opset_imports[""]
-    if opset and made != opset:  # old exporters go on with the one that they have
-        raise SystemExit(
-            f"the exporter of torch {torch.__version__} made opset {made}, not {opset}"
-        )
+    if opset and made != opset:  # old exporters ignore it
+        raise SystemExit(f"torch {torch.__version__} made opset {made}, not {opset}")
     for node in model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
-    model.metadata_props.update(metadata or {})
+    model.metadata_props.update(metadata)
     onnx_program.save(path, external_data=False)
 
 
 def _batch_norm(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor,
-    var: torch.Tensor,
-    momentum: float,
-    eps: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Batch norm in eval mode, of simpler operators; the statistics returned are not used."""
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor,
+    momentum: float, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Compute batch norm in eval mode by simpler operators; the other results are not used."""
     shape = [1, -1] + [1] * (x.ndim - 2)
     scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -177,7 +155,7 @@ def _batch_norm(
 
 
 def describe(args: argparse.Namespace, model: Any, config: dict[str, Any]) -> dict[str, str]:
-    """The file's metadata: what a deployment must know. Lists and truth values are JSON."""
+    """Return the file's metadata for deployment. Lists and booleans are JSON."""
     cfg = model.pretrained_cfg
     has_neck = hasattr(model, "forward_neck")
     weights = options.checkpoint_name(args)
@@ -190,31 +168,26 @@ def describe(args: argparse.Namespace, model: Any, config: dict[str, Any]) -> di
         "architecture": cfg.get("architecture") or args.model,
         "model_kwargs": json.dumps(args.model_kwargs),
         "weights": str(weights),
-        "input_size": json.dumps(list(config["input_size"])),  # channels, height, width
+        # channels, height, width; and of each channel
+        **{name: json.dumps(list(config[name])) for name in ("input_size", "mean", "std")},
         "color_order": "RGB",
-        "resize": "squash",  # to that height and width, whatever the aspect ratio; nothing cropped
+        "resize": "squash",  # to that height and width, not keeping the aspect ratio; no crop
         "interpolation": config["interpolation"],
         "antialias": "true",
         "value_range": json.dumps([0, 1]),  # before mean and std
-        "mean": json.dumps(list(config["mean"])),
-        "std": json.dumps(list(config["std"])),
         "feature": args.feature if has_neck else "pre_logits",
         "feature_description": f"{where} the BN neck" if has_neck else "what the classifier takes",
         "normalized": "true",
         "similarity": "dot product",
-        "rga_timm_version": rga_timm.__version__,
-        "timm_version": timm.__version__,
-        "torch_version": torch.__version__,
+        **{f"{m.__name__}_version": m.__version__ for m in (rga_timm, timm, torch)},
     }
 
 
-def check_images(config: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """What the file is tried with: noise, and drawn pedestrians as the model would see them."""
-    noise = torch.randn(
-        max(BATCH_SIZES), *config["input_size"], generator=torch.Generator().manual_seed(0)
-    )
-    size, mean, std = config["input_size"][1:], config["mean"], config["std"]
-    transform = eval_transform(size, mean, std, config["interpolation"])
+def check_images(config: dict[str, Any]) -> Iterator[Tensor]:
+    """Yield batches to try the file with: noise, and drawn pedestrians, preprocessed."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(max(BATCH_SIZES), *config["input_size"], generator=generator)
+    transform = Protocol.of_data_config(config).transform()
     with tempfile.TemporaryDirectory() as folder:
         root = draw(
             Path(folder) / f"pedestrians-{VERSION}",
@@ -224,13 +197,11 @@ def check_images(config: dict[str, Any]) -> Iterator[torch.Tensor]:
         people = create_dataset("pedestrians", root).query
         loader = create_eval_loader(people, transform, max(BATCH_SIZES), num_workers=0)
         drawn, _ = next(iter(loader))
-    for images in (noise, drawn):
-        for batch_size in BATCH_SIZES:
-            yield images[:batch_size]
+    yield from (images[:size] for images in (noise, drawn) for size in BATCH_SIZES)
 
 
-def compare(path: Path, embedder: Embedder, batches: Iterator[torch.Tensor]) -> tuple[float, float]:
-    """Largest difference and smallest cosine similarity of the file's embeddings to the model's."""
+def compare(path: Path, embedder: Embedder, batches: Iterator[Tensor]) -> tuple[float, float]:
+    """Compare the file's embeddings to the model's: largest difference, smallest similarity."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -240,10 +211,8 @@ def compare(path: Path, embedder: Embedder, batches: Iterator[torch.Tensor]) -> 
             expected = embedder(images).numpy()
         (embedding,) = session.run(["embedding"], {"images": images.numpy()})
         if embedding.shape != expected.shape:
-            raise SystemExit(
-                f"onnxruntime gives embeddings of shape {embedding.shape}, "
-                f"the model of {expected.shape}: no file was written"
-            )
+            shapes = f"{embedding.shape}, the model of {expected.shape}"
+            raise SystemExit(f"onnxruntime gives embeddings of shape {shapes}: no file was written")
         differences.append(np.abs(embedding - expected).max())
         similarities.append((embedding * expected).sum(axis=1).min())
     return float(np.max(differences)), float(np.min(similarities))

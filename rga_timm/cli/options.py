@@ -15,7 +15,7 @@ from timm.data import resolve_data_config
 from timm.utils import ParseKwargs
 
 from rga_timm.evaluation import Compute, Protocol
-from rga_timm.evaluation.cpu_memory import keep_freed_memory
+from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.evaluation.dataset import embed_loader
 from rga_timm.hub import model_source
 from rga_timm.training.config import TrainConfig

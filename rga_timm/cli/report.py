@@ -5,11 +5,10 @@
     rga-timm report MODEL --against OTHER           # what one finds and the other does not
     rga-timm report MODEL --blur-faces              # or --no-images, to be passed on
 
-The file opens from disk, in any browser, without a network. It shows the worst queries, the best,
-and some drawn at random, with their nearest gallery images, right and wrong ones marked, and the
-spatial attention of an RGA model's stages over them; the scores with all that they depend on, the
-CMC curve, the distances of pairs, rank-1 by camera; and a table of all queries. Of two models it
-shows the queries that only the one finds, those that only the other does, and some drawn.
+The file opens in any browser, without a network. It shows the worst, the best and some random
+queries with their nearest gallery images, right and wrong ones marked, and the spatial attention of
+an RGA model; the scores with all that they depend on, the CMC curve, the distances of pairs, rank-1
+by camera; and a table of all queries. For two models it shows the queries that only one finds.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from rga_timm.report_page import PageOptions, Side, evaluate_side, write_page
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Define the options."""
     parser = options.create_parser("report", __doc__)
     options.add_model_options(parser)
     data = parser.add_argument_group("data")
@@ -38,38 +37,27 @@ def get_parser() -> argparse.ArgumentParser:
     options.add_loading_options(data)
     test = parser.add_argument_group("test")
     options.add_feature_options(test)
-    test.add_argument(
-        "--metric", default="cosine", choices=METRICS, help="distance (default: cosine)"
-    )
+    text = "distance (default: cosine)"
+    test.add_argument("--metric", default="cosine", choices=METRICS, help=text)
     page = parser.add_argument_group("page")
     add, count = page.add_argument, options.positive_int
-    add(
-        "--against",
-        metavar="MODEL",
-        help="show two models side by side: the queries that one finds and the other does not. It "
-        "brings its own weights and image size",
-    )
+    text = "compare with this model, of its own weights and image size: what only one finds"
+    add("--against", metavar="MODEL", help=text)
     add("--output", type=Path, default=Path("report.html"), help="(default: %(default)s)")
     add("--queries", type=count, default=60, help="with pictures (default: %(default)s)")
     add("--top", type=count, default=10, help="nearest of each (default: %(default)s)")
-    add(
-        "--budget-mb",
-        type=options.positive_float,
-        default=20.0,
-        metavar="MB",
-        help="size of the file; fewer queries are shown where it is not enough (default: 20)",
-    )
+    text = "size of the file; fewer queries are shown if it is too small (default: 20)"
+    add("--budget-mb", type=options.positive_float, default=20.0, metavar="MB", help=text)
     pictures = page.add_mutually_exclusive_group()
-    pictures.add_argument(
-        "--blur-faces", action="store_true", help="blur the upper fifth of every picture"
-    )
+    text = "blur the upper fifth of every picture"
+    pictures.add_argument("--blur-faces", action="store_true", help=text)
     pictures.add_argument("--no-images", action="store_true", help="no pictures at all")
     options.add_run_options(parser.add_argument_group("run"))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Write the page as the command line says; its path is returned for other programs."""
+    """Write the page as the command line says, and return its path."""
     parser = get_parser()
     args = parser.parse_args(argv)
     # The other model brings its own weights and image size.
@@ -98,24 +86,18 @@ def main(argv: Sequence[str] | None = None) -> Path:
         written = write_page(args.output, partitions[0], sides, options=shown)
     except ValueError as error:
         parser.error(str(error))
-    print(format_table(reports))
-    print(
-        f"\n{args.output}: {written['queries']} queries with their nearest images, "
-        f"{written['bytes'] / 1e6:.1f} MB"
+    size = (
+        f"{written['queries']} queries with their nearest images, {written['bytes'] / 1e6:.1f} MB"
     )
+    print(f"{format_table(reports)}\n\n{args.output}: {size}")
     return args.output
 
 
 def evaluate(args: argparse.Namespace, model: Any, splits: ReidSplits) -> Side:
-    """What the page shows of a model."""
-    return evaluate_side(
-        model,
-        splits,
-        options.protocol_of(args, options.preprocessing(args, model), metric=args.metric),
-        ModelRecord(
-            public_name(args.model),
-            options.checkpoint_name(args),
-            trained_on=read_reid(args.model).get("trained_on", ()),
-        ),
-        compute=options.compute_of(args),
-    )
+    """Evaluate a model for the page."""
+    config = options.preprocessing(args, model)
+    protocol = options.protocol_of(args, config, metric=args.metric)
+    name, checkpoint = public_name(args.model), options.checkpoint_name(args)
+    trained_on = read_reid(args.model).get("trained_on", ())
+    record = ModelRecord(name, checkpoint, trained_on=trained_on)
+    return evaluate_side(model, splits, protocol, record, compute=options.compute_of(args))

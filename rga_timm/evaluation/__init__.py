@@ -4,11 +4,7 @@ Works on any timm model, and on any features: nothing here knows how they were m
 """
 
 from rga_timm.evaluation.compute import Compute
-from rga_timm.evaluation.dataset import (
-    check_testable,
-    embed_split,
-    evaluate_dataset,
-)
+from rga_timm.evaluation.dataset import check_testable, embed_split, evaluate_dataset
 from rga_timm.evaluation.embedding.embed import Embedder, Embeddings, embed
 from rga_timm.evaluation.embedding.store import (
     StoredEmbeddings,
@@ -17,7 +13,6 @@ from rga_timm.evaluation.embedding.store import (
     read_metadata,
     read_stamp,
 )
-from rga_timm.evaluation.embedding.weights_hash import hash_weights
 from rga_timm.evaluation.protocol import Protocol
 from rga_timm.evaluation.ranking.distance import METRICS
 from rga_timm.evaluation.ranking.evaluate import ReidResult, evaluate
@@ -25,7 +20,7 @@ from rga_timm.evaluation.ranking.expansion import QueryExpansion, expand_queries
 from rga_timm.evaluation.ranking.ranking import Ranking
 from rga_timm.evaluation.ranking.rerank import Reranking, k_reciprocal_rerank
 from rga_timm.evaluation.ranking.verification import OperatingPoint, Verification, verify
-from rga_timm.evaluation.record import ModelRecord
+from rga_timm.evaluation.record import ModelRecord, hash_weights
 from rga_timm.evaluation.reports.average import (
     average_reports,
     combine_partitions,
@@ -46,12 +41,7 @@ from rga_timm.evaluation.reports.diagnosis import (
 )
 from rga_timm.evaluation.reports.from_features import report_embeddings
 from rga_timm.evaluation.reports.intervals import bootstrap_interval, paired_difference
-from rga_timm.evaluation.reports.report import (
-    AP_CONVENTIONS,
-    Report,
-    load_reports,
-    save_reports,
-)
+from rga_timm.evaluation.reports.report import AP_CONVENTIONS, Report, load_reports, save_reports
 from rga_timm.evaluation.reports.tables import (
     format_intervals,
     format_table,

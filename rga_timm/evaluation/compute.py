@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from dataclasses import dataclass
 
 import torch
 
 DEFAULT_TILE_MEMORY = 2**28  # bytes
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Compute:
         batch_size: Images embedded at a time.
         num_workers: Processes that read images.
         channels_last: Run the model in that memory format, often faster on GPUs.
-        distributed: The processes of torchrun's default group share the work: each one reads its
+        distributed: Share the work among the processes of torchrun's default group: each reads its
             part of the images and ranks its part of the queries. All must be given the same
             arguments, and all get the same result.
         progress: Show progress bars.
@@ -32,3 +35,23 @@ class Compute:
     distributed: bool = False
     progress: bool = True
     tile_memory: int = DEFAULT_TILE_MEMORY
+
+
+def keep_freed_memory(device: str | torch.device = "cpu") -> bool:
+    """Keep the memory of freed tensors for the next ones, if the device is a CPU.
+
+    By default glibc returns every freed block above 32 MB to the system, which clears its pages for
+    the next step's tensors. That may take as long as a small network's arithmetic
+    (benchmarks/allocator.py measures it). The process keeps the memory of its largest step until it
+    ends.
+
+    Returns:
+        Whether memory is kept: only with glibc on Linux.
+    """
+    if torch.device(device).type != "cpu" or sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return False
+    # No block is mapped by itself; the heap never shrinks (-1 is the largest size).
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))

@@ -6,9 +6,9 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
@@ -70,21 +70,14 @@ def take_turns(
     """Time several functions in turns, so that a machine that slows down slows all of them.
 
     Returns:
-        For each name the median time in milliseconds, and the median of its rounds' ratios to the
-        first one's.
+        For each name the median time in milliseconds, and the median ratio to the first one's time
+        in the same round.
     """
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            times[name].append(timed(step, device))
-    first = next(iter(times.values()))
-    return {
-        name: (
-            median(values) * 1e3,
-            median(value / base for value, base in zip(values, first, strict=True)),
-        )
-        for name, values in times.items()
-    }
+    times = np.array(
+        [[timed(step, device) for step in steps.values()] for _ in range(rounds)]
+    )  # (rounds, steps)
+    of_all = zip(np.median(times, 0) * 1e3, np.median(times / times[:, :1], 0), strict=True)
+    return {name: (float(t), float(ratio)) for name, (t, ratio) in zip(steps, of_all, strict=True)}
 
 
 def timed(step: Callable[[], Any], device: str) -> float:

@@ -34,15 +34,15 @@ def evaluate_dataset(
         model: Any timm model.
         splits: The data set; or its partitions, whose mean is reported.
         protocol: How to test. What the data set itself prescribes (no cameras, single gallery shot)
-            is put into it.
+            is added to it.
         record: What the report says of the model; the hash of the weights is added.
         compute: Device, batches, processes.
-        per_query: Keep how each query fared, for paired comparisons. The mean over partitions
-            has no such results.
+        per_query: Keep the scores of each query, for paired comparisons. The mean over partitions
+            has none.
         verify_at: False positive rates at which pairs are verified too, as by `verify`.
 
     Returns:
-        The report, with what `diagnose` warns of as its `warnings`.
+        The report, with the `warnings` of `diagnose`.
 
     Raises:
         ValueError: The data set has no queries or no gallery, or as `embed` and `evaluate`.
@@ -50,27 +50,21 @@ def evaluate_dataset(
     partitions = [splits] if isinstance(splits, ReidSplits) else splits
     check_testable(partitions)
     record = record.with_hash_of(model)
-    return combine_partitions(
-        [
-            report_embeddings(
-                *embed_queries_and_gallery(model, part, protocol, compute),
-                part,
-                protocol,
-                record,
-                compute=compute,
-                per_query=per_query,
-                verify_at=verify_at,
-            )
-            for part in partitions
-        ]
-    )
+    reports = [
+        report_embeddings(
+            *embed_queries_and_gallery(model, part, protocol, compute),
+            *(part, protocol, record),
+            compute=compute,
+            per_query=per_query,
+            verify_at=verify_at,
+        )
+        for part in partitions
+    ]
+    return combine_partitions(reports)
 
 
 def embed_loader(
-    model: nn.Module,
-    loader: Iterable[tuple[Tensor, Tensor]],
-    protocol: Protocol,
-    compute: Compute,
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], protocol: Protocol, compute: Compute
 ) -> Embeddings:
     """Embed the images of a loader with the feature, flip, scales and precision of a protocol."""
     return embed(
@@ -90,7 +84,7 @@ def embed_loader(
 def embed_split(
     model: nn.Module, reader: ReidReader, protocol: Protocol, compute: Compute
 ) -> Embeddings:
-    """Embed the queries or the gallery of a data set: images, or tracklets; of all processes."""
+    """Embed the images or tracklets of a split; all processes get all of them."""
     rank, world_size = rank_and_world_size(compute.distributed)
     loader = create_eval_loader(
         reader,
@@ -107,11 +101,9 @@ def embed_split(
 def embed_queries_and_gallery(
     model: nn.Module, splits: ReidSplits, protocol: Protocol, compute: Compute
 ) -> tuple[Embeddings, Embeddings]:
-    """Embed what a data set is tested on."""
-    query, gallery = (
-        embed_split(model, reader, protocol, compute) for reader in (splits.query, splits.gallery)
-    )
-    return query, gallery
+    """Embed the queries and the gallery of a data set."""
+    query = embed_split(model, splits.query, protocol, compute)
+    return query, embed_split(model, splits.gallery, protocol, compute)
 
 
 def check_testable(partitions: Sequence[ReidSplits]) -> None:

@@ -1,7 +1,7 @@
-"""The processes of torchrun: who does which share, and how everybody gets the whole.
+"""Share work among the processes of torchrun, and gather the results in all of them.
 
-Each function takes `distributed`: False is a single process, whatever process groups there are, so
-that one of them can evaluate something on its own.
+Each function takes `distributed`: False means a single process, even if there is a process group,
+so that one process can evaluate something on its own.
 """
 
 from __future__ import annotations
@@ -15,17 +15,13 @@ from torch import distributed as dist
 
 
 def share(n: int, distributed: bool) -> range:
-    """This process's part of n things; process after process, the parts are all of them."""
+    """Return this process's part of n things; the parts follow each other in order."""
     rank, world_size = rank_and_world_size(distributed)
     return range(n * rank // world_size, n * (rank + 1) // world_size)
 
 
 def rank_and_world_size(distributed: bool) -> tuple[int, int]:
-    """Of the default process group; 0 and 1 of a single process.
-
-    Raises:
-        RuntimeError: no process group was made.
-    """
+    """Return those of the default process group; 0 and 1 for a single process."""
     if not distributed:
         return 0, 1
     if not (dist.is_available() and dist.is_initialized()):
@@ -37,12 +33,7 @@ def rank_and_world_size(distributed: bool) -> tuple[int, int]:
 
 
 def gather_rows(rows: np.ndarray, distributed: bool) -> np.ndarray:
-    """The rows of all processes, in the order of the processes, the same in each process.
-
-    Args:
-        rows: (n, …) numbers; n may differ between the processes, all else may not.
-        distributed: Whether there are several processes.
-    """
+    """Return the rows (n, …) of all processes, in their order; only n may differ between them."""
     rank, world_size = rank_and_world_size(distributed)
     if world_size == 1:
         return rows
@@ -52,12 +43,9 @@ def gather_rows(rows: np.ndarray, distributed: bool) -> np.ndarray:
     dist.all_reduce(sizes)
     parts = []
     for source, size in enumerate(sizes.tolist()):
-        # Broadcasts, because the parts differ in size, and nobody holds more than the result.
-        part = (
-            torch.from_numpy(np.ascontiguousarray(rows)).to(device)
-            if source == rank
-            else torch.from_numpy(np.empty((size, *rows.shape[1:]), rows.dtype)).to(device)
-        )
+        # Broadcasts, because the parts differ in size, and no process holds more than the result.
+        own = rows if source == rank else np.empty((size, *rows.shape[1:]), rows.dtype)
+        part = torch.from_numpy(np.ascontiguousarray(own)).to(device)
         if size:
             dist.broadcast(part, src=source)
         parts.append(part.cpu().numpy())
@@ -65,19 +53,15 @@ def gather_rows(rows: np.ndarray, distributed: bool) -> np.ndarray:
 
 
 def init_distributed(device: str) -> tuple[str, int, int]:
-    """Join the processes that torchrun started.
-
-    Args:
-        device: The device asked for.
+    """Join the processes that torchrun started, if there are several.
 
     Returns:
-        This process's own device (a GPU of its own for `cuda`), its rank, and how many processes
-        there are. A single process joins nothing.
+        This process's device (a GPU of its own for `cuda`), its rank, and the number of processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device, 0, 1
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    # Exchanged data lies on the CPU, and one process may wait long for another.
+    # Exchanged data is on the CPU, and one process may wait long for another.
     dist.init_process_group("gloo", timeout=timedelta(days=7))
     return device, dist.get_rank(), dist.get_world_size()

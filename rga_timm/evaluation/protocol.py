@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rga_timm.data import eval_transform
@@ -18,15 +18,15 @@ class Protocol(Ranking):
     Attributes:
         img_size: Height and width of the input, pixels.
         interpolation: How images are resized to it.
-        mean: Subtracted from the pixels, in 0 ... 1, a channel.
-        std: Divided by, a channel.
+        mean: Of each channel, subtracted from pixels in 0 ... 1.
+        std: Of each channel, by which they are then divided.
         feature: `embedding` or `pooled`.
         flip: Whether features are averaged with those of the mirror image.
         scales: Factors by which images are resized, as `embed` says.
         multi_query: Whether all query images of a person under a camera are one query.
         amp_dtype: The autocast type, e.g. `float16`; None for full precision.
-        cameras: Whether camera ids are known. Where they are not, no image is left out of a
-            query's gallery but the query itself, as each image has a camera id of its own.
+        cameras: Whether camera ids are known. If not, only the query itself is left out of its
+            gallery, as each image has a camera id of its own.
     """
 
     img_size: tuple[int, int]
@@ -42,12 +42,7 @@ class Protocol(Ranking):
 
     @classmethod
     def of_data_config(cls, config: Mapping[str, Any], **options: Any) -> Protocol:
-        """Test a model with images that are prepared as its own config says.
-
-        Args:
-            config: As `timm.data.resolve_data_config` gives it.
-            options: The attributes that do not follow from it.
-        """
+        """Preprocess as the config of `timm.data.resolve_data_config` says."""
         return cls(
             img_size=tuple(config["input_size"][1:]),
             interpolation=config["interpolation"],
@@ -57,27 +52,25 @@ class Protocol(Ranking):
         )
 
     def transform(self) -> Callable[[Any], Any]:
-        """The preprocessing, from an image to a tensor."""
+        """Return the preprocessing, from an image to a tensor."""
         return eval_transform(self.img_size, self.mean, self.std, self.interpolation)
 
     def summary(self) -> str:
-        """On a line, e.g. `256x128, embedding, cosine, flip, re-ranked (20, 6, 0.3)`."""
-        parts = [f"{self.img_size[0]}x{self.img_size[1]}", self.feature, self.metric]
-        if self.flip:
-            parts.append("flip")
-        if self.scales != (1.0,):
-            parts.append("scales " + " ".join(f"{scale:g}" for scale in self.scales))
-        if self.multi_query:
-            parts.append("multi-query")
-        if self.expansion:
-            parts.append(f"queries expanded ({self.expansion.k}, {self.expansion.alpha:g})")
-        if self.rerank:
-            k1, k2, lambda_value = asdict(self.rerank).values()
-            parts.append(f"re-ranked ({k1}, {k2}, {lambda_value})")
-        if self.amp_dtype:
-            parts.append(self.amp_dtype)
-        if self.single_gallery_shot:
-            parts.append("single gallery shot")
-        if not self.cameras:
-            parts.append("no cameras")
-        return ", ".join(parts)
+        """Describe it, e.g. `256x128, embedding, cosine, flip, re-ranked (20, 6, 0.3)`."""
+        height, width = self.img_size
+        scales = " ".join(f"{scale:g}" for scale in self.scales)
+        expansion, rerank = self.expansion, self.rerank
+        parts = [
+            f"{height}x{width}",
+            self.feature,
+            self.metric,
+            self.flip and "flip",
+            self.scales != (1.0,) and f"scales {scales}",
+            self.multi_query and "multi-query",
+            expansion and f"queries expanded ({expansion.k}, {expansion.alpha:g})",
+            rerank and f"re-ranked ({rerank.k1}, {rerank.k2}, {rerank.lambda_value})",
+            self.amp_dtype,
+            self.single_gallery_shot and "single gallery shot",
+            not self.cameras and "no cameras",
+        ]
+        return ", ".join(part for part in parts if part)

@@ -38,34 +38,25 @@ def evaluate_embeddings(
 ) -> Report:
     """Find the stored queries of a data set in its stored gallery.
 
-    The scores are those of the model itself, up to the last bits of features: these may differ with
-    the batches that the images were in. Images of tracklets are averaged, as `embed` does it.
+    The scores are those of the model itself, up to the last bits of the features, which may depend
+    on the batches. Images of tracklets are averaged, as by `embed`. The versions of software in the
+    report are those of the ranking; other versions that made the embeddings are added.
 
-    Args:
-        folder: Of embeddings, with the splits `query` and `gallery` of a data set.
-        protocol: How to test, of `protocol_of` and the folder's metadata; by the cosine by default.
-        compute: Device and processes of the ranking.
-        per_query: Keep how each query fared.
-        verify_at: False positive rates at which pairs are verified too.
-
-    Returns:
-        The report, of the model and the preprocessing that the metadata name. Versions of software
-        are those of the ranking; where the embeddings were made with others, these stand beside.
+    `folder` holds the splits `query` and `gallery`; `protocol` is from `protocol_of`, by default
+    with the cosine; the other arguments are those of `evaluate_dataset`.
 
     Raises:
         FileNotFoundError: There are no embeddings in the folder.
-        ValueError: They are of no data set, or not of its queries and gallery; as
-            `iter_embeddings` and `evaluate`.
+        ValueError: They are not of the queries and gallery of a data set; as `iter_embeddings` and
+            `evaluate`.
     """
     metadata = read_testable_metadata(folder)
     protocol = protocol or protocol_of(metadata)
     query, gallery = read_splits(folder, "query", "gallery")
-    now = software_versions()
-    made_with = {
-        f"{name} (embeddings)": version
-        for name, version in metadata.get("software", {}).items()
-        if now.get(name) != version
-    }
+    software = software_versions()
+    for name, version in metadata.get("software", {}).items():
+        if software.get(name) != version:
+            software[f"{name} (embeddings)"] = version
     return report_features(
         query,
         gallery,
@@ -79,22 +70,17 @@ def evaluate_embeddings(
             *queries_without_match(query, gallery, has_cameras=protocol.cameras),
             *collapsed_features(query, gallery, metric=protocol.metric),
         ],
-        software=now | made_with,
+        software=software,
     )
 
 
 def read_testable_metadata(folder: str | Path) -> dict[str, Any]:
-    """The metadata of embeddings that can be evaluated.
-
-    Raises:
-        FileNotFoundError: There are no embeddings in the folder.
-        ValueError: They are of no data set, or not of its queries and gallery.
-    """
+    """Read the metadata of embeddings that can be evaluated; errors as `evaluate_embeddings`."""
     metadata = read_metadata(folder)
     if not metadata.get("dataset"):
         raise ValueError(
-            f"{folder} holds embeddings of a plain folder of images, of which it is not known whom "
-            "they show: embed a data set (rga-timm embed --dataset) to evaluate"
+            f"{folder} holds embeddings of a plain folder of images, without person ids: embed a "
+            "data set (rga-timm embed --dataset) to evaluate"
         )
     if lacking := [split for split in ("query", "gallery") if split not in metadata["splits"]]:
         raise ValueError(
@@ -105,24 +91,17 @@ def read_testable_metadata(folder: str | Path) -> dict[str, Any]:
 
 
 def protocol_of(metadata: Mapping[str, Any], **test: Any) -> Protocol:
-    """The protocol of a test with stored embeddings.
+    """Return the protocol of a test with stored embeddings.
 
-    Args:
-        metadata: Of `read_metadata`.
-        test: What the metadata do not decide: metric, multi_query, expansion and rerank.
+    `test` is what the metadata do not decide: metric, multi_query, expansion and rerank.
     """
     return replace(msgspec.convert(metadata, Protocol), **test)
 
 
 def read_splits(folder: str | Path, *splits: str) -> list[Embeddings]:
-    """Stored embeddings of some splits, of each image or of each tracklet, as `embed` gives them.
+    """Read stored embeddings of some splits, of each image or of each tracklet, as `embed` does.
 
-    Images of tracklets do not stay in memory.
-
-    Raises:
-        FileNotFoundError: There are no embeddings in the folder.
-        ValueError: A split is empty, some of its images are of tracklets and others are not, or
-            those of one tracklet show several persons; as `iter_embeddings`.
+    Errors are those of `iter_embeddings`, and of `embed` for the images of a split.
     """
     images: dict[str, tuple[list[Tensor], list[Tensor]]] = {split: ([], []) for split in splits}
     tracklets = {split: TrackletMeans() for split in splits}
@@ -147,7 +126,7 @@ def read_splits(folder: str | Path, *splits: str) -> list[Embeddings]:
 
 
 def _query_ids(folder: str | Path) -> dict[str, list[Any]]:
-    """Which queries are stored, as `per_query.query_ids` says it of a data set's."""
+    """Return the columns of `query_ids` for stored queries."""
     images = [
         ReidImage(shard.paths[i], int(shard.pids[i]), int(shard.camids[i]), int(shard.tracklets[i]))
         for shard in iter_embeddings(folder)

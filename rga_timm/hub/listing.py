@@ -2,7 +2,7 @@
 
 from dataclasses import astuple, dataclass
 
-from rga_timm.evaluation.reports.markdown import markdown_table
+from rga_timm.evaluation.reports.tables import markdown_table
 from rga_timm.weights import checkpoint_folder, hub_id, read_manifest, weights_folder
 
 _HEADER = (

@@ -1,4 +1,4 @@
-"""Which queries a page shows."""
+"""Choose the queries that a page shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rga_timm.evaluation.reports.per_query import PerQuery
 
 
 def choose(columns: Sequence[PerQuery], count: int, seed: int) -> dict[int, str]:
-    """The queries to show of one model's results or of two models', and why each."""
+    """Choose queries of one model's results or of two models', with the group of each."""
     if len(columns) == 1:
         precisions = np.array(columns[0]["average_precision"], dtype=float)  # None becomes NaN
         return choose_queries(precisions, count, seed)
@@ -21,7 +21,7 @@ def choose(columns: Sequence[PerQuery], count: int, seed: int) -> dict[int, str]
 def choose_queries(precisions: np.ndarray, count: int, seed: int = 0) -> dict[int, str]:
     """Choose the ``worst`` queries, the ``best``, and ``random`` ones, the worst ones first.
 
-    By their average precision, (Q,), which is NaN of a query that does not count.
+    `precisions`, (Q,), are their average precisions; NaN for a query that does not count.
     """
     counted = np.flatnonzero(~np.isnan(precisions))
     order = counted[np.argsort(precisions[counted], kind="stable")]
@@ -29,38 +29,33 @@ def choose_queries(precisions: np.ndarray, count: int, seed: int = 0) -> dict[in
     worst, best = order[: (count + 2) // 3], order[len(order) - (count + 1) // 3 :]
     rest = np.setdiff1d(counted, np.concatenate([worst, best]))
     drawn = np.random.default_rng(seed).permutation(rest)[: count - len({*worst, *best})]
-    chosen = {int(i): "best" for i in best[::-1]} | {int(i): "random" for i in np.sort(drawn)}
-    return {
-        **{int(i): "worst" for i in worst},
-        **{k: v for k, v in chosen.items() if k not in worst},
-    }
+    groups = (("worst", worst), ("best", best[::-1]), ("random", np.sort(drawn)))
+    chosen: dict[int, str] = {}
+    for group, rows in groups:
+        for i in rows.tolist():
+            chosen.setdefault(i, group)
+    return chosen
 
 
 def choose_differing(
     first: Sequence[int | None], other: Sequence[int | None], *, count: int, seed: int = 0
 ) -> dict[int, str]:
-    """Those that one model finds and the other does not, and some drawn at random.
+    """Choose queries that only one model finds at rank 1, and random ones.
 
-    By the ranks, (Q,), at which either finds the person; None of a query that does not count.
+    `first` and `other`, (Q,), are the ranks of the first match; None if a query does not count.
 
     Returns:
-        ``first``, found at rank 1 by the one alone; ``second``, by the other alone; or ``random``.
-        A third each, of the former two those that the one which fails finds the latest.
+        Up to a third each of ``first``, found by the first model alone; ``second``, by the other
+        alone; and ``random``. The queries with the worst rank of the other model come first.
     """
-    # By how much the one that fails fails, of those that only the one, and only the other, finds.
-    only: dict[str, list[tuple[int, int]]] = {"first": [], "second": []}
-    counted = []
-    for i, (a, b) in enumerate(zip(first, other, strict=True)):
-        if a is None or b is None:
-            continue
-        counted.append(i)
-        if a == 1 < b:
-            only["first"].append((-b, i))
-        elif b == 1 < a:
-            only["second"].append((-a, i))
+    ranks = zip(first, other, strict=True)
+    counted = {i: (a, b) for i, (a, b) in enumerate(ranks) if a is not None and b is not None}
+    only_first = sorted((-b, i) for i, (a, b) in counted.items() if a == 1 < b)
+    only_second = sorted((-a, i) for i, (a, b) in counted.items() if b == 1 < a)
     third = (count + 2) // 3
-    chosen = {i: group for group, found in only.items() for _, i in sorted(found)[:third]}
-    chosen = dict(list(chosen.items())[:count])
+    chosen = {i: "first" for _, i in only_first[:third]}
+    chosen |= {i: "second" for _, i in only_second[:third]}
+    chosen = dict([*chosen.items()][:count])
     rest = np.array([i for i in counted if i not in chosen], dtype=int)
     drawn = np.random.default_rng(seed).permutation(rest)[: count - len(chosen)]
     return chosen | {int(i): "random" for i in np.sort(drawn)}

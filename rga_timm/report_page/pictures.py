@@ -1,4 +1,4 @@
-"""Pictures and attention maps, small enough for many of them in one file."""
+"""Small pictures and attention maps for the page."""
 
 from __future__ import annotations
 
@@ -20,35 +20,22 @@ _MAP = (32, 16)  # of a map, at the most
 _FACE = 0.2  # of an upright person's picture: the head is above
 
 
-def first_images(reader: ReidReader) -> list[int]:
-    """Which image stands for each feature: itself, or the first one of a tracklet."""
-    if not reader.has_tracklets:
-        return list(range(len(reader)))
-    first: dict[int, int] = {}
-    for index, image in enumerate(reader.images):
-        first.setdefault(image.tracklet, index)
-    return list(first.values())
-
-
 def read_picture(reader: ReidReader, index: int) -> Image.Image:
-    """The image as the model sees it before resizing: cut out, RGB."""
+    """Read an image as the model gets it before resizing: cropped to its box, RGB."""
     image: Image.Image = ReidDataset(reader)[index][0]
     return image.convert("RGB")
 
 
 def thumbnail(image: Image.Image, blur_face: bool = False) -> str:
-    """A picture for the page, as a ``data:`` address.
+    """Encode a picture as a ``data:`` URL.
 
-    Args:
-        image: Of any size.
-        blur_face: Blur the upper fifth beyond recognition. Where a head is elsewhere, in a picture
-            of somebody who bends down, it is not found.
+    `blur_face` blurs the upper fifth beyond recognition; a head that is elsewhere is not found.
     """
     width = max(1, round(image.width * HEIGHT / image.height))
     small = image.resize((min(width, 2 * HEIGHT), HEIGHT), Image.Resampling.LANCZOS)
     if blur_face:
         head = (0, 0, small.width, round(_FACE * HEIGHT))
-        # Few colours are left of it, not only soft ones: those could be sharpened again.
+        # Only a few colours are kept, because a blur alone could be sharpened again.
         coarse = small.crop(head).resize((3, 2), Image.Resampling.BOX)
         smooth = coarse.resize((head[2], head[3]), Image.Resampling.BILINEAR)
         small.paste(smooth.filter(ImageFilter.GaussianBlur(2)), head)
@@ -58,7 +45,7 @@ def thumbnail(image: Image.Image, blur_face: bool = False) -> str:
 
 
 def has_spatial_attention(model: Any) -> bool:
-    """Whether there are maps to show."""
+    """Return whether the model has maps to show."""
     return getattr(model, "relation", "none") not in ("none", "c")
 
 
@@ -70,12 +57,10 @@ def attention_of(
     device: torch.device | str = "cpu",
     batch_size: int = 32,
 ) -> list[list[dict[str, Any]]]:
-    """The spatial attention of each stage, of each image, for the page to draw.
+    """Compute the spatial attention of each stage, for each image.
 
-    Returns:
-        Of each image a list over stages of ``height``, ``width``, and ``values``: base64 of a byte
-        a position, from 0 at the map's lowest to 255 at its highest weight, which are ``low`` and
-        ``high``.
+    A map is ``height``, ``width``, ``low`` and ``high``, its lowest and highest weight, and
+    ``values``: base64 of a byte for each position, 0 for the lowest and 255 for the highest.
     """
     maps: list[list[dict[str, Any]]] = []
     for start in range(0, len(images), batch_size):
@@ -87,7 +72,7 @@ def attention_of(
 
 
 def _encode(weights: Tensor) -> dict[str, Any]:
-    """A map of (H, W) weights."""
+    """Encode a map of (H, W) weights."""
     size = (min(weights.shape[0], _MAP[0]), min(weights.shape[1], _MAP[1]))
     small = F.adaptive_avg_pool2d(weights.detach().float().cpu()[None], size)[0]
     low, high = float(small.min()), float(small.max())

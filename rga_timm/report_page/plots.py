@@ -1,4 +1,4 @@
-"""The page's curves, as SVG that is readable on light and on dark ground."""
+"""The page's plots, as SVG for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAME, _DIFFERENT = "#2e9e5b", "#d1495b"
 
 
 def plot_cmc(curves: Mapping[str, Sequence[float]], ranks: int = 20) -> str:
-    """The share of queries with a match among the k nearest, over k; of one model or several."""
+    """Plot the share of queries with a match among the k nearest, over k, for each model."""
     figure, axes = _figure()
     lowest = 90.0
     for (label, cmc), colour in zip(curves.items(), _CURVES, strict=False):
@@ -33,12 +33,10 @@ def plot_cmc(curves: Mapping[str, Sequence[float]], ranks: int = 20) -> str:
 
 
 def plot_distances(edges: np.ndarray, same: np.ndarray, different: np.ndarray) -> str:
-    """How distances of one person's images, and of two people's, are spread; areas of one."""
+    """Plot the densities of the distances of one person's images, and of two people's."""
     figure, axes = _figure()
-    for counts, colour, label in (
-        (same, _SAME, "same person"),
-        (different, _DIFFERENT, "different people"),
-    ):
+    groups = (same, _SAME, "same person"), (different, _DIFFERENT, "different people")
+    for counts, colour, label in groups:
         density = counts / max(counts.sum(), 1) / np.diff(edges)
         axes.stairs(density, edges, color=colour, fill=True, alpha=0.4)
         axes.stairs(density, edges, color=colour, label=label)
@@ -65,7 +63,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """Without the XML head; the same for the same curves."""
+    """Return the SVG without the XML head; the same for the same curves."""
     text = StringIO()
     with rc_context({"svg.hashsalt": "rga_timm"}):
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})

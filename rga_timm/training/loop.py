@@ -32,7 +32,7 @@ from rga_timm.evaluation import (
     log_warnings,
     save_reports,
 )
-from rga_timm.evaluation.cpu_memory import keep_freed_memory
+from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.hub import code_version, save_pretrained
 from rga_timm.hub.pretrained import PRIVATE
 from rga_timm.losses import ReidLoss, world_size

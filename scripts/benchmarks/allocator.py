@@ -18,9 +18,9 @@ from statistics import median
 import timm
 import torch
 
+from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.evaluation.cost import create_images, make_step, timed
-from rga_timm.evaluation.cpu_memory import keep_freed_memory
-from rga_timm.evaluation.reports.markdown import markdown_table
+from rga_timm.evaluation.reports.tables import markdown_table
 
 WARM_UP = 2
 

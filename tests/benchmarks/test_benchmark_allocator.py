@@ -12,7 +12,7 @@ from benchmarks import allocator as benchmark_allocator
 PROGRAM = """
 import os, sys
 import torch
-from rga_timm.evaluation.cpu_memory import keep_freed_memory
+from rga_timm.evaluation.compute import keep_freed_memory
 
 def resident():
     pages = int(open("/proc/self/statm").read().split()[1])

@@ -65,7 +65,7 @@ def test_different_protocols_are_refused_unless_they_are_allowed(
     files = reports / "b.json", reports / "flip.json"
     message = ends_with_2(capsys, "--compare", *files)
     assert f"flip: no ({files[0]}), yes ({files[1]})" in message
-    assert "--allow-different-protocols compares them all the same" in message
+    assert "--allow-different-protocols compares them anyway" in message
     run("--compare", *files, "--allow-different-protocols")
     assert capsys.readouterr().out.startswith("WARNING: the reports are of different protocols")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -29,7 +29,7 @@ Feature = Literal["embedding", "pooled"]
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """The features of n images, or of n tracklets, with whom they show and from where.
+    """The features of n images or tracklets, with the persons and cameras.
 
     Attributes:
         features: (n, D) float32, on the CPU.
@@ -60,41 +60,35 @@ def embed(
 ) -> Embeddings:
     """Embed every image of a loader, in the loader's order.
 
-    Where the targets name tracklets, as those of a test split of tracklets do, the result has one
-    entry a tracklet: the mean of its images' features, not normalised, in the order in which the
-    tracklets first appear. The mean is summed up on the way, so images do not stay in memory.
+    If the targets contain tracklets, the result has one entry for each: the mean of its images'
+    features, not normalised, in the order in which the tracklets first appear.
 
     Args:
-        model: any timm model, also inside DataParallel, DDP, torch.compile or timm's EMA; the bare
-            model is what runs. It is moved to `device`, and runs in eval mode; every module gets
-            its own mode back afterwards.
-        loader: yields images (B, 3, H, W), normalised, and targets: (B, 2) [person id, camera id]
-            of images to be tested one by one, or (B, 3) [person id, camera id, tracklet number].
-        device: where the model runs.
-        feature: of a model with `forward_neck`, `pooled` is the feature before the BN neck and
-            `embedding` the one after it. Any other model has one: what its classifier takes.
-        flip: average the features of each image and its mirror image, not normalised, as the
+        model: Any timm model, also inside DataParallel, DDP, torch.compile or timm's EMA; the bare
+            model runs. It is moved to `device` and runs in eval mode; every module gets its own
+            mode back afterwards.
+        loader: Yields normalised images (B, 3, H, W), and targets: (B, 2) [person id, camera id],
+            or (B, 3) [person id, camera id, tracklet number].
+        device: Where the model runs.
+        feature: `pooled` is the feature before the BN neck of a model with `forward_neck`, and
+            `embedding` the one after it. Any other model has one: the input of its classifier.
+        flip: Average the features of each image and its mirror image, not normalised, as the
             paper's own code does.
-        scales: factors by which the images are resized (bilinear, antialiased), to whole numbers of
-            pixels or of the model's patches. Of several, each scale's features (of image and mirror
-            image, with `flip`) are L2-normalised, averaged and normalised again, as image retrieval
-            does it (cirtorch, DELG). A model that takes one size only (`set_input_size`) is copied
-            for each other one, at the first batch.
-        amp_dtype: autocast to this type; None for full precision.
-        channels_last: run in that memory format, often faster on GPUs. The model keeps it.
-        distributed: each process of the default group, under torchrun, has a loader of its own, and
-            all get the images of all loaders, in the order of the processes.
-        progress: show a progress bar.
-
-    Returns:
-        The features and ids, of each image or of each tracklet.
+        scales: Factors by which the images are resized (bilinear, antialiased), to whole numbers of
+            pixels or of the model's patches. The features of several scales are L2-normalised,
+            averaged and normalised again, as in image retrieval (cirtorch, DELG). A model that
+            takes one size only (`set_input_size`) is copied for each other one.
+        amp_dtype: Autocast to this type; None for full precision.
+        channels_last: Run in that memory format, often faster on GPUs. The model keeps it.
+        distributed: Each process of the default group has a loader of its own, and all get the
+            images of all loaders, in the order of the processes.
+        progress: Show a progress bar.
 
     Raises:
-        TypeError: the model is not a timm model.
-        ValueError: an unknown feature, no image, targets that are not (B, 2) or (B, 3) or
-            now one and now the other, images of one tracklet with several persons or cameras,
-            features that are not (B, D), scales that are not positive or two of which come to the
-            same size, or one that the model cannot take.
+        TypeError: The model is not a timm model.
+        ValueError: An unknown feature, no image, targets of another or a changing shape, images of
+            one tracklet with several persons or cameras, features that are not (B, D), scales that
+            are not positive or that come to the same size, or one that the model cannot take.
     """
     model = _check_model(model, feature)
     scales = check_scales(scales)
@@ -112,7 +106,7 @@ def embed(
             img_size = (images.shape[-2], images.shape[-1])
             if img_size not in at_scales:
                 at_scales[img_size] = models_at_scales(model, img_size, scales)
-            with _autocast(device, amp_dtype):
+            with torch.autocast(device.type, amp_dtype) if amp_dtype else nullcontext():
                 of_scales = [
                     _forward_flipped(scaled, resized(images, size), feature, flip)
                     for scaled, size in at_scales[img_size]
@@ -130,11 +124,7 @@ def embed(
 def collect(
     features: list[Tensor], targets: list[Tensor], tracklets: TrackletMeans, distributed: bool
 ) -> Embeddings:
-    """The embeddings of all processes from what one has seen: images, or sums of tracklets.
-
-    Raises:
-        ValueError: There are neither or both.
-    """
+    """Gather the embeddings of all processes; a ValueError without images, or with both kinds."""
     seen = gather_rows(np.array([[len(features), len(tracklets)]]), distributed).sum(axis=0)
     if seen.all():
         raise ValueError("some images are of tracklets and others are not: test them apart")
@@ -145,20 +135,17 @@ def collect(
         return Embeddings(means, pids=ids[:, 0].copy(), camids=ids[:, 1].copy())
     # A process without images does not know how wide they are.
     width = gather_rows(np.array([f.shape[1] for f in features[:1]], dtype=np.int64), distributed)
-    mine = torch.cat([*features, torch.empty(0, int(width[0]))]).numpy()
+    rows = torch.cat([*features, torch.empty(0, int(width[0]))]).numpy()
     ids = torch.cat([*targets, torch.empty(0, 2, dtype=torch.int64)]).numpy()
-    ids = gather_rows(ids, distributed)
-    return Embeddings(
-        torch.from_numpy(gather_rows(mine, distributed)), ids[:, 0].copy(), ids[:, 1].copy()
-    )
+    rows, ids = gather_rows(rows, distributed), gather_rows(ids, distributed)
+    return Embeddings(torch.from_numpy(rows), ids[:, 0].copy(), ids[:, 1].copy())
 
 
 class Embedder(nn.Module):
-    """A model as deployments want it: from images to features whose dot product is the similarity.
+    """A model for deployment: from images to features whose dot product is the similarity.
 
-    What `embed` computes of one batch, L2-normalised, as one module: to be exported or compiled. It
-    is made in eval mode, and so is the model in it, which it shares with the caller. Arguments and
-    errors are those of `embed`.
+    It computes what `embed` does for one batch, L2-normalised, and can be exported or compiled. It
+    shares the model with the caller, and puts it in eval mode. Errors are those of `embed`.
     """
 
     def __init__(self, model: nn.Module, feature: Feature = "embedding") -> None:
@@ -168,12 +155,12 @@ class Embedder(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised features, (B, D), of preprocessed images, (B, 3, H, W)."""
+        """Compute normalised features, (B, D), of preprocessed images, (B, 3, H, W)."""
         return F.normalize(_forward(self.model, images, self.feature), dim=1)
 
 
 def _check_model(model: nn.Module, feature: str) -> nn.Module:
-    """The bare model, which can give this feature."""
+    """Return the bare model."""
     if feature not in get_args(Feature):
         raise ValueError(f"feature must be one of {', '.join(get_args(Feature))}, got {feature!r}")
     model = unwrap_model(model)
@@ -194,11 +181,10 @@ def _forward(model: Any, images: Tensor, feature: Feature) -> Tensor:
 
 
 def _forward_flipped(model: nn.Module, images: Tensor, feature: Feature, flip: bool) -> Tensor:
-    """Features (B, D); with `flip` their mean, float32, with those of the mirror images."""
     features = _forward(model, images, feature)
-    if flip:
-        features = (features.float() + _forward(model, images.flip(-1), feature).float()) / 2
-    return features
+    if not flip:
+        return features
+    return (features.float() + _forward(model, images.flip(-1), feature).float()) / 2
 
 
 def _check_batch(features: Tensor, targets: Tensor) -> None:
@@ -210,18 +196,14 @@ def _check_batch(features: Tensor, targets: Tensor) -> None:
     B = len(features)
     if targets.shape not in ((B, 2), (B, 3)):
         raise ValueError(
-            f"targets must be ({B}, 2) [person id, camera id], "
-            f"or ({B}, 3) with the tracklet, got shape {tuple(targets.shape)}"
+            f"targets must be ({B}, 2) [person id, camera id], or ({B}, 3) with the tracklet, got "
+            f"shape {tuple(targets.shape)}"
         )
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module's own mode, for some may be frozen in training."""
+    """Set eval mode; afterwards restore each module's mode, as some may be frozen in training."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

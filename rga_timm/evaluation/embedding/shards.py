@@ -1,8 +1,8 @@
-"""What is stored of images, and the files that hold it: a shard as Parquet or safetensors.
+"""Stored embeddings, and the files that hold them: a shard as Parquet or safetensors.
 
 Parquet: columns path, split (string), pid, camid, tracklet (int64) and embedding (a list of D
-float32 of fixed size). Safetensors: tensors of the same names, path and split being the bytes of a
-JSON list of strings. Both carry a mark, which says what they are a part of.
+float32 of fixed size). Safetensors: tensors of the same names; path and split are the bytes of a
+JSON list of strings. Both have a mark, which says what they are a part of.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _TEXTS = {"path": "paths", "split": "splits"}
 
 @dataclass(frozen=True, eq=False)
 class StoredEmbeddings:
-    """The features of n images, with where they are and whom they show.
+    """The features of n images, with their paths and ids.
 
     Attributes:
         features: (n, D) float32, as the model gave them.
         paths: Of the images, relative to `root` in the metadata, with forward slashes.
         splits: `query`, `gallery` or `train`; the empty string for images of a plain folder.
-        pids: (n,) int64 person ids; -1 where they are not known.
-        camids: (n,) int64 camera ids; -1 where they are not known.
-        tracklets: (n,) int64 tracklet numbers; -1 for images that are in none.
+        pids: (n,) int64 person ids; -1 if they are not known.
+        camids: (n,) int64 camera ids; -1 if they are not known.
+        tracklets: (n,) int64 tracklet numbers; -1 for images without a tracklet.
     """
 
     features: np.ndarray
@@ -44,13 +44,10 @@ class StoredEmbeddings:
     tracklets: np.ndarray
 
     def __post_init__(self) -> None:
-        n = len(self.paths)
+        n, splits, shape = len(self.paths), len(self.splits), np.shape(self.features)
+        if len(shape) != 2 or shape[0] != n or splits != n:
+            raise ValueError(f"{n} paths, {splits} splits, features {shape} do not fit together")
         shapes = [np.shape(ids) for ids in (self.pids, self.camids, self.tracklets)]
-        if np.ndim(self.features) != 2 or len(self.features) != n or len(self.splits) != n:
-            raise ValueError(
-                f"{n} paths, {len(self.splits)} splits and features of shape "
-                f"{np.shape(self.features)} do not fit together"
-            )
         if shapes != [(n,)] * 3:
             raise ValueError(f"pids, camids and tracklets must be ({n},), got {shapes}")
 
@@ -59,32 +56,22 @@ class StoredEmbeddings:
 
 
 class ShardError(Exception):
-    """A shard is missing, or not what it should be. The message begins with the file's name."""
+    """A shard is missing or invalid. The message begins with the file's name."""
 
 
 class Shard(NamedTuple):
-    """A file of embeddings, and what must be in it.
+    """A file of embeddings, and what must be in it."""
 
-    Attributes:
-        path: The file; its name ends in the format.
-        mark: What it is a part of.
-        shape: Number and width of the embeddings.
-    """
-
-    path: Path
+    path: Path  # its suffix is the format
     mark: str
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # number and width of the embeddings
 
     @property
     def _format(self) -> _Format:
         return _FORMATS[self.path.suffix[1:]]
 
     def write(self, embeddings: StoredEmbeddings) -> None:
-        """Write the file under a temporary name, and rename it.
-
-        Raises:
-            ImportError: pyarrow is not installed, which Parquet needs.
-        """
+        """Write the file under a temporary name, and rename it."""
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
             self._format.write(temporary, embeddings, self.mark)
@@ -93,12 +80,7 @@ class Shard(NamedTuple):
             temporary.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """See whether the file is what it should be, without reading the embeddings.
-
-        Raises:
-            ShardError: It is missing, broken, of something else, or of another size.
-            ImportError: pyarrow is not installed, which Parquet needs.
-        """
+        """Raise a ShardError unless the file is complete; the embeddings are not read."""
         name = self.path.name
         if not self.path.is_file():
             raise ShardError(f"{name} is missing")
@@ -111,7 +93,7 @@ class Shard(NamedTuple):
             raise ShardError(f"{name} holds {found} instead of {expected}")
 
     def read(self) -> StoredEmbeddings:
-        """Read the file. Errors are those of `check`."""
+        """Check and read the file."""
         self.check()
         with _reading(self.path):
             return self._format.read(self.path)
@@ -119,44 +101,40 @@ class Shard(NamedTuple):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what safetensors and pyarrow raise for a damaged file into a ShardError."""
+    """Turn the errors of safetensors and pyarrow for a damaged file into a ShardError."""
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ShardError(f"{path.name} is broken ({str(error).rstrip('.')})") from error
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _pyarrow() -> Any:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
             "embeddings in Parquet need pyarrow: pip install 'rga-timm[data]'; or write them as "
             "safetensors"
         ) from error
-    return pa, pq
+    return pyarrow
 
 
 def _write_parquet(path: Path, embeddings: StoredEmbeddings, mark: str) -> None:
-    pa, pq = _pyarrow()
+    pa, values = _pyarrow(), vars(embeddings)
     flat = pa.array(np.ascontiguousarray(embeddings.features, dtype=np.float32).reshape(-1))
-    values = vars(embeddings)
     arrays = {name: pa.array(values[field], pa.string()) for name, field in _TEXTS.items()}
     arrays |= {name: pa.array(values[field], pa.int64()) for name, field in _IDS.items()}
-    width = embeddings.features.shape[1]
-    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
-    pq.write_table(
+    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.features.shape[1])
+    pa.parquet.write_table(
         pa.table(arrays).replace_schema_metadata({_MARK: mark}),
         path,
-        # Pays where the same value comes often.
-        use_dictionary=["split", "pid", "camid", "tracklet"],
+        use_dictionary=["split", "pid", "camid", "tracklet"],  # with few different values
         write_page_checksum=True,
     )
 
 
 def _parquet_file(path: Path) -> Any:
-    return _pyarrow()[1].ParquetFile(path, page_checksum_verification=True)
+    return _pyarrow().parquet.ParquetFile(path, page_checksum_verification=True)
 
 
 def _look_into_parquet(path: Path) -> tuple[str | None, tuple[int, int]]:
@@ -164,21 +142,18 @@ def _look_into_parquet(path: Path) -> tuple[str | None, tuple[int, int]]:
         schema = file.schema_arrow
         mark = (schema.metadata or {}).get(_MARK.encode(), b"").decode()
         index = schema.get_field_index("embedding")
-        # Lists of no fixed size have no list_size: those are not ours.
+        # Lists of variable size have no list_size: those are not ours.
         width = getattr(schema.field(index).type, "list_size", -1) if index >= 0 else -1
         return mark, (file.metadata.num_rows, width)
 
 
 def _read_parquet(path: Path) -> StoredEmbeddings:
-    pa, _ = _pyarrow()
     with _parquet_file(path) as file:
-        table = file.read().combine_chunks()
-    embedding = table.column("embedding").combine_chunks()
-    if isinstance(embedding, pa.ChunkedArray):  # older pyarrow
-        embedding = pa.concat_arrays(embedding.chunks)
-    features = embedding.flatten().to_numpy().reshape(len(table), -1).copy()  # writable
-    ids = {field: table.column(name).to_numpy().copy() for name, field in _IDS.items()}
-    texts = {field: table.column(name).to_pylist() for name, field in _TEXTS.items()}
+        (columns,) = file.read().combine_chunks().to_batches()
+    embedding = columns["embedding"].flatten().to_numpy()
+    features = embedding.reshape(len(columns), -1).copy()  # writable
+    ids = {field: columns[name].to_numpy().copy() for name, field in _IDS.items()}
+    texts = {field: columns[name].to_pylist() for name, field in _TEXTS.items()}
     return StoredEmbeddings(features=features, **ids, **texts)
 
 
@@ -188,7 +163,7 @@ def _write_safetensors(path: Path, embeddings: StoredEmbeddings, mark: str) -> N
     for name, field in _IDS.items():
         tensors[name] = np.ascontiguousarray(values[field], dtype=np.int64)
     for name, field in _TEXTS.items():
-        # As tensors, for what safetensors calls metadata is limited in size.
+        # As tensors, because the metadata of safetensors are limited in size.
         tensors[name] = np.frombuffer(json.dumps(values[field]).encode(), dtype=np.uint8)
     save_file(tensors, path, metadata={_MARK: mark})
 

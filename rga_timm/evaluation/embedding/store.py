@@ -1,12 +1,9 @@
 """Embeddings on disk: written shard by shard, read as a whole or a shard at a time.
 
 A folder of embeddings holds metadata, `embeddings.json`, and shards, `part-00000.parquet` and so on
-(or `.safetensors`), each with `shard_size` images in the order of the list that the metadata have
-the fingerprint of; the last with what is left. Every shard carries the metadata's `id`, so that a
-shard of other embeddings that got into the folder is found out.
-
-Files get their names when they are complete, by renaming. So what is there is whole, whenever the
-writing was interrupted.
+(or `.safetensors`). Each has the next `shard_size` images of the list whose fingerprint is in the
+metadata; the last has the rest. Every shard contains the metadata's `id`, so that a shard of other
+embeddings is recognised. Files get their names, by renaming, only when they are complete.
 """
 
 from __future__ import annotations
@@ -25,9 +22,8 @@ from rga_timm.evaluation.embedding.shards import FORMATS, Shard, ShardError, Sto
 METADATA = "embeddings.json"
 FORMAT_VERSION = 1
 
-# The metadata that decide the numbers, or which of them are in which shard. Where the images and
-# the weights lay, on what they were computed and in what batches is not among it. (`differences`
-# looks at the folder of images that are no data set.)
+# The metadata that decide the numbers, or which of them are in which shard. Paths, device and batch
+# size do not. (`differences` also compares the folder of images that are no data set.)
 DECISIVE = (
     "format_version", "model", "weights_sha256", "img_size", "interpolation", "mean", "std",
     "feature", "flip", "scales", "amp_dtype", "splits", "fingerprint", "count", "width",
@@ -36,14 +32,14 @@ DECISIVE = (
 
 
 def write_metadata(folder: str | Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin a folder of embeddings, which is made where it does not exist.
+    """Begin a folder of embeddings; create it if needed.
 
-    The metadata are everything in `DECISIVE` but the format's version, and whatever else is worth
-    knowing, in plain JSON types. They are returned as they were written, with version and id.
+    The metadata are everything in `DECISIVE` but the format's version, and anything else of plain
+    JSON types. They are returned as they were written, with version and id.
 
     Raises:
         FileExistsError: The folder holds embeddings, finished or not.
-        ValueError: Something decisive is missing.
+        ValueError: Something in `DECISIVE` is missing.
     """
     folder = Path(folder)
     if held := holds_embeddings(folder):
@@ -62,7 +58,7 @@ def write_metadata(folder: str | Path, metadata: Mapping[str, Any]) -> dict[str,
 
 
 def holds_embeddings(folder: str | Path) -> str | None:
-    """The name of the metadata or of a shard in a folder; None if there is neither."""
+    """Return the name of the metadata or of a shard in a folder; None if there is neither."""
     folder = Path(folder)
     if (folder / METADATA).exists():
         return METADATA
@@ -70,7 +66,7 @@ def holds_embeddings(folder: str | Path) -> str | None:
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:
-    """What the embeddings of a folder are, and what they were made of.
+    """Read the metadata of a folder of embeddings.
 
     Raises:
         FileNotFoundError: There are no embeddings.
@@ -105,35 +101,34 @@ read_stamp = read_metadata  # its name in earlier versions
 
 
 def differences(stored: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Where two folders' metadata differ in what decides the numbers.
+    """List the decisive differences of two folders' metadata: `flip (false there, true now)`.
 
-    A data set is known by its fingerprint, and may have moved. Of a plain folder only the names of
-    its images are known, which another folder may have too: so `root` must be the same. There is
-    a text for each difference, such as `flip (false there, true now)`.
+    A data set is known by its fingerprint, and may have moved. Another plain folder may have images
+    of the same names, so its `root` must be the same.
     """
-    # As JSON, in which a tuple and a list are the same. The version is the writer's to add.
     names = [name for name in DECISIVE if name != "format_version"]
     if not new.get("dataset"):
         names.append("root")
+    # As JSON, in which a tuple and a list are the same.
     pairs = [(name, json.dumps(stored.get(name)), json.dumps(new.get(name))) for name in names]
     return [f"{name} ({there} there, {now} now)" for name, there, now in pairs if there != now]
 
 
 def shard_images(metadata: Mapping[str, Any], index: int) -> range:
-    """Which images of the list are in a shard."""
+    """Return which images of the list are in a shard."""
     start = index * metadata["shard_size"]
     return range(start, min(start + metadata["shard_size"], metadata["count"]))
 
 
 def shard_count(metadata: Mapping[str, Any]) -> int:
-    """How many shards there are when all are written."""
+    """Count the shards of complete embeddings."""
     return -(-metadata["count"] // metadata["shard_size"])
 
 
 def write_shard(
     folder: str | Path, metadata: Mapping[str, Any], index: int, embeddings: StoredEmbeddings
 ) -> Path:
-    """Write the embeddings of the images `shard_images`; the file gets its name when it is whole.
+    """Write the embeddings of the images `shard_images`.
 
     Raises:
         ValueError: There are too many or too few, or features that are not finite.
@@ -148,17 +143,17 @@ def write_shard(
     if len(broken):
         raise ValueError(
             f"the features of {len(broken)} images, such as {embeddings.paths[broken[0]]}, are not "
-            "finite. In float16 numbers above 65504 are infinite: bfloat16 or full precision have "
-            "room for more"
+            "finite. float16 ends at 65504: use bfloat16 or full precision"
         )
     shard.write(embeddings)
     return shard.path
 
 
 def missing_shards(folder: str | Path, metadata: Mapping[str, Any]) -> dict[int, str]:
-    """From the number of a shard to what is wrong, such as `part-00003.parquet is missing`.
+    """Check all shards without reading the embeddings.
 
-    Only the beginnings and ends of files are read, not the embeddings.
+    Returns:
+        From the number of a shard to its problem, such as `part-00003.parquet is missing`.
     """
     wrong = {}
     for index in range(shard_count(metadata)):
@@ -170,9 +165,7 @@ def missing_shards(folder: str | Path, metadata: Mapping[str, Any]) -> dict[int,
 
 
 def iter_embeddings(folder: str | Path) -> Iterator[StoredEmbeddings]:
-    """The embeddings of a folder, a shard at a time, in order.
-
-    Before the first, the metadata and the presence of all shards are checked.
+    """Read the embeddings of a folder a shard at a time, in order, after a check of all shards.
 
     Raises:
         FileNotFoundError: There are no embeddings.
@@ -197,11 +190,7 @@ def iter_embeddings(folder: str | Path) -> Iterator[StoredEmbeddings]:
 
 
 def read_embeddings(folder: str | Path) -> StoredEmbeddings:
-    """All embeddings of a folder. They take `count * width * 4` bytes of memory.
-
-    Raises:
-        FileNotFoundError, ValueError, ImportError: As `iter_embeddings`.
-    """
+    """Read all embeddings of a folder, `count * width * 4` bytes; errors as `iter_embeddings`."""
     metadata = read_metadata(folder)
     count = metadata["count"]
     features = np.empty((count, metadata["width"]), dtype=np.float32)
@@ -223,7 +212,7 @@ def _id_of(metadata: Mapping[str, Any]) -> str:
 
 
 def _shard(folder: str | Path, metadata: Mapping[str, Any], index: int) -> Shard:
-    # The mark tells it from another folder's shards, and from this folder's other ones.
+    # The mark distinguishes it from all other shards, of this folder and of others.
     path = Path(folder) / f"part-{index:05d}.{metadata['shard_format']}"
     rows = len(shard_images(metadata, index))
     return Shard(path, f"{metadata['id']}/{index}", (rows, metadata["width"]))

@@ -1,4 +1,4 @@
-"""Data sets that are tested on several partitions: one report from the reports of all of them."""
+"""Average the reports of the partitions of a data set."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from rga_timm.evaluation.reports.report import Metrics, Report
 
 
 def average_reports(reports: Sequence[Report]) -> Report:
-    """The mean over the partitions of one data set, each of which counts the same.
+    """Average the reports of the partitions of a data set, with equal weights.
 
     The reports are of the same model (by name; each partition may have its own weights), under the
-    same protocol. Scores are means, `num_queries` and `num_valid_queries` are sums; the data set is
-    called as in `viper:split=all`, and has under `partitions` what each says of itself. Where
-    checkpoints or versions of software differ, all are named, with commas between them. There are
-    no confidence intervals and no results of single queries: partitions share people, and how far
-    they differ is another question than which people are asked for.
+    same protocol. Scores are means, `num_queries` and `num_valid_queries` are sums. The data set is
+    named as in `viper:split=all`, with the descriptions of all partitions as `partitions`.
+    Different checkpoints or versions of software are joined with commas. There are no confidence
+    intervals and no scores of single queries, because partitions share people.
 
     Raises:
         ValueError: No report, a partition twice, or reports that differ in model, protocol, data
@@ -32,7 +31,7 @@ def average_reports(reports: Sequence[Report]) -> Report:
     return Report(
         model=_same("model", [report.model for report in reports]),
         dataset={
-            "name": _same("data set", [name_of_all_partitions(name) for name in names]),
+            "name": _same("data set", [*map(name_of_all_partitions, names)]),
             "partitions": [dict(report.dataset) for report in reports],
         },
         protocol=_same("protocol", [report.protocol for report in reports]),
@@ -52,37 +51,35 @@ def average_reports(reports: Sequence[Report]) -> Report:
 
 
 def combine_partitions(reports: Sequence[Report]) -> Report:
-    """The report of a data set that is one partition, or the mean of its several ones."""
+    """Return the only report, or the mean of several partitions."""
     return reports[0] if len(reports) == 1 else average_reports(reports)
 
 
 def name_of_all_partitions(name: str) -> str:
-    """`viper:split=3`, or `viper` for its first partition, as `viper:split=all`."""
+    """Name all partitions of a data set: `viper:split=all` for `viper:split=3` or `viper`."""
     dataset, _, options = name.partition(":")
     kept = [option for option in options.split(",") if option and not option.startswith("split=")]
     return f"{dataset}:{','.join(sorted([*kept, 'split=all']))}"
 
 
 def _average(metrics: Sequence[Metrics]) -> Metrics:
-    lengths = _same("CMC curves' length", [len(one["cmc"]) for one in metrics])
-    curves = np.array([one["cmc"] for one in metrics], dtype=float).reshape(-1, lengths)
+    _same("CMC curves' length", [len(one["cmc"]) for one in metrics])
     return {
         "mAP": float(np.mean([one["mAP"] for one in metrics])),
         "mAP_trapezoid": float(np.mean([one["mAP_trapezoid"] for one in metrics])),
         "mINP": float(np.mean([one["mINP"] for one in metrics])),
-        "cmc": curves.mean(axis=0).tolist(),
+        "cmc": np.mean([one["cmc"] for one in metrics], axis=0).tolist(),
         "num_queries": sum(one["num_queries"] for one in metrics),
         "num_valid_queries": sum(one["num_valid_queries"] for one in metrics),
     }
 
 
 def _same(what: str, values: Sequence[Any]) -> Any:
-    """What all of them are."""
     if other := [value for value in values if value != values[0]]:
         raise ValueError(f"the reports differ in {what}: {values[0]} and {other[0]}")
     return values[0]
 
 
 def _join(texts: Sequence[str | None]) -> str | None:
-    """All different ones; None if there are none."""
+    """Join the different ones; None if there are none."""
     return ", ".join(dict.fromkeys(filter(None, texts))) or None

@@ -8,8 +8,7 @@ from typing import Any
 
 from rga_timm.evaluation.reports.report import AP_CONVENTIONS, Report
 
-# What belongs to the model and not to the test: with which features it comes to be compared. All
-# other fields of a protocol, also those that are added one day, are the test's.
+# The fields of a protocol that belong to the model; all others, also future ones, to the test.
 MODELS_OWN = ("img_size", "interpolation", "mean", "std", "feature", "amp_dtype")
 
 _LABELS = {
@@ -22,7 +21,7 @@ _LABELS = {
 
 
 def format_card(report: Report) -> str:
-    """What was tested, how, and with what, a line each."""
+    """Format what was tested, how, and with what, a line each."""
     sections = card(report)
     width = max(len(name) for items in sections.values() for name in items)
     lines = []
@@ -32,12 +31,11 @@ def format_card(report: Report) -> str:
 
 
 def card(report: Report) -> dict[str, dict[str, str]]:
-    """The lines of the sections ``model``, ``data set``, ``test``, ``scores`` and ``software``."""
-    protocol = {
-        f.name: (_LABELS.get(f.name, f.name.replace("_", " ")), _text(f.name, value))
-        for f in fields(report.protocol)
-        for value in [getattr(report.protocol, f.name)]
-    }
+    """Return the sections ``model``, ``data set``, ``test``, ``scores`` and ``software``."""
+    protocol = {}
+    for name in (field.name for field in fields(report.protocol)):
+        label = _LABELS.get(name, name.replace("_", " "))
+        protocol[name] = label, _text(name, getattr(report.protocol, name))
     metrics = report.metrics
     return {
         "model": {
@@ -59,7 +57,6 @@ def card(report: Report) -> dict[str, dict[str, str]]:
 
 
 def _describe(dataset: Mapping[str, Any]) -> dict[str, str]:
-    """What a report says of its data set; of the mean over partitions, what each says of itself."""
     described = {"name": str(dataset.get("name"))}
     for name, value in dataset.items():
         if name == "partitions":

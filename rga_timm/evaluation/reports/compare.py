@@ -1,9 +1,9 @@
-"""Reports side by side: what differs, by how much, and whether that could be chance.
+"""Compare reports: what differs, by how much, and whether that could be chance.
 
-Scores compare if they are of the same test: the same queries and gallery, by their fingerprint, and
-the same distance, flip, re-ranking, cameras and kind of CMC. Image size, preprocessing, feature and
-precision are the model's own: they differ from model to model, as its weights do. So is what was
-trained on. Versions of software and names of data sets are shown, and do not matter.
+Scores are comparable if they are of the same test: the same queries and gallery, by their
+fingerprint, and the same distance, flip, re-ranking, cameras and kind of CMC. Image size,
+preprocessing, feature, precision and training data belong to the model, and may differ. Versions of
+software and names of data sets are shown, and do not matter.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import numpy as np
 
 from rga_timm.evaluation.reports.card import card
 from rga_timm.evaluation.reports.intervals import Difference, paired_difference
-from rga_timm.evaluation.reports.markdown import markdown_table
 from rga_timm.evaluation.reports.per_query import PerQuery, score_columns
 from rga_timm.evaluation.reports.report import RANKS, Report
-from rga_timm.evaluation.reports.tables import AP_NOTE, SCORE_LABELS, percent
+from rga_timm.evaluation.reports.tables import AP_NOTE, SCORE_LABELS, markdown_table, percent
 
 
 class DifferentProtocolsError(ValueError):
-    """Reports of different tests: their scores do not compare."""
+    """The reports are of different tests, so their scores are not comparable."""
 
 
 class PairedScore(NamedTuple):
-    """A score of two models on the same queries, and which is better in how many of them."""
+    """The difference of a score on the same queries, and for how many each model is better."""
 
     difference: Difference  # b - a
     a_better: int
@@ -36,14 +35,10 @@ class PairedScore(NamedTuple):
 
 
 def match_reports(files: Mapping[str, Sequence[Report]]) -> list[dict[str, Report]]:
-    """Put the reports of several files side by side, those of the same data set together.
+    """Group the reports of several files by data set, in the order of the first file.
 
-    Args:
-        files: The reports of each file. Where every file has one, these belong together.
-
-    Returns:
-        Groups of one report from each file, in the order of the first file. What is in some files
-        only is left out.
+    If every file has one report, these are the only group. Data sets that are not in all files are
+    left out.
 
     Raises:
         ValueError: Fewer than two files, no data set that is in all of them, or one that is
@@ -67,44 +62,38 @@ def match_reports(files: Mapping[str, Sequence[Report]]) -> list[dict[str, Repor
 
 
 def protocol_differences(a: Report, b: Report) -> dict[str, tuple[str, str]]:
-    """What makes two reports' scores incomparable: what it is, and what each says."""
-    ours, theirs = card(a), card(b)
-    found = _differences(ours["test"], theirs["test"])
+    """Return what makes two reports' scores incomparable, with the value of each."""
+    card_a, card_b = card(a), card(b)
+    found = _differences(card_a["test"], card_b["test"])
     if same_test_images(a, b):
         return found
-    # Who is trained on is not the test's; of all images' fingerprint it is a part.
-    sets = [dict(one["data set"]) for one in (ours, theirs)]
-    for described in sets:
-        described.pop("train", None)
-        if all("test fingerprint" in one for one in sets):
-            described.pop("fingerprint", None)
-    images = _differences(*sets) or {"description": (str(dict(a.dataset)), str(dict(b.dataset)))}
+    # The training images belong to the model; they are part of the fingerprint of all images.
+    images = _differences(card_a["data set"], card_b["data set"])
+    images.pop("train", None)
+    if all("test fingerprint" in one["data set"] for one in (card_a, card_b)):
+        images.pop("fingerprint", None)
+    images = images or {"description": (str(dict(a.dataset)), str(dict(b.dataset)))}
     return {f"data set's {name}": pair for name, pair in images.items()} | found
 
 
 def same_test_images(a: Report, b: Report) -> bool:
-    """Whether the queries and galleries are the same, by their fingerprints.
+    """Return whether the queries and galleries are the same, by their fingerprints.
 
-    The fingerprint of the test images alone decides, where both have one. Reports from before it
-    was recorded have only that of all images; without any the names and counts have to do.
+    Old reports have the fingerprint of all images only; without any, names and counts are compared.
     """
-    parts_a, parts_b = (report.dataset.get("partitions", [report.dataset]) for report in (a, b))
-    if len(parts_a) != len(parts_b):
-        return False
-    for one, other in zip(parts_a, parts_b, strict=True):
+
+    def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         for name in ("test_fingerprint", "fingerprint"):
             if name in one and name in other:
-                if one[name] != other[name]:
-                    return False
-                break
-        else:
-            if dict(one) != dict(other):
-                return False
-    return True
+                return bool(one[name] == other[name])
+        return dict(one) == dict(other)
+
+    parts_a, parts_b = (report.dataset.get("partitions", [report.dataset]) for report in (a, b))
+    return len(parts_a) == len(parts_b) and all(map(same, parts_a, parts_b))
 
 
 def check_same_protocol(reports: Mapping[str, Report]) -> None:
-    """Raise a DifferentProtocolsError, which says in what the tests differ, if they do."""
+    """Raise a DifferentProtocolsError, which lists the differences, if the tests differ."""
     (first, a), *others = reports.items()
     lines = [
         f"  {what}: {in_a} ({first}), {in_b} ({name})"
@@ -112,21 +101,15 @@ def check_same_protocol(reports: Mapping[str, Report]) -> None:
         for what, (in_a, in_b) in protocol_differences(a, b).items()
     ]
     if lines:
-        raise DifferentProtocolsError(
-            "the reports are of different protocols, and their scores do not compare:\n"
-            + "\n".join(lines)
-        )
+        what = "the reports are of different protocols, and their scores do not compare:"
+        raise DifferentProtocolsError("\n".join([what, *lines]))
 
 
 def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
-    """Compare query by query.
+    """Compare query by query: mAP, mAP_trapezoid, mINP and rank-1, rank-5 and rank-10.
 
-    Returns:
-        mAP, mAP_trapezoid, mINP and rank-1, rank-5 and rank-10. With single gallery shot in one of
-        them the ranks are missing: there they are expectations, of which no query's is kept.
-
-    Raises:
-        ValueError: They cannot be compared so; the message says why, and what would help.
+    There are no ranks with single gallery shot, where they are not kept for each query. Raises a
+    ValueError with the reason if the reports cannot be compared so.
     """
     if not same_test_images(a, b):
         raise ValueError("the test images are not the same")
@@ -136,27 +119,27 @@ def paired_scores(a: Report, b: Report) -> dict[str, PairedScore]:
         )
     if a.per_query is None or b.per_query is None:
         raise ValueError(
-            "that takes the results of each query, which rga-timm evaluate --output writes "
-            "unless it is told --no-per-query"
+            "that takes the results of each query, which rga-timm evaluate --output writes without "
+            "--no-per-query"
         )
     order = _same_order(_query_keys(a.per_query), _query_keys(b.per_query))
     single_shot = a.protocol.single_gallery_shot or b.protocol.single_gallery_shot
     ranks = () if single_shot else RANKS
-    scores_a = score_columns(a.per_query, ranks)
-    scores_b = {name: s[order] for name, s in score_columns(b.per_query, ranks).items()}
+    scores_b = score_columns(b.per_query, ranks)
     pids = np.asarray(a.per_query["pid"])
-    return {name: _pair(scores_a[name], scores_b[name], pids) for name in scores_a}
+    paired = {}
+    for name, of_a in score_columns(a.per_query, ranks).items():
+        of_b = scores_b[name][order]
+        counts = (int(np.sum(which)) for which in (of_a > of_b, of_b > of_a, of_a == of_b))
+        paired[name] = PairedScore(paired_difference(of_a, of_b, pids), *counts)
+    return paired
 
 
 def format_comparison(reports: Mapping[str, Report], *, allow_different: bool = False) -> str:
-    """Scores in percent side by side, differences to the first report, and what was tested how.
+    """Format scores in percent, differences to the first report, and how it was tested.
 
-    Args:
-        reports: At least two, by their names, such as the files that they are from.
-        allow_different: Also of reports of different tests; the text then begins with a warning.
-
-    Raises:
-        DifferentProtocolsError: They are of different tests.
+    `reports` are at least two, by their names, such as their files. Different tests raise a
+    DifferentProtocolsError, or with `allow_different` are compared after a warning.
     """
     parts = []
     try:
@@ -166,20 +149,11 @@ def format_comparison(reports: Mapping[str, Report], *, allow_different: bool = 
             raise
         parts.append(f"WARNING: {error}")
     letters = [chr(ord("A") + i) if i < 26 else f"#{i + 1}" for i in range(len(reports))]
-    legend = [
-        f"{letter}: {report.model} ({name})"
-        for letter, (name, report) in zip(letters, reports.items(), strict=True)
-    ]
-    parts.append("\n".join(legend))
     lettered = dict(zip(letters, reports.values(), strict=True))
-    parts.append(_score_table(lettered))
-    parts += _paired_tables(lettered)
-    parts.append(_card_table(lettered))
-    parts += [
-        f"{letter} warns: {warning}"
-        for letter, report in lettered.items()
-        for warning in report.warnings
-    ]
+    names = zip(lettered.items(), reports, strict=True)
+    parts.append("\n".join(f"{letter}: {r.model} ({name})" for (letter, r), name in names))
+    parts += [_score_table(lettered), *_paired_tables(lettered), _card_table(lettered)]
+    parts += [f"{letter} warns: {text}" for letter, r in lettered.items() for text in r.warnings]
     return "\n\n".join(parts)
 
 
@@ -190,13 +164,13 @@ def _score_table(reports: Mapping[str, Report]) -> str:
     for name, label in SCORE_LABELS.items():
         base, *rest = (of_report.get(name) for of_report in scores)
         changes = (None if base is None or score is None else score - base for score in rest)
-        row = [label, *map(percent, (base, *rest)), *(percent(change, "+") for change in changes)]
-        rows.append(row)
+        texts = (percent(change, "+") for change in changes)
+        rows.append([label, *map(percent, (base, *rest)), *texts])
     return f"{markdown_table(rows, text=1)}\n\n{AP_NOTE}"
 
 
 def _paired_tables(reports: Mapping[str, Report]) -> list[str]:
-    """A table for each report but the first, or why there is none."""
+    """Make a table for each report but the first, or say why there is none."""
     (first, a), *others = reports.items()
     texts = []
     for letter, b in others:
@@ -223,12 +197,15 @@ def _paired_tables(reports: Mapping[str, Report]) -> list[str]:
 
 
 def _card_table(reports: Mapping[str, Report]) -> str:
-    """What differs in the cards, and what is the same."""
-    cards = [_flat(card(report)) for report in reports.values()]
-    names = dict.fromkeys(name for one in cards for name in one)
+    """List what differs in the cards, and what is the same."""
+    cards = [
+        {f"{section}: {name}": text for section, of in card(r).items() for name, text in of.items()}
+        for r in reports.values()
+    ]
+    all_names = dict.fromkeys(name for one in cards for name in one)
+    # The names of the scores are explained below their table.
+    names = [name for name in all_names if not name.startswith("scores: m")]
     values = {name: [one.get(name, "-") for one in cards] for name in names}
-    # What the scores' names mean is below their table already.
-    values = {name: texts for name, texts in values.items() if not name.startswith("scores: m")}
     differing = {name: texts for name, texts in values.items() if len(set(texts)) > 1}
     same = [f"- {name}: {texts[0]}" for name, texts in values.items() if name not in differing]
     rows = [["different", *reports]]
@@ -238,18 +215,12 @@ def _card_table(reports: Mapping[str, Report]) -> str:
 
 
 def _shorten(text: str) -> str:
-    """The beginning of a hash, which is enough to tell two apart."""
+    """Cut a hash to its beginning."""
     return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _pair(a: np.ndarray, b: np.ndarray, pids: np.ndarray) -> PairedScore:
-    difference = paired_difference(a, b, pids)
-    a_better, b_better, same = int((a > b).sum()), int((b > a).sum()), int((a == b).sum())
-    return PairedScore(difference, a_better, b_better, same)
-
-
 def _same_order(keys_a: Sequence[Any], keys_b: Sequence[Any]) -> np.ndarray:
-    """Where each query of a is in b."""
+    """Return where each query of a is in b."""
     if keys_a == keys_b:  # also where two queries are cut out of one image
         return np.arange(len(keys_a))
     place = {key: i for i, key in enumerate(keys_b)}
@@ -265,13 +236,4 @@ def _query_keys(per_query: PerQuery) -> list[tuple[Any, ...]]:
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Of the lines that both have, those that are not the same."""
     return {name: (a[name], b[name]) for name in a if name in b and a[name] != b[name]}
-
-
-def _flat(sections: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    return {
-        f"{section}: {name}": text
-        for section, items in sections.items()
-        for name, text in items.items()
-    }

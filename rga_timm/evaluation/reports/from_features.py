@@ -1,4 +1,4 @@
-"""From features to a report: the scores, and all that goes with them."""
+"""From features to a report."""
 
 from __future__ import annotations
 
@@ -32,24 +32,22 @@ def report_embeddings(
 ) -> Report:
     """Rank the embedded queries and gallery of a data set, and report it with its warnings.
 
-    So several rankings can share the same embeddings; `evaluate_dataset` says what the arguments
-    are. The record is to have the hash of the weights already.
+    Several rankings can thus share the same embeddings. The arguments are those of
+    `evaluate_dataset`, but the record must have the hash of the weights already.
     """
-    warnings = diagnose(
-        splits, query, gallery, metric=protocol.metric, trained_on=record.trained_on
-    )
+    has_cameras, single_shot = splits.has_cameras, splits.single_gallery_shot
     return report_features(
         query,
         gallery,
-        replace(
-            protocol, cameras=splits.has_cameras, single_gallery_shot=splits.single_gallery_shot
-        ),
+        replace(protocol, cameras=has_cameras, single_gallery_shot=single_shot),
         record,
         splits.describe(),
         compute=compute,
         queries=query_ids(splits.query) if per_query else None,
         verify_at=verify_at,
-        warnings=warnings,
+        warnings=diagnose(
+            splits, query, gallery, metric=protocol.metric, trained_on=record.trained_on
+        ),
     )
 
 
@@ -67,10 +65,13 @@ def report_features(
 ) -> Report:
     """Rank features of any origin, and report it.
 
-    `dataset` is what the data set says of itself; `queries` are the columns of `query_ids`, to keep
-    how each query fared; `attributes` are further ones of the report.
+    `dataset` describes the data set; `queries` are the columns of `query_ids`, to keep the scores
+    of each query; `attributes` are further ones of the report.
     """
-    query, first = pool_queries_of(query, protocol)
+    first = [*range(len(query))]  # image of each query
+    if protocol.multi_query:
+        features, pids, camids, index = pool_queries(query.features, query.pids, query.camids)
+        query, first = Embeddings(features, pids, camids), index.tolist()
     result = rank_embeddings(query, gallery, protocol, compute)
     per_query = verification = None
     if queries is not None:
@@ -79,24 +80,5 @@ def report_features(
     if verify_at:
         found = verify_embeddings(query, gallery, verify_at, protocol, compute)
         verification = asdict(found) | {"points": [asdict(point) for point in found.points]}
-    return Report.of(
-        result,
-        record,
-        dataset,
-        protocol,
-        query_pids=query.pids,
-        verification=verification,
-        per_query=per_query,
-        **attributes,
-    )
-
-
-def pool_queries_of(images: Embeddings, protocol: Protocol) -> tuple[Embeddings, list[int]]:
-    """The queries that a protocol makes of the query images, and the first image of each.
-
-    For multi-query all images of a person under a camera are one query, else each is its own.
-    """
-    if not protocol.multi_query:
-        return images, [*range(len(images))]
-    features, pids, camids, first = pool_queries(images.features, images.pids, images.camids)
-    return Embeddings(features, pids, camids), first.tolist()
+    attributes |= {"query_pids": query.pids, "verification": verification, "per_query": per_query}
+    return Report.of(result, record, dataset, protocol, **attributes)

@@ -1,12 +1,11 @@
-"""How sure a score is: bootstrap confidence intervals over people.
+"""Bootstrap confidence intervals of scores, over people.
 
-The queries of one person are alike: they are found together or missed together. So the independent
-draws of a test set are its people and not its queries, and it is people that are drawn again, each
-with all queries (the cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their
-Application, 1997, section 3.8). Intervals over queries would be too narrow.
+The queries of one person are similar, so intervals over queries would be too narrow. People are
+drawn instead, each with all queries (the cluster bootstrap: Davison and Hinkley, Bootstrap Methods
+and their Application, 1997, section 3.8).
 
-An interval says how far the score would move with other people of the same kind as queries. The
-gallery and the trained weights stay as they are: it says nothing about another training run.
+An interval says how the score would vary with other people as queries. The gallery and the trained
+weights are fixed: it says nothing about another training run.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """By how much b is above a, with its interval."""
+    """The difference b - a, with its interval."""
 
     value: float
     interval: Interval
@@ -45,41 +44,30 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Interval:
-    """The confidence interval of a mean over queries.
+    """Compute the confidence interval of a mean over queries.
 
     Args:
         values: (Q,) a score of each query. Queries with NaN do not count.
-        pids: (Q,) whose they are.
-        level: between 0 and 1.
-        resamples: how many times people are drawn.
-        seed: of the draws. The result depends on it, on the sorted pids and on the values.
-
-    Returns:
-        The interval.
+        pids: (Q,) person ids.
+        level: Between 0 and 1.
+        resamples: How many times people are drawn.
+        seed: Of the draws. The result depends on it, on the sorted pids and on the values.
 
     Raises:
-        ValueError: shapes that do not fit, fewer than two people whose queries count, or a level
-            or a number of resamples that cannot be.
+        ValueError: Shapes that do not fit, fewer than two people whose queries count, or an invalid
+            level or number of resamples.
     """
+    if np.ndim(values) != 1:
+        raise ValueError(f"values must be (Q,), got shape {np.shape(values)}")
     values = np.asarray(values)
-    if values.ndim != 1:
-        raise ValueError(f"values must be (Q,), got shape {values.shape}")
-    columns = values[:, None]
-    return bootstrap_intervals(columns, pids, level=level, resamples=resamples, seed=seed)[0]
+    return bootstrap_intervals(values[:, None], pids, level, resamples, seed)[0]
 
 
 def bootstrap_intervals(
-    values: np.ndarray,
-    pids: np.ndarray,
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
+    values: np.ndarray, pids: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> list[Interval]:
-    """The intervals of S means over the same queries, (Q, S), from the same draws.
-
-    As `bootstrap_interval`; each query counts for all scores or for none.
-    """
+) -> list[Interval]:  # fmt: skip
+    """Compute the intervals of S scores, (Q, S), from the same draws, as `bootstrap_interval`."""
     values, pids = np.asarray(values, dtype=np.float64), np.asarray(pids)
     if values.ndim != 2 or pids.shape != values.shape[:1]:
         raise ValueError(
@@ -119,19 +107,13 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Difference:
-    """The difference b - a of two means over the same queries, the same people drawn for both.
+    """Compute the difference b - a of two means over the same queries, from the same draws.
 
-    What is hard in a query is hard for both, and cancels out: the interval is narrower than those
-    of a and b would make believe. Where it does not hold 0, the difference is not due to who
-    happened to be among the queries, at this level.
+    A hard query is hard for both models, so the interval is narrower than those of a and b suggest.
+    If it excludes 0, the difference is significant at this level.
 
-    Args:
-        a: (Q,) a score of each query.
-        b: (Q,) the same of the same queries, in the same order. A query counts in both or in none.
-        pids: (Q,) whose they are.
-        level: As for `bootstrap_interval`.
-        resamples: How many times people are drawn.
-        seed: Of the draws.
+    `a` and `b`, (Q,), are the scores of each query; it counts in both or in none. The other
+    arguments are those of `bootstrap_interval`.
 
     Raises:
         ValueError: As `bootstrap_interval`, or a query that counts in one of them only.
@@ -146,7 +128,7 @@ def paired_difference(
 
 
 def _resampled_means(sums: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(resamples, S) means over the queries of people who are drawn with replacement."""
+    """Compute (resamples, S) means over the queries of people drawn with replacement."""
     people = len(sums)
     means = []
     chunk = max(1, _CELLS // people)

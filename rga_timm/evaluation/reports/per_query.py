@@ -1,4 +1,4 @@
-"""How each query fared: what confidence intervals and paired comparisons are made from."""
+"""The scores of each query, for confidence intervals and paired comparisons."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 
-from rga_timm.data import ReidImage, ReidReader
+from rga_timm.data import ReidReader
 from rga_timm.evaluation.ranking.evaluate import ReidResult
 
-# The scores of a report, from those of its queries.
+# From a score of a report to the same of a query.
 SCORES = {
     "mAP": "average_precision",
     "mAP_trapezoid": "average_precision_trapezoid",
@@ -28,7 +28,7 @@ class _Results(TypedDict):
 
 
 class PerQuery(_Results, total=False):
-    """How each of Q queries fared, in columns of length Q; None for a query that does not count."""
+    """The scores of Q queries in columns of length Q; None for a query that does not count."""
 
     path: list[str]
     camid: list[int]
@@ -36,27 +36,28 @@ class PerQuery(_Results, total=False):
 
 
 def query_ids(reader: ReidReader) -> dict[str, list[Any]]:
-    """Which queries a split holds, in the order in which they are ranked, in columns.
+    """Identify the queries of a split, in the order in which they are ranked, in columns.
 
-    They are ``path``, ``pid`` and ``camid`` of each image; or of each tracklet, with its number as
-    ``tracklet`` and the path of its first image.
+    They are ``path``, ``pid`` and ``camid`` of each image, or of each tracklet's first image, with
+    the number as ``tracklet``.
     """
-    names, images = ["path", "pid", "camid"], reader.images
-    if reader.has_tracklets:
-        names.append("tracklet")
-        first: dict[int, ReidImage] = {}  # of each tracklet, in the order in which they appear
-        for image in images:
-            first.setdefault(image.tracklet, image)
-        images = list(first.values())
+    names = ["path", "pid", "camid"] + ["tracklet"] * reader.has_tracklets
+    images = [reader.images[i] for i in first_images(reader)]
     return {name: [getattr(image, name) for image in images] for name in names}
 
 
-def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) -> PerQuery:
-    """Add the scores of each query to columns that say which they are, as `query_ids` gives them.
+def first_images(reader: ReidReader) -> list[int]:
+    """Return the index of each image, or of each tracklet's first image, in order of appearance."""
+    if not reader.has_tracklets:
+        return [*range(len(reader))]
+    first: dict[int, int] = {}
+    for index, image in enumerate(reader.images):
+        first.setdefault(image.tracklet, index)
+    return [*first.values()]
 
-    Raises:
-        ValueError: A column is not as long as there are queries.
-    """
+
+def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) -> PerQuery:
+    """Add the scores of each query to the columns of `query_ids`; check their length."""
     Q = len(result.average_precision)
     for name, column in queries.items():
         if len(column) != Q:
@@ -71,10 +72,10 @@ def per_query_results(result: ReidResult, queries: Mapping[str, Sequence[Any]]) 
 
 
 def score_columns(per_query: PerQuery, ranks: Sequence[int] = ()) -> dict[str, np.ndarray]:
-    """What the scores are means of: mAP, mAP_trapezoid, mINP and rank-k for each k of `ranks`.
+    """Return mAP, mAP_trapezoid, mINP and rank-k for each k of `ranks`, of each query.
 
-    Each is (Q,) float64, NaN of a query that does not count. Rank-k is whether a match is among
-    the k nearest.
+    Each is (Q,) float64, NaN for a query that does not count. Rank-k is 1 if a match is among the k
+    nearest, else 0.
     """
     values: Mapping[str, Any] = per_query
     columns = {score: _floats(values[name]) for score, name in SCORES.items()}

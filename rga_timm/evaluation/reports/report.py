@@ -1,8 +1,6 @@
-"""Results that can be compared later: the numbers, and everything that decides what they mean.
+"""Reports: scores, and everything that they depend on, so that they can be compared later.
 
-Two mAPs of one model differ by points with the AP convention, the flip, the distance, the input
-size or the split. A report carries all of these beside its scores. Units never mix: JSON holds
-fractions from 0 to 1, tables show percent, and both say so.
+JSON has fractions from 0 to 1, tables have percent, and both say so.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ from rga_timm.evaluation.ranking.evaluate import ReidResult
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
 from rga_timm.evaluation.ranking.rerank import Reranking
 from rga_timm.evaluation.record import ModelRecord
-from rga_timm.evaluation.reports.intervals import bootstrap_intervals
-from rga_timm.evaluation.reports.per_query import PerQuery, per_query_results, score_columns
+from rga_timm.evaluation.reports.intervals import Interval, bootstrap_intervals
+from rga_timm.evaluation.reports.per_query import SCORES, PerQuery, per_query_results, score_columns
 
 AP_CONVENTIONS = {
     "mAP": "step AP: mean precision at the true matches (torchreid, fast-reid, scikit-learn)",
@@ -38,21 +36,22 @@ _T = TypeVar("_T")
 RANKS = (1, 5, 10)  # of the CMC curve, in tables and comparisons
 
 
-# Confidence intervals over people: [low, high] of each score, and how they were made.
-Intervals = TypedDict(
-    "Intervals",
-    {
-        "level": float,
-        "resamples": int,
-        "seed": int,
-        "identities": int,
-        "mAP": tuple[float, float],
-        "mAP_trapezoid": tuple[float, float],
-        "mINP": tuple[float, float],
-        "rank-1": tuple[float, float],
-    },
-    total=False,
-)
+_Ends = tuple[float, float]  # low, high
+_RankOne = TypedDict("_RankOne", {"rank-1": _Ends}, total=False)
+
+
+class _Intervals(TypedDict, total=False):
+    level: float
+    resamples: int
+    seed: int
+    identities: int
+    mAP: _Ends
+    mAP_trapezoid: _Ends
+    mINP: _Ends
+
+
+class Intervals(_Intervals, _RankOne):
+    """Confidence intervals over people, and their parameters."""
 
 
 class _Scores(TypedDict):
@@ -65,25 +64,19 @@ class _Scores(TypedDict):
 
 
 class Metrics(_Scores, total=False):
-    """The scores of a report, as fractions.
+    """The scores of a report, as fractions; `verification` has the fields of `Verification`."""
 
-    There are `intervals` where queries of two people or more count, and the fields of a
-    `Verification` where it was asked for.
-    """
-
-    intervals: Intervals
+    intervals: Intervals  # if queries of two people or more count
     verification: dict[str, Any]
 
 
 class _Dataset(TypedDict, total=False):
-    """What is relied on of the description of a data set."""
-
     name: str
     partitions: list[dict[str, Any]]
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
+    """Return the versions of what computes the scores."""
     modules = (timm, torch, torchvision, np, scipy)
     return {"rga_timm": __version__} | {m.__name__: str(m.__version__) for m in modules}
 
@@ -94,14 +87,14 @@ class Report:
 
     Attributes:
         model: The model's timm name, as given.
-        dataset: `name`, and what the data set says of itself (counts, fingerprint).
+        dataset: `name`, and the rest of `ReidSplits.describe` (counts, fingerprint).
         protocol: How it was tested.
         metrics: The scores.
         checkpoint: Where the weights are from, or None for the model's own.
         software: Versions.
-        weights: SHA-256 of the model's weights, of `hash_weights`; None where it is not known.
+        weights: SHA-256 of `hash_weights`; None if it is not known.
         warnings: What `diagnose` found.
-        per_query: How each query fared, in columns; None where it was not kept.
+        per_query: The scores of each query; None if they were not kept.
     """
 
     model: str
@@ -126,11 +119,7 @@ class Report:
         verification: dict[str, Any] | None = None,
         **attributes: Any,
     ) -> Report:
-        """Report a result of `evaluate`, with the versions of what runs now.
-
-        With `query_pids`, (Q,) whose the queries are, there are confidence intervals. `attributes`
-        are further ones of the report.
-        """
+        """Report a result of `evaluate`; `query_pids`, (Q,), add confidence intervals."""
         metrics: Metrics = {
             "mAP": result.mAP,
             "mAP_trapezoid": result.mAP_trapezoid,
@@ -143,39 +132,27 @@ class Report:
             metrics["intervals"] = found
         if verification:
             metrics["verification"] = verification
-        return cls(
-            record.name,
-            dict(dataset),
-            protocol,
-            metrics,
-            checkpoint=record.checkpoint,
-            weights=record.weights,
-            **attributes,
-        )
+        attributes |= {"checkpoint": record.checkpoint, "weights": record.weights}
+        return cls(record.name, dict(dataset), protocol, metrics, **attributes)
 
     @property
     def scores(self) -> dict[str, float]:
-        """mAP, mAP_trapezoid, mINP, and rank-1, rank-5, rank-10 as far as the CMC curve goes."""
-        metrics, cmc = self.metrics, self.metrics["cmc"]
-        return {
-            "mAP": metrics["mAP"],
-            "mAP_trapezoid": metrics["mAP_trapezoid"],
-            "mINP": metrics["mINP"],
-            **{f"rank-{k}": cmc[k - 1] for k in RANKS if k <= len(cmc)},
-        }
+        """Return mAP, mAP_trapezoid, mINP, and rank-1, rank-5 and rank-10 of the CMC curve."""
+        metrics: Mapping[str, Any] = self.metrics
+        scores = {name: float(metrics[name]) for name in SCORES}
+        cmc = self.metrics["cmc"]
+        return scores | {f"rank-{k}": cmc[k - 1] for k in RANKS if k <= len(cmc)}
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, with the units and both AP conventions named."""
+        """Convert to plain JSON types, with the units and both AP conventions."""
         report = asdict(self)
         if self.per_query is None:
             del report["per_query"]
-        report["units"] = _UNITS
-        report["ap_conventions"] = AP_CONVENTIONS
-        return report
+        return report | {"units": _UNITS, "ap_conventions": AP_CONVENTIONS}
 
     @classmethod
     def from_dict(cls, report: Mapping[str, Any]) -> Report:
-        """Read what `to_dict` gives, also of reports from before there were the newest fields.
+        """Read what `to_dict` of this version or of an earlier one returns.
 
         Raises:
             ValueError: It is no report, or in other units, or has a field that is wrong, missing or
@@ -191,22 +168,18 @@ class Report:
         if "name" not in report["dataset"]:
             raise ValueError("the report's field dataset lacks its name")
         protocol = report["protocol"]
-        # What an unknown field changes about a test is not known: such scores compare to nothing.
-        for what, of in (
-            (report, cls),
-            (protocol, Protocol),
-            (protocol.get("rerank"), Reranking),
-            (protocol.get("expansion"), QueryExpansion),
-        ):
+        nested = protocol.get("rerank"), protocol.get("expansion")
+        kinds = cls, Protocol, Reranking, QueryExpansion
+        # An unknown field may change the test, so such scores are not comparable.
+        for what, of in zip((report, protocol, *nested), kinds, strict=True):
             if unknown := sorted({*(what or ())} - {f.name for f in fields(of)}):
                 raise ValueError(
                     f"not a report that this version reads: {of.__name__} has no field "
                     f"{', '.join(unknown)}"
                 )
         columns: Mapping[str, Any] = found.per_query or {}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len({*lengths.values()}) > 1:
-            texts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        if len({len(column) for column in columns.values()}) > 1:
+            texts = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
             raise ValueError(f"the columns of the report's per_query differ in length: {texts}")
         return found
 
@@ -216,12 +189,7 @@ class Report:
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: As `load_reports`, or the file holds several reports.
-            OSError: The file cannot be read.
-        """
+        """Read what `save` wrote; errors as `load_reports`, or if the file holds several."""
         reports = load_reports(path)
         if len(reports) > 1:
             raise ValueError(f"{path}: {len(reports)} reports: `load_reports` reads them")
@@ -238,7 +206,7 @@ def _decode(value: Any, of: type[_T], place: str = "") -> _T:
 
 
 def _to_json(report: Report) -> str:
-    """A line a value, and a line a column of the queries' results, of which there are thousands."""
+    """Write each value on a line, and each column of `per_query`, which may be long, on one too."""
     values = report.to_dict()
     columns = values.pop("per_query", None)
     text = json.dumps(values, indent=2, allow_nan=False)
@@ -279,14 +247,13 @@ def load_reports(path: str | Path) -> list[Report]:
 
 
 def _intervals(result: ReidResult, pids: np.ndarray, protocol: Protocol) -> Intervals | None:
-    """The metric `intervals`; None where there cannot be any."""
+    """Compute the metric `intervals`; None if the counted queries are of one person."""
     if len(np.unique(pids[result.first_match_rank > 0])) < 2:
         return None
-    # With single gallery shot a query's CMC is an expectation, and the result has only their mean.
+    # With single gallery shot only the mean of the queries' CMC is kept.
     ranks = () if protocol.single_gallery_shot else (1,)
     columns = score_columns(per_query_results(result, {"pid": pids.tolist()}), ranks)
     found = bootstrap_intervals(np.stack(list(columns.values()), axis=1), pids)
-    level, resamples, seed, identities = found[0][2:]
-    how = {"level": level, "resamples": resamples, "seed": seed, "identities": identities}
+    how = dict(zip(Interval._fields[2:], found[0][2:], strict=True))
     ends = {name: (one.low, one.high) for name, one in zip(columns, found, strict=True)}
     return cast(Intervals, how | ends)

@@ -17,7 +17,7 @@ from torch import nn
 from rga_timm.data import ReidSplits
 from rga_timm.data.specs import pair_with_folders, read_partitions
 from rga_timm.evaluation import Compute, ModelRecord, check_testable, format_table
-from rga_timm.evaluation.cpu_memory import keep_freed_memory
+from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.hub.code_version import code_version
 from rga_timm.hub.manifest import list_in_manifest
