@@ -1,4 +1,4 @@
-"""List the checkpoints that timm.create_model can load, with their scores and where they lie.
+"""List the checkpoints that timm.create_model can load, with their scores and sources.
 
 rga-timm checkpoints
 """
