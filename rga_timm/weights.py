@@ -14,7 +14,6 @@ The preprocessing in a folder's ``config.json`` belongs to the weights in that f
 copies it into the manifest, from which the tags are registered with timm.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import get_session
+from huggingface_hub.utils.sha import sha_fileobj
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import hf_split
 
@@ -45,6 +45,8 @@ MANIFEST_FILE = "manifest.json"
 PREPROCESSING = (
     *("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "first_conv"),
 )
+
+CacheDir = str | Path | None  # of the Hub; its usual one if None
 
 _PACKAGE = Path(__file__).parent
 
@@ -103,11 +105,7 @@ def read_manifest(folder: Path | None = None) -> dict[str, dict[str, Any]]:
 
 
 def registered_checkpoint(name: str) -> dict[str, Any]:
-    """The entries of a tag's pretrained config in the package's manifest.
-
-    Raises:
-        ValueError: If the manifest does not list it.
-    """
+    """The entries of a tag's pretrained config in the package's manifest, or a ValueError."""
     entry = read_manifest().get(name)
     if entry is None:
         raise ValueError(
@@ -125,11 +123,8 @@ def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def sha256_of(file: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha_fileobj(stream).hex()
 
 
 def checkpoint_folder(name: str) -> Path | None:
@@ -140,9 +135,7 @@ def checkpoint_folder(name: str) -> Path | None:
     return None
 
 
-def find_weights(
-    name: str, cfg: PretrainedCfg, cache_dir: str | Path | None = None
-) -> dict[str, Any]:
+def find_weights(name: str, cfg: PretrainedCfg, cache_dir: CacheDir = None) -> dict[str, Any]:
     """Find the weights of a tag, and download them if they are a checkpoint of this project.
 
     Returns:
@@ -164,13 +157,12 @@ def find_weights(
     return {}
 
 
-def _check_source_answers(cfg: PretrainedCfg, cache_dir: str | Path | None) -> None:
+def _check_source_answers(cfg: PretrainedCfg, cache_dir: CacheDir) -> None:
     """Raise a ConnectionError if weights for timm are neither cached nor can be downloaded."""
     if cfg.hf_hub_id:
-        repo_id, revision = hf_split(cfg.hf_hub_id)
         files = [cfg.hf_hub_filename or WEIGHTS_FILE, "pytorch_model.bin"]
-        if not any(_cached(repo_id, file, revision, cache_dir) for file in files):
-            _check_hub_answers(repo_id, files[0], revision)
+        if not any(_cached(cfg.hf_hub_id, file, cache_dir) for file in files):
+            _check_hub_answers(cfg.hf_hub_id, files[0])
     elif cfg.url:
         url, downloads = cfg.url, cache_dir or Path(torch.hub.get_dir()) / "checkpoints"
         if not Path(downloads, Path(url).name).is_file():
@@ -193,22 +185,22 @@ def _local_weights(folder: Path) -> dict[str, Any]:
     return {**_tuples(preprocessing), "file": str(file)}
 
 
-def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> dict[str, Any]:
+def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: CacheDir) -> dict[str, Any]:
     """The overlay for weights from the Hub or its cache, checked against the manifest."""
-    repo_id, revision = hf_split(cfg.hf_hub_id)
+    hf_hub_id = str(cfg.hf_hub_id)
     expected = read_manifest().get(name, {}).get("sha256")
     for force in (False, True):
         try:
-            file = _hub_file(repo_id, WEIGHTS_FILE, revision, cache_dir, force)
+            file = _hub_file(hf_hub_id, WEIGHTS_FILE, cache_dir, force)
         except Exception as error:  # the Hub's client and what it is built on raise many kinds
             raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
         if expected in (None, sha256_of(file)):
-            _hub_config(name, repo_id, revision, cache_dir)  # cached for use without network
+            _hub_config(name, hf_hub_id, cache_dir)  # cached for use without network
             return {"file": str(file)}
         if not force:
             _logger.warning("The file of %s in the cache is damaged: downloading again.", name)
     raise ValueError(
-        f"{WEIGHTS_FILE} of {cfg.hf_hub_id} is not the one that was published as {name}: its "
+        f"{WEIGHTS_FILE} of {hf_hub_id} is not the one that was published as {name}: its "
         f"SHA-256 is {sha256_of(file)}, not {expected}. It was not loaded"
     )
 
@@ -224,44 +216,40 @@ def config_of_tag(name: str) -> Path | None:
     name = f"{name.partition('.')[0]}.{cfg.tag}"
     if folder := checkpoint_folder(name):
         return folder / CONFIG_FILE if (folder / CONFIG_FILE).is_file() else None
-    repo_id, revision = hf_split(cfg.hf_hub_id or "")
-    if not repo_id.startswith(f"{HUB_ORGANISATION}/"):
-        return None
-    return _hub_config(name, repo_id, revision)
+    hf_hub_id = cfg.hf_hub_id or ""
+    is_ours = hf_hub_id.startswith(f"{HUB_ORGANISATION}/")
+    return _hub_config(name, hf_hub_id) if is_ours else None
 
 
-def _hub_config(
-    name: str, repo_id: str, revision: str | None, cache_dir: str | Path | None = None
-) -> Path | None:
+def _hub_config(name: str, hf_hub_id: str, cache_dir: CacheDir = None) -> Path | None:
     """The config of a tag from the Hub or its cache; None, with a warning, if it is missing."""
     try:
-        return _hub_file(repo_id, CONFIG_FILE, revision, cache_dir)
+        return _hub_file(hf_hub_id, CONFIG_FILE, cache_dir)
     except Exception as error:  # as for the weights
         _logger.warning("The records of %s could not be read: %s", name, error)
         return None
 
 
-def _hub_file(
-    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None, force: bool = False
-) -> Path:
+def _hub_file(hf_hub_id: str, file: str, cache_dir: CacheDir, force: bool = False) -> Path:
     """A checkpoint's file; a cached one needs no network, as no version ever changes."""
-    if not force and (cached := _cached(repo_id, file, revision, cache_dir)):
-        return cached
-    _check_hub_answers(repo_id, file, revision)
+    if not force and (cached := _cached(hf_hub_id, file, cache_dir)):
+        return Path(cached)
+    _check_hub_answers(hf_hub_id, file)
+    repo_id, revision = hf_split(hf_hub_id)
     options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
     return Path(hf_hub_download(repo_id, file, force_download=force, **options))
 
 
-def _cached(
-    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None
-) -> Path | None:
+def _cached(hf_hub_id: str, file: str, cache_dir: CacheDir) -> str | None:
+    repo_id, revision = hf_split(hf_hub_id)
     cache = cache_dir or constants.HF_HUB_CACHE
     found = try_to_load_from_cache(repo_id, file, cache_dir=cache, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    return found if isinstance(found, str) else None
 
 
-def _check_hub_answers(repo_id: str, file: str, revision: str | None) -> None:
+def _check_hub_answers(hf_hub_id: str, file: str) -> None:
     if not constants.HF_HUB_OFFLINE:  # offline, the client fails at once by itself
+        repo_id, revision = hf_split(hf_hub_id)
         url = hf_hub_url(repo_id, file, revision=revision)
         _check_answers(lambda: get_session().head(url, timeout=_PATIENCE))
 

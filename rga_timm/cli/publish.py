@@ -22,7 +22,7 @@ from typing import get_args
 
 import torch
 
-from rga_timm.cli.options import check_output_folder
+from rga_timm.cli.options import check_output_folder, create_parser
 from rga_timm.data.specs import FORM, dataset_help
 from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.embedding.embed import Feature
@@ -42,22 +42,14 @@ PACKING = sorted({f.name for f in fields(PackOptions)} - {"organisation", "recor
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm publish",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("publish", __doc__)
     parser.add_argument("source", type=Path, metavar="FOLDER", help="a run's, or a model's")
 
     pack = parser.add_argument_group("packing")
     pack.add_argument("--name", help="MODEL.TAG (default: the training data as the model's tag)")
-    pack.add_argument(
-        "--weights",
-        type=Path,
-        default=clone_weights() or Path("weights"),
-        metavar="DIR",
-        help="the weights folder to pack into (default: weights of the clone, or of this folder)",
-    )
+    weights = clone_weights() or Path("weights")
+    where = "the weights folder to pack into (default: weights of the clone, or of this folder)"
+    pack.add_argument("--weights", type=Path, default=weights, metavar="DIR", help=where)
     pack.add_argument("--version", type=int, help="of the checkpoint (default: the tag's, or 1)")
     pack.add_argument("--license", help="of the weights (default: what the data allow)")
     how = "how it was trained (default: rga-timm finetune on its recipe)"
@@ -66,18 +58,11 @@ def get_parser() -> argparse.ArgumentParser:
     further = "further files: recipes of earlier stages, logs, curves"
     pack.add_argument("--extra", type=Path, nargs="+", default=[], metavar="FILE", help=further)
     pack.add_argument("--keep-classifier", action="store_true", help="of the training identities")
-    pack.add_argument(
-        "--precision",
-        default="auto",
-        choices=("auto", "float16", "float32"),
-        help="of the stored weights; auto is float16 if no score changes by more than 0.05 points",
-    )
-    pack.add_argument(
-        "--feature",
-        choices=get_args(Feature),
-        help="the checkpoint's embedding; pooled changes the BN neck to return its input "
-        "(default: the feature that the run was tested by)",
-    )
+    precisions = ("auto", "float16", "float32")
+    stored = "of the stored weights; auto is float16 if no score changes by more than 0.05 points"
+    pack.add_argument("--precision", default="auto", choices=precisions, help=stored)
+    feature = "the embedding; pooled makes the BN neck return its input (default: as tested)"
+    pack.add_argument("--feature", choices=get_args(Feature), help=feature)
     test_on = f"to test on: {dataset_help()}"
     pack.add_argument("--dataset", nargs="+", default=[], metavar=FORM, help=test_on)
     pack.add_argument("--data-dir", nargs="+", default=[], metavar="DIR", help="their folders")

@@ -22,17 +22,6 @@ def attention_modules(model: nn.Module) -> dict[str, RGA]:
     return modules
 
 
-def check_images(model: Any, images: Tensor) -> None:
-    """Raise a ValueError unless these are a batch of images for this model."""
-    if not hasattr(model, "img_size"):
-        name = type(model).__name__
-        raise ValueError(f"{name} is not a whole model: make it without features_only")
-    expected = (model.in_chans, *model.img_size)
-    if tuple(images.shape[1:]) != expected:
-        shape = ", ".join(map(str, expected))
-        raise ValueError(f"images must be (B, {shape}), preprocessed; got {tuple(images.shape)}")
-
-
 @contextmanager
 def restored_modes(model: nn.Module) -> Iterator[None]:
     """Restore the mode of each module afterwards, training or not."""
@@ -44,12 +33,15 @@ def restored_modes(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def visit_inputs(
-    model: nn.Module, images: Tensor, visit: Callable[[str, RGA, Tensor], None]
-) -> None:
+def visit_inputs(model: Any, images: Tensor, visit: Callable[[str, RGA, Tensor], None]) -> None:
     """Run an RGA model; call ``visit`` with each attention module's name, itself, and its input."""
     modules = attention_modules(model)
-    check_images(model, images)
+    if not hasattr(model, "img_size"):
+        name = type(model).__name__
+        raise ValueError(f"{name} is not a whole model: make it without features_only")
+    expected = ", ".join(map(str, (model.in_chans, *model.img_size)))
+    if ", ".join(map(str, images.shape[1:])) != expected:
+        raise ValueError(f"images must be (B, {expected}), preprocessed; got {tuple(images.shape)}")
 
     def hook(name: str, module: Any, args: tuple[Tensor]) -> None:
         visit(name, module, args[0])
@@ -58,7 +50,7 @@ def visit_inputs(
     try:
         with restored_modes(model), torch.no_grad():
             model.eval()
-            model.forward_features(images)  # type: ignore[operator]
+            model.forward_features(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -30,11 +30,7 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
 
 
 def check_manifest(weights: str | Path) -> None:
-    """Check that a weights folder and its manifest agree, and that every checkpoint works.
-
-    Raises:
-        ValueError: With all problems.
-    """
+    """Raise a ValueError unless a weights folder fits its manifest, and every checkpoint works."""
     weights = Path(weights)
     entries = read_manifest(weights)
     folders = {path.name for path in weights.iterdir() if path.is_dir() and path.name[0] != "."}

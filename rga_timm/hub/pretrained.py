@@ -66,14 +66,13 @@ def save_pretrained(
     records = {name: section for name, section in sections.items() if section}
     save_for_hf(model, str(directory), records, model_args=args, safe_serialization=True)
     config = read_config(directory)
-    # timm writes num_classes beside these, and transformers would pass it twice.
-    config["model_args"] = {
-        key: value
-        for key, value in config.get("model_args", {}).items()
-        if key != "num_classes" and value != defaults.get(key)
-    }
+    made_with = config.get("model_args", {})
+    made_with.pop(
+        "num_classes", None
+    )  # also beside these, so that transformers would pass it twice
+    config["model_args"] = {k: v for k, v in made_with.items() if v != defaults.get(k)}
     write_config(config, directory)
-    readable_as(directory / CONFIG_FILE, directory / WEIGHTS_FILE)
+    shutil.copymode(directory / CONFIG_FILE, directory / WEIGHTS_FILE)  # safetensors: owner only
     return directory
 
 
@@ -88,19 +87,10 @@ def write_config(config: Mapping[str, Any], folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
-def readable_as(other: Path, weights: Path) -> None:
-    """Copy access rights to a weights file, which safetensors makes for its owner only."""
-    shutil.copymode(other, weights)
-
-
 def read_reid(model_name: str) -> dict[str, Any]:
-    """Read the records of data, protocol and metrics of a model.
+    """Read the records of data, protocol and metrics of a model, named as for timm.
 
-    Args:
-        model_name: As for :func:`timm.create_model`.
-
-    Returns:
-        The ``reid`` section of its config; empty if it has none, or a tag's config is not found.
+    They are the ``reid`` section of its config; empty without one, or if a tag has no config.
     """
     source, name = parse_model_name(model_name)
     if source == "hf-hub":

@@ -56,7 +56,7 @@ class RGA(nn.Module):
         dd: dict[str, Any] = {"zero_init": zero_init, "device": device, "dtype": dtype}
         self.relation = relation
         self.height, self.width = feat_size
-        self.size_error = _size_error(feat_size)
+        self.size_error = size_error("a feature map", feat_size)
         native = native_feat_size or feat_size
         nodes = self.height * self.width
         dim_width = max(1, dim // reduction)
@@ -95,17 +95,14 @@ class RGA(nn.Module):
         if isinstance(self.channel, RelationAttention):
             self.channel.features = nodes
         self.height, self.width = feat_size
-        self.size_error = _size_error(feat_size)
+        self.size_error = size_error("a feature map", feat_size)
 
     @torch.jit.ignore
     def position_weights(self) -> dict[str, int]:
         """Names of the weights whose inputs are positions, and how many grids wide they are."""
-        weights = {}
-        if isinstance(self.spatial, RelationAttention):
-            weights["spatial.relation.weight"] = 2
-        if isinstance(self.channel, RelationAttention):
-            weights["channel.embed.weight"] = 1
-        return weights
+        weights = {"spatial.relation.weight": 2, "channel.embed.weight": 1}
+        own = dict(self.named_parameters())
+        return {name: grids for name, grids in weights.items() if name in own}
 
     def spatial_attention(self, x: Tensor) -> Tensor:
         """RGA-S weights, (B, 1, H, W) in (0, 1), of the feature map x, (B, C, H, W)."""
@@ -166,9 +163,10 @@ class WeighByBoth(torch.autograd.Function):
         return grad_x, grad_spatial, grad_channel
 
 
-def _size_error(feat_size: tuple[int, int]) -> str:
+def size_error(what: str, size: tuple[int, int]) -> str:
+    """The message for an input, such as a feature map, of another size than (H, W)."""
     return (
-        f"RGA expects a feature map of {feat_size[0]}x{feat_size[1]} (height x width) here. For "
-        "images of another size create the model with img_size=(height, width), or call "
+        f"This model expects {what} of {size[0]}x{size[1]} (height x width) here. For images of "
+        "another size create it with img_size=(height, width), or call "
         "model.set_input_size((height, width))."
     )

@@ -26,10 +26,8 @@ _HALVES = (torch.float16, torch.bfloat16)
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
     """Make a complete state dict for ``model`` from any checkpoint that fits it.
 
-    Args:
-        state_dict: Weights as saved, possibly wrapped (``'state_dict'``) or prefixed (``module.``).
-        model: The RGA model. Its ``pretrained_cfg['input_size']`` is the image size of the
-            checkpoint; at another ``img_size`` the relation weights are resampled.
+    The model's ``pretrained_cfg['input_size']`` is the image size of the checkpoint; if
+    ``img_size`` differs, the relation weights are resampled.
 
     Raises:
         ValueError: If weights are missing, unexpected or of the wrong shape.
@@ -40,9 +38,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
         classifier = f"{get_pretrained_cfg(model.backbone).classifier}."  # ImageNet's
         weights = {k: v for k, v in weights.items() if not k.startswith(classifier)}
     elif "fc.weight" in weights and len(weights["fc.weight"]) != model.num_classes:
-        sizes = len(weights.pop("fc.weight")), model.num_classes
         text = "The checkpoint's classifier of %d identities is dropped: the model has %d."
-        _logger.info(text, *sizes)
+        _logger.info(text, len(weights.pop("fc.weight")), model.num_classes)
     if has_head and "fc.weight" in weights:
         # It fits, but timm would drop it if the config had another number of classes.
         model.pretrained_cfg["num_classes"] = model.num_classes
@@ -78,9 +75,8 @@ def _resample(weights: StateDict, model: Any, old_size: tuple[int, int]) -> Stat
             out[f"{name}.{key}"] = resampled[..., None, None]
             count += 1
     if count:
-        _logger.info(
-            "Relation weights resampled from images of %dx%d to %dx%d.", *old_size, *model.img_size
-        )
+        text = "Relation weights resampled from images of %dx%d to %dx%d."
+        _logger.info(text, *old_size, *model.img_size)
     return out
 
 
@@ -105,11 +101,11 @@ def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
     if misfits := differences(weights, shapes, may_be_fresh):
         raise ValueError(_misfit(model, misfits))
     if not has_head:
-        _logger.warning(
+        text = (
             "The weights are those of the backbone alone: relation attention, neck and classifier "
-            "(%d tensors) are new and need training on person images.",
-            sum(not key.endswith("num_batches_tracked") for key in missing),
+            "(%d tensors) are new and need training on person images."
         )
+        _logger.warning(text, sum(not key.endswith("num_batches_tracked") for key in missing))
     elif "fc.weight" in missing:
         _logger.info("The classifier of %d identities is new.", model.num_classes)
     return {**{key: own[key] for key in missing}, **weights}

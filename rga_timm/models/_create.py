@@ -36,28 +36,15 @@ def create_rga(
     feature_cfg: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Create the RGA model of one of timm's models.
-
-    Args:
-        family: The class of the model, a subclass of timm's class of the backbone.
-        variant: Name under which the RGA model is registered.
-        backbone: timm's name of the backbone.
-        pretrained: Load the weights of the variant's tag.
-        feature_cfg: How timm extracts features, for ``features_only``.
-        **kwargs: Fields of :class:`RGAConfig`, and arguments of timm.
+    """Create the RGA model ``variant`` of a backbone, with arguments for it and for timm.
 
     Raises:
         WeightsNotFoundError: If the weights are neither on this machine nor on the Hub.
         ValueError: If they are damaged, or as :func:`make_rga`.
     """
-    build = partial(
-        build_model_with_cfg,
-        partial(make_rga, family, backbone),
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=feature_cfg,
-    )
+    options = {"pretrained_filter_fn": checkpoint_filter_fn, "feature_cfg": feature_cfg}
+    make = partial(make_rga, family, backbone)
+    build = partial(build_model_with_cfg, make, variant, pretrained, **options)
     if not pretrained:
         return build(**kwargs)
     overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
@@ -120,22 +107,22 @@ def register_variant(
 
     Args:
         module: ``__name__`` of the family's file.
-        family: As for :func:`create_rga`.
-        name: The name to register.
+        family: The class of the model, a subclass of timm's class of the backbone.
+        name: Name of the model.
         weights: timm's name of the backbone and its ImageNet weights, ``MODEL.TAG``. The new model
             has their preprocessing, and a tag of the same name.
         cfgs: Other tags in place of that one, each with its pretrained config.
         checkpoints: Tags of this project's checkpoints, which come first.
         for_tests: A small model on images of 64x32; its default tag is ``untrained``.
-        feature_cfg: As for :func:`create_rga`, or a function from the model's arguments to it.
-        **defaults: Arguments of :func:`create_rga` unless the caller gives others.
+        feature_cfg: timm's options of ``features_only``, or a function from the model's arguments
+            to them.
+        **defaults: Arguments of the model unless the caller gives others.
     """
     backbone, _, tag = weights.partition(".")
     if for_tests:
         cfgs = {"untrained*": _reid_cfg(input_size=(3, 64, 32), **_from_timm(weights))}
         defaults = {"native_size": (64, 32), **defaults}
-    known = {tag: registered_checkpoint(f"{name}.{tag}") for tag in checkpoints}
-    tags = {tag: _reid_cfg(**cfg) for tag, cfg in known.items()}
+    tags = {one: _reid_cfg(**registered_checkpoint(f"{name}.{one}")) for one in checkpoints}
     tags |= cfgs or {tag: imagenet_cfg(weights)}
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> Any:

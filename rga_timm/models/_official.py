@@ -24,21 +24,14 @@ _OFFICIAL_PARTS = {
 
 
 def convert_official(weights: StateDict) -> StateDict:
-    """Rename weights of the paper's own code, ``backbone.…``, ``feat_bn.…``, ``cls.weight``.
-
-    Raises:
-        ValueError: If an embedding is incomplete, or the neck's bias is not 0.
-    """
+    """Rename weights of the paper's own code, ``backbone.…``, ``feat_bn.…``, ``cls.weight``."""
+    if weights.get("feat_bn.bias", torch.zeros(1)).any():
+        raise ValueError("feat_bn.bias is not 0: the checkpoint is not of the paper's code")
     out: StateDict = {}
     for key, value in weights.items():
         if key == "cls.weight":
             out["fc.weight"] = value
-        elif key == "feat_bn.bias":
-            if value.any():
-                raise ValueError(
-                    "feat_bn.bias of the checkpoint is not 0, so it is not of the paper's code"
-                )
-        elif key.startswith("feat_bn."):
+        elif key.startswith("feat_bn.") and key != "feat_bn.bias":
             out[key.replace("feat_bn.", "neck.")] = value
         elif match := _OFFICIAL_ATTENTION.match(key):
             stage, part, kind, index, name = match.groups()
@@ -51,7 +44,7 @@ def convert_official(weights: StateDict) -> StateDict:
                 out[f"{prefix}.{ours}.{name}"] = value
             else:
                 raise ValueError(f"unexpected weight {key!r} in a checkpoint of the paper's code")
-        else:
+        elif key != "feat_bn.bias":
             out[key.removeprefix("backbone.")] = value
     return out
 

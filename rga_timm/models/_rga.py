@@ -278,10 +278,9 @@ class RGAMixin(_TimmModel):
         return {"device": parameter.device, "dtype": parameter.dtype}
 
     def _make_neck(self) -> nn.Module:
-        # Unpooled maps have no single feature to normalise.
-        return (
-            bn_neck(self.head_hidden_size, **self._factory()) if self.pool_type else nn.Identity()
-        )
+        if not self.pool_type:  # unpooled maps have no single feature to normalise
+            return nn.Identity()
+        return bn_neck(self.head_hidden_size, **self._factory())
 
     def _make_classifier(self) -> nn.Module:
         """Linear, without bias, normal init 0.001 (the paper's code)."""
@@ -334,11 +333,9 @@ def remove_stride(stage: nn.Module) -> None:
 
 def rga_modules(model: Any) -> dict[str, tuple[RGA, int]]:
     """The RGA modules of a model by name, each with the stride at which it works."""
+    strides = {f"{info['module']}.": info["reduction"] for info in model.feature_info}
     return {
-        name: (
-            m,
-            next(i["reduction"] for i in model.feature_info if name.startswith(i["module"] + ".")),
-        )
+        name: (m, next(stride for stage, stride in strides.items() if name.startswith(stage)))
         for name, m in model.named_modules()
         if isinstance(m, RGA)
     }

@@ -56,12 +56,9 @@ class RGAEfficientNet(RGABlocksMixin, EfficientNet):
     """EfficientNet, or one built alike, with relation-aware global attention and a re-id head."""
 
     def convert_weights(self, weights: StateDict) -> StateDict:
-        """Rename the weights of EfficientNet-Lite releases.
+        """Rename the weights of EfficientNet-Lite releases; a ValueError for another variant.
 
         The model's config takes over their normalisation of images, unless the caller has set one.
-
-        Raises:
-            ValueError: If the file is of another variant.
         """
         release = next((r for r in _LITE_RELEASES if r.first_weight in weights), None)
         if release is None or "efficientnet_lite" not in self.backbone:

@@ -19,7 +19,7 @@ from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from rga_timm.layers import change_class
+from rga_timm.layers import change_class, size_error
 
 from ._create import register_variant
 from ._rga import RGAConfig, RGAMixin, Size, StateDict
@@ -74,7 +74,7 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         if used := ", ".join(name for name, is_used in unsupported.items() if is_used):
             raise ValueError(f"{used} cannot be combined with relation attention over the patches")
         super().add_rga(config)
-        self.size_error = _size_error(self.img_size)
+        self.size_error = size_error("images", self.img_size)
         for block in self.blocks:
             if hasattr(block, "rga"):
                 change_class(block, RGABlock)  # refuses timm's other kinds of blocks
@@ -87,7 +87,7 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
     def set_backbone_size(self, img_size: Size) -> None:
         """Resample the position embeddings."""
         VisionTransformer.set_input_size(self, img_size)
-        self.size_error = _size_error(img_size)
+        self.size_error = size_error("images", img_size)
 
     def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
         """Resample position embeddings; those of a plain backbone are for square images."""
@@ -126,14 +126,6 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         if isinstance(out, dict) and "image_features" in out:
             return {**out, "image_features": self._to_maps(out["image_features"])}
         return out
-
-
-def _size_error(img_size: Size) -> str:
-    return (
-        f"This model expects images of {img_size[0]}x{img_size[1]} (height x width). For another "
-        "size create it with img_size=(height, width), or call "
-        "model.set_input_size((height, width))."
-    )
 
 
 def quarters(depth: int) -> tuple[int, ...]:

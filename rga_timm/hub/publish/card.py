@@ -13,12 +13,7 @@ _SCORES = {"mAP": "mAP", "mAP_trapezoid": "mAP, trapezoid AP", "mINP": "mINP", "
 
 
 def format_card(config: Mapping[str, Any], size: int) -> str:
-    """Write the card in Markdown, with the Hub's metadata at its top.
-
-    Args:
-        config: ``config.json``, with the section ``reid``.
-        size: Size of the weights file in bytes.
-    """
+    """Write the card, in Markdown with the Hub's metadata, from config and bytes of weights."""
     reid = config["reid"]
     reports = reports_of(reid)
     start = reid.get("started_from") or {}

@@ -26,11 +26,7 @@ def measure_cost(
 ) -> dict[str, Any]:
     """Measure a model without its classifier, in turns with the same network without attention.
 
-    Args:
-        model: A timm model; it stays as it is.
-        model_args: The arguments that it was made with.
-        device: The device to measure on.
-        rounds: Number of measurements of each; the median is taken, also of their ratios.
+    ``model_args`` are the arguments that it was made with. Times and ratios are medians.
 
     Returns:
         ``parameters``; ``gflops`` per image, with a multiplication and an addition as two;

@@ -18,7 +18,6 @@ from rga_timm.evaluation import (
     Protocol,
     Report,
     Reranking,
-    check_testable,
     combine_partitions,
     evaluate_dataset,
     report_embeddings,
@@ -33,22 +32,12 @@ TestSets = Sequence[Sequence[ReidSplits]]  # data sets, each as its partitions
 
 
 def evaluate_to_publish(
-    model: nn.Module,
-    test_sets: TestSets,
-    record: ModelRecord,
-    *,
-    precision: str,
-    compute: Compute,
+    model: nn.Module, test_sets: TestSets, record: ModelRecord, *, precision: str, compute: Compute
 ) -> tuple[list[Report], bool, str]:
     """Test a model as it will be stored: without and with flip, without and with re-ranking.
 
-    Args:
-        model: In float32; afterwards it has the weights that are stored.
-        test_sets: Data sets, each as its partitions.
-        record: The checkpoint's name, and what it was trained on.
-        precision: `float16`, `float32`, or `auto`: float16 if no score changes by more than
-            `MAX_CHANGE`.
-        compute: Device and batches.
+    ``precision`` is ``float16``, ``float32``, or ``auto``: float16 if no score changes by more than
+    ``MAX_CHANGE``. Afterwards the model, in float32, has the values that are stored.
 
     Returns:
         The reports, for each data set the plain one first; whether to store in float16; and a
@@ -82,17 +71,12 @@ def evaluate_to_publish(
 
 
 def _evaluate(
-    model: nn.Module,
-    test_sets: TestSets,
-    protocol: Protocol,
-    record: ModelRecord,
-    compute: Compute,
+    model: nn.Module, test_sets: TestSets, protocol: Protocol, record: ModelRecord, compute: Compute
 ) -> list[list[Report]]:
     """The reports to publish of each data set, the plain one first."""
     record = record.with_hash_of(model)
     reports = []
     for parts in test_sets:
-        check_testable(parts)
         images = min(len(part.query) + len(part.gallery) for part in parts)
         reranks = [None, Reranking()] if images > Reranking().k1 else [None]
         # For each test, a report of each partition; images are embedded once for all rankings.

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor
 
-from rga_timm.hub.pretrained import read_config, readable_as, save_pretrained, write_config
+from rga_timm.hub.pretrained import read_config, save_pretrained, write_config
 from rga_timm.hub.publish.card import format_card
 from rga_timm.hub.publish.golden import check_golden, golden_embedding
 from rga_timm.hub.publish.push import EXTRA_SUFFIXES
@@ -38,12 +38,9 @@ REQUIRED_RECORDS = (
 
 
 def halve(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert matrices and kernels to float16.
+    """Convert matrices and kernels to float16; a ValueError if one exceeds its range.
 
-    Vectors stay: they are small, and variances of a batch norm may exceed float16's range.
-
-    Raises:
-        ValueError: If a weight exceeds float16's range.
+    Vectors stay: they are small, and variances of a batch norm may exceed that range.
     """
     halved = {
         name: value.half() if value.is_floating_point() and value.ndim > 1 else value
@@ -63,7 +60,7 @@ def pack_checkpoint(
     extra_files: Mapping[str, Path] | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint's folder.
+    """Write a checkpoint's folder, and return it.
 
     Args:
         model: The model to publish.
@@ -72,9 +69,6 @@ def pack_checkpoint(
         half: Store the weights as by :func:`halve`.
         extra_files: Further files by their names in the folder.
         model_args: As for :func:`save_pretrained`.
-
-    Returns:
-        The folder.
 
     Raises:
         ValueError: If a record is missing, or a weight exceeds float16's range.
@@ -92,7 +86,7 @@ def pack_checkpoint(
         if half:
             weights = {k: v.cpu().contiguous() for k, v in halve(model.state_dict()).items()}
             save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
-            readable_as(new / CONFIG_FILE, new / WEIGHTS_FILE)
+            shutil.copymode(new / CONFIG_FILE, new / WEIGHTS_FILE)
             config = {"dtype": "float32", **config}  # so transformers computes in float32
         # Replace the entries of the weights that the training started from.
         tag = reid["name"].partition(".")[2]

@@ -47,8 +47,8 @@ def check_golden(recorded: Mapping[str, Any], model: Any) -> None:
     """Raise a ValueError if a model's golden embedding differs from the recorded one."""
     found = golden_embedding(model)
     if found["width"] != recorded["width"]:
-        widths = f"{found['width']} values, and {recorded['width']} are recorded"
-        raise ValueError(f"the embedding has {widths}")
+        values, wanted = found["width"], recorded["width"]
+        raise ValueError(f"the embedding has {values} values, and {wanted} are recorded")
     # The norm stands for the values that are not recorded.
     a, b = (torch.tensor([*one["values"], one["norm"]]) for one in (found, recorded))
     difference = (a - b).abs().max().item()

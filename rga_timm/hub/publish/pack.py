@@ -60,9 +60,8 @@ def model_folder(source: Path) -> Path:
 def read_records(folder: Path) -> dict[str, Any]:
     """The config of a model's folder, or a ValueError if it has no records of training and test."""
     if not (folder / CONFIG_FILE).is_file():
-        raise ValueError(
-            f"{folder} holds neither a model (config.json) nor a finished run (model/config.json)"
-        )
+        what = "neither a model (config.json) nor a finished run (model/config.json)"
+        raise ValueError(f"{folder} holds {what}")
     config = read_config(folder)
     if not config.get("reid"):
         raise ValueError(f"{folder / CONFIG_FILE} has no section reid, the record of the training")
@@ -111,12 +110,9 @@ def pack(run: Path, options: PackOptions) -> Path:
     half = reid.get("weights_dtype") == "float16"
     if not options.recorded:
         test_sets = _read_test_sets(run, reid, options)
+        record = ModelRecord(name, trained_on=reid.get("trained_on", ()))
         reports, half, reid["precision_note"] = evaluate_to_publish(
-            model,
-            test_sets,
-            ModelRecord(name, trained_on=reid.get("trained_on", ())),
-            precision=options.precision,
-            compute=options.compute,
+            model, test_sets, record, precision=options.precision, compute=options.compute
         )
         print(format_table(reports), reid["precision_note"], sep="\n\n")
         reid |= reports[0].to_dict()
@@ -126,13 +122,10 @@ def pack(run: Path, options: PackOptions) -> Path:
     reid |= identity
     with tempfile.TemporaryDirectory() as scratch:
         files = (*_files_of_run(run, reid, Path(scratch)), *options.extra)
-        folder = pack_checkpoint(
-            model.cpu(),
-            options.weights / name,
-            reid=reid,
-            half=half,
-            extra_files={file.name: file for file in files},
-            model_args=model_args,
+        extra = {file.name: file for file in files}
+        folder = options.weights / name
+        pack_checkpoint(
+            model.cpu(), folder, reid=reid, half=half, extra_files=extra, model_args=model_args
         )
     list_in_manifest(options.weights, name)
     if not timm.models.is_model_pretrained(name):
@@ -188,13 +181,17 @@ def _check_size(model: nn.Module, precision: str) -> None:
         )
 
 
+def _args_of(run: Path) -> dict[str, Any]:
+    file = run / "args.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def _read_test_sets(
     run: Path, reid: Mapping[str, Any], options: PackOptions
 ) -> list[list[ReidSplits]]:
     """Read the data sets of the options, else those that the run was tested on."""
     specs, folders = options.dataset, options.data_dir
-    if not specs and (run / "args.yaml").is_file():
-        args = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+    if not specs and (args := _args_of(run)):
         specs = args["eval_dataset"] or args["dataset"]
         folders = folders or args["eval_data_dir"] or args["data_dir"]
     if not specs and "dataset" not in reid:
@@ -210,9 +207,8 @@ def _files_of_run(run: Path, reid: Mapping[str, Any], scratch: Path) -> list[Pat
     """The files of a run, or a packed folder, that describe the training."""
     recipe = scratch / "recipe.yaml"
     options = reid.get("options")
-    if (run / "args.yaml").is_file():
-        options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
-        options = {key: value for key, value in options.items() if key not in PRIVATE}
+    if args := _args_of(run):
+        options = {key: value for key, value in args.items() if key not in PRIVATE}
         options["model"] = reid["options"]["model"]  # without the path of a folder
         options["feature"] = reid["options"].get("feature", "embedding")
         found = [*run.glob("summary.csv"), *run.glob("*.png")]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import git_hash
 from safetensors import SafetensorError, safe_open
+
+from rga_timm.weights import sha256_of
 
 # save_pretrained writes these; the card is optional.
 _REQUIRED_FILES = ("config.json", "model.safetensors")
@@ -41,7 +43,7 @@ def push_checkpoint(
     """Upload a checkpoint's folder to the Hub, as one commit to the repository's branch ``main``.
 
     It may be called again after an interruption, or with further options; files that are there
-    already are not uploaded again. Other files of the repository are left alone.
+    already are not uploaded again. Other files of the repository stay. Returns its URL.
 
     Args:
         folder: It holds ``config.json`` and ``model.safetensors``, and may hold ``README.md``,
@@ -57,9 +59,6 @@ def push_checkpoint(
         commit_message: Its first line.
         token: The token of a user who may write to the repository; by default that of
             ``hf auth login`` or ``HF_TOKEN``.
-
-    Returns:
-        The repository's URL.
 
     Raises:
         ValueError: The folder or the name is invalid; nothing was sent.
@@ -95,26 +94,24 @@ def push_checkpoint(
             api.update_repo_settings(repo_id, gated=gated)
     with _explained(f"uploading to {repo_id} as {user}"):
         if not tagged:
+            checked, message = [file.name for file in files], commit_message or f"Upload {name}"
             commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                allow_patterns=[file.name for file in files],  # only what was checked
-                commit_message=commit_message or f"Upload {name}",
+                repo_id=repo_id, folder_path=folder, allow_patterns=checked, commit_message=message
             )
             if revision_tag:
                 api.create_tag(repo_id, tag=revision_tag, revision=commit.oid)
     if collection:
         with _explained(f"adding {repo_id} to the collection {collection!r} as {user}"):
-            _add_to_collection(api, collection, owner, repo_id, private)
+            slugs = [c.slug for c in api.list_collections(owner=owner) if c.title == collection]
+            if not slugs:
+                make: dict[str, Any] = {"namespace": owner, "private": private, "exists_ok": True}
+                slugs = [api.create_collection(collection, **make).slug]
+            api.add_collection_item(slugs[0], repo_id, item_type="model", exists_ok=True)
     return str(url)
 
 
 def check_uploadable(folder: Path) -> list[Path]:
-    """List the files of a checkpoint's folder.
-
-    Raises:
-        ValueError: A file is missing or of another kind, such as a pickle, which could run code.
-    """
+    """List a checkpoint's files; a ValueError if one is missing or may run code, as pickles do."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     files = sorted(folder.iterdir())
@@ -158,20 +155,10 @@ def _is_tagged(api: HfApi, repo_id: str, tag: str, files: list[Path]) -> bool:
 
 def _holds(there: ModelInfo, file: Path) -> bool:
     """Whether a commit has the same file, by SHA-256 for large files, by git's SHA-1 for others."""
-    content = file.read_bytes()
     sibling = next((s for s in there.siblings or () if s.rfilename == file.name), None)
     if sibling and sibling.lfs:
-        return sibling.lfs.sha256 == hashlib.sha256(content).hexdigest()
-    blob = b"blob %d\0" % len(content) + content
-    return sibling is not None and sibling.blob_id == hashlib.sha1(blob).hexdigest()
-
-
-def _add_to_collection(api: HfApi, title: str, owner: str, repo_id: str, private: bool) -> None:
-    found = [c.slug for c in api.list_collections(owner=owner) if c.title == title]
-    if not found:
-        made = api.create_collection(title, namespace=owner, private=private, exists_ok=True)
-        found = [made.slug]
-    api.add_collection_item(found[0], repo_id, item_type="model", exists_ok=True)
+        return sibling.lfs.sha256 == sha256_of(file)
+    return sibling is not None and sibling.blob_id == git_hash(file.read_bytes())
 
 
 @contextmanager
@@ -184,21 +171,19 @@ def _explained(doing: str) -> Iterator[None]:
         if response is None:
             raise ConnectionError(f"{doing}: the Hub cannot be reached, {error}") from error
         reason = getattr(error, "server_message", None) or str(error).partition("\n")[0]
-        tokens = "https://huggingface.co/settings/tokens"
+        new_token = "make one that may write at https://huggingface.co/settings/tokens"
         code = response.status_code
+        kind: type[OSError] = PermissionError
         if code == 401:
-            raise PermissionError(
-                f"{doing}: the token is not valid ({reason}). Make one that may write at {tokens}, "
-                "and log in by `hf auth login`"
-            ) from error
-        if code == 403:
-            raise PermissionError(
-                f"{doing}: no right to do that ({reason}). The name is somebody else's, or the "
-                f"token is only for reading: make one that may write at {tokens}"
-            ) from error
-        if code == 409:
-            raise FileExistsError(f"{doing}: somebody else was faster ({reason})") from error
-        raise ConnectionError(f"{doing}: the Hub answers {code}, {reason}. Try again") from error
+            text = f"the token is not valid ({reason}): {new_token}, and log in by `hf auth login`"
+        elif code == 403:
+            why = "the name is somebody else's, or the token is only for reading"
+            text = f"no right to do that ({reason}): {why}; {new_token}"
+        elif code == 409:
+            kind, text = FileExistsError, f"somebody else was faster ({reason})"
+        else:
+            kind, text = ConnectionError, f"the Hub answers {code}, {reason}. Try again"
+        raise kind(f"{doing}: {text}") from error
     except RuntimeError as error:  # from the upload of a large file
         reason = f"{error} {error.__cause__ or ''}".strip().partition("\n")[0]
         raise ConnectionError(f"{doing}: {reason} Try again") from error
