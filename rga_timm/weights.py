@@ -1,4 +1,4 @@
-"""The one description of checkpoints: where the weights of a tag come from, and what they are.
+"""Find the weights of a tag.
 
 A checkpoint is a folder, named as its model and tag (``rga_resnet50.market1501``) and laid out as
 its repository on the Hugging Face Hub. A weights folder holds such folders and ``manifest.json``,
@@ -6,21 +6,21 @@ which lists version, hash, size, preprocessing and scores of each.
 
 The weights of a tag are looked for in this order:
 
-1. the local weights folder: what ``RGA_TIMM_WEIGHTS`` names, else ``weights`` of a clone;
-2. the small checkpoints that are part of the installed package;
+1. the local weights folder: ``RGA_TIMM_WEIGHTS``, else ``weights`` of a clone;
+2. the small checkpoints in the installed package;
 3. the Hub's cache, and the Hub, at the version that the package's manifest lists.
 
-What a folder's ``config.json`` says of the images holds for the weights in that folder. Packing
-copies it into the manifest, from which timm learns of the tags, so that nothing is typed twice.
+The preprocessing in a folder's ``config.json`` belongs to the weights in that folder. Packing
+copies it into the manifest, from which the tags are registered with timm.
 """
 
-import hashlib
 import json
 import logging
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import get_session
+from huggingface_hub.utils.sha import sha_fileobj
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import hf_split
 
@@ -45,6 +46,8 @@ PREPROCESSING = (
     *("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "first_conv"),
 )
 
+CacheDir = str | Path | None  # of the Hub; its usual one if None
+
 _PACKAGE = Path(__file__).parent
 
 # How long to wait for the Hub's first answer; its client's own retries take most of a minute.
@@ -58,20 +61,19 @@ class WeightsNotFoundError(OSError):
 def hub_id(name: str, version: int) -> str:
     """The repository of a checkpoint on the Hub, OWNER/NAME@REVISION.
 
-    New weights get a new version, so that an installed package goes on loading those that it was
-    made with.
+    New weights get a new version, so that an installed package keeps loading its own.
     """
     return f"{HUB_ORGANISATION}/{name}@v{version}"
 
 
 def clone_weights() -> Path | None:
-    """The folder ``weights`` of the clone that the package is run from; None if installed."""
+    """The folder ``weights`` of the clone that the package runs from; None if installed."""
     clone = _PACKAGE.parent / "weights"
     return clone if (clone / MANIFEST_FILE).is_file() else None
 
 
 def weights_folder() -> Path | None:
-    """The local weights folder; None where the package is installed without a clone.
+    """The local weights folder; None if there is none.
 
     Raises:
         NotADirectoryError: If RGA_TIMM_WEIGHTS does not name a folder.
@@ -86,11 +88,9 @@ def weights_folder() -> Path | None:
 
 
 def read_manifest(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The entries of a weights folder's manifest, by model and tag; empty where it has none.
+    """Read a weights folder's manifest: its entries by model and tag; empty without manifest.
 
-    Args:
-        folder: The weights folder; None for the manifest that came with this package, which lists
-            what is on the Hub.
+    With ``folder=None``, read this package's own manifest, which lists the checkpoints on the Hub.
 
     Raises:
         ValueError: If the file is not a manifest.
@@ -105,60 +105,45 @@ def read_manifest(folder: Path | None = None) -> dict[str, dict[str, Any]]:
 
 
 def registered_checkpoint(name: str) -> dict[str, Any]:
-    """The entries of a tag's pretrained config that the package's manifest gives.
-
-    Raises:
-        ValueError: If the manifest does not list it.
-    """
+    """The entries of a tag's pretrained config in the package's manifest, or a ValueError."""
     entry = read_manifest().get(name)
     if entry is None:
         raise ValueError(
             f"{MANIFEST_FILE} of rga_timm does not list {name}: pack the checkpoint before you "
-            "register its tag; if you have not changed the package, install it again"
+            "register its tag, or install the package again"
         )
     return {"hf_hub_id": hub_id(name, entry["version"]), **_tuples(entry["preprocessing"])}
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the content of a ``config.json`` says of the images, for the manifest."""
+    """The preprocessing in the content of a ``config.json``."""
     cfg = config.get("pretrained_cfg") or {}
     return {key: cfg[key] for key in PREPROCESSING if cfg.get(key) is not None}
 
 
 def sha256_of(file: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha_fileobj(stream).hex()
 
 
 def checkpoint_folder(name: str) -> Path | None:
-    """The folder on this machine that a tag's weights would be loaded from; None for the Hub."""
+    """The local folder that a tag's weights would be loaded from; None if there is none."""
     for weights in (weights_folder(), _PACKAGE / "checkpoints"):
         if weights and (weights / name / WEIGHTS_FILE).is_file():
             return weights / name
     return None
 
 
-def find_weights(
-    name: str, cfg: PretrainedCfg, cache_dir: str | Path | None = None
-) -> dict[str, Any]:
-    """Find the weights of a tag, downloading them if they are a checkpoint of this project.
-
-    Args:
-        name: Model and tag.
-        cfg: Its registered config.
-        cache_dir: Of the Hub; its usual one if None.
+def find_weights(name: str, cfg: PretrainedCfg, cache_dir: CacheDir = None) -> dict[str, Any]:
+    """Find the weights of a tag, and download them if they are a checkpoint of this project.
 
     Returns:
         Entries for timm's ``pretrained_cfg_overlay``; empty for ImageNet weights that are not in a
         local folder, which timm downloads itself.
 
     Raises:
-        WeightsNotFoundError: If this project's weights cannot be downloaded, or the server of
-            others does not answer.
+        WeightsNotFoundError: If they cannot be downloaded, or their server does not answer.
         ValueError: If they are damaged.
     """
     if folder := checkpoint_folder(name):
@@ -172,13 +157,12 @@ def find_weights(
     return {}
 
 
-def _check_source_answers(cfg: PretrainedCfg, cache_dir: str | Path | None) -> None:
-    """Raise a ConnectionError if weights that timm is to download cannot be, and are not cached."""
+def _check_source_answers(cfg: PretrainedCfg, cache_dir: CacheDir) -> None:
+    """Raise a ConnectionError if weights for timm are neither cached nor can be downloaded."""
     if cfg.hf_hub_id:
-        repo_id, revision = hf_split(cfg.hf_hub_id)
         files = [cfg.hf_hub_filename or WEIGHTS_FILE, "pytorch_model.bin"]
-        if not any(_cached(repo_id, file, revision, cache_dir) for file in files):
-            _check_hub_answers(repo_id, files[0], revision)
+        if not any(_cached(cfg.hf_hub_id, file, cache_dir) for file in files):
+            _check_hub_answers(cfg.hf_hub_id, files[0])
     elif cfg.url:
         url, downloads = cfg.url, cache_dir or Path(torch.hub.get_dir()) / "checkpoints"
         if not Path(downloads, Path(url).name).is_file():
@@ -192,38 +176,37 @@ def _local_weights(folder: Path) -> dict[str, Any]:
     if entry and sha256_of(file) != entry["sha256"]:
         raise ValueError(
             f"{file} is damaged: its SHA-256 is not the one in {folder.parent / MANIFEST_FILE}. "
-            "Restore it, or remove its folder to have it downloaded from the Hub"
+            "Restore it, or remove its folder to download it from the Hub"
         )
     _logger.info("Weights of %s from %s.", folder.name, file)
     if not config.is_file():  # plain weights of a backbone
         return {"file": str(file)}
-    said = preprocessing_of(json.loads(config.read_text(encoding="utf-8")))
-    return {**_tuples(said), "file": str(file)}
+    preprocessing = preprocessing_of(json.loads(config.read_text(encoding="utf-8")))
+    return {**_tuples(preprocessing), "file": str(file)}
 
 
-def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> dict[str, Any]:
+def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: CacheDir) -> dict[str, Any]:
     """The overlay for weights from the Hub or its cache, checked against the manifest."""
-    repo_id, revision = hf_split(cfg.hf_hub_id)
+    hf_hub_id = str(cfg.hf_hub_id)
     expected = read_manifest().get(name, {}).get("sha256")
     for force in (False, True):
         try:
-            file = _hub_file(repo_id, WEIGHTS_FILE, revision, cache_dir, force)
+            file = _hub_file(hf_hub_id, WEIGHTS_FILE, cache_dir, force)
         except Exception as error:  # the Hub's client and what it is built on raise many kinds
             raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
         if expected in (None, sha256_of(file)):
-            # The records go with the weights, also later, when only the cache is there.
-            _hub_config(name, repo_id, revision, cache_dir)
+            _hub_config(name, hf_hub_id, cache_dir)  # cached for use without network
             return {"file": str(file)}
         if not force:
             _logger.warning("The file of %s in the cache is damaged: downloading again.", name)
     raise ValueError(
-        f"{WEIGHTS_FILE} of {cfg.hf_hub_id} is not the one that was published as {name}: its "
+        f"{WEIGHTS_FILE} of {hf_hub_id} is not the one that was published as {name}: its "
         f"SHA-256 is {sha256_of(file)}, not {expected}. It was not loaded"
     )
 
 
 def config_of_tag(name: str) -> Path | None:
-    """The ``config.json`` that belongs to the weights of a tag, or of a model's default tag.
+    """The ``config.json`` of a tag, or of a model's default tag.
 
     None if that is not a checkpoint of this project, or the file is not found.
     """
@@ -233,76 +216,69 @@ def config_of_tag(name: str) -> Path | None:
     name = f"{name.partition('.')[0]}.{cfg.tag}"
     if folder := checkpoint_folder(name):
         return folder / CONFIG_FILE if (folder / CONFIG_FILE).is_file() else None
-    repo_id, revision = hf_split(cfg.hf_hub_id or "")
-    if not repo_id.startswith(f"{HUB_ORGANISATION}/"):
-        return None
-    return _hub_config(name, repo_id, revision)
+    hf_hub_id = cfg.hf_hub_id or ""
+    is_ours = hf_hub_id.startswith(f"{HUB_ORGANISATION}/")
+    return _hub_config(name, hf_hub_id) if is_ours else None
 
 
-def _hub_config(
-    name: str, repo_id: str, revision: str | None, cache_dir: str | Path | None = None
-) -> Path | None:
-    """The config of a tag from the Hub or its cache; None, with a warning, if it is not there."""
+def _hub_config(name: str, hf_hub_id: str, cache_dir: CacheDir = None) -> Path | None:
+    """The config of a tag from the Hub or its cache; None, with a warning, if it is missing."""
     try:
-        return _hub_file(repo_id, CONFIG_FILE, revision, cache_dir)
+        return _hub_file(hf_hub_id, CONFIG_FILE, cache_dir)
     except Exception as error:  # as for the weights
         _logger.warning("The records of %s could not be read: %s", name, error)
         return None
 
 
-def _hub_file(
-    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None, force: bool = False
-) -> Path:
-    """A file of a version of a checkpoint, which never changes: the cached one needs no network."""
-    if not force and (cached := _cached(repo_id, file, revision, cache_dir)):
-        return cached
-    _check_hub_answers(repo_id, file, revision)
+def _hub_file(hf_hub_id: str, file: str, cache_dir: CacheDir, force: bool = False) -> Path:
+    """A checkpoint's file; a cached one needs no network, as no version ever changes."""
+    if not force and (cached := _cached(hf_hub_id, file, cache_dir)):
+        return Path(cached)
+    _check_hub_answers(hf_hub_id, file)
+    repo_id, revision = hf_split(hf_hub_id)
     options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
     return Path(hf_hub_download(repo_id, file, force_download=force, **options))
 
 
-def _cached(
-    repo_id: str, file: str, revision: str | None, cache_dir: str | Path | None
-) -> Path | None:
-    # The default is read on each call, as tests change it.
+def _cached(hf_hub_id: str, file: str, cache_dir: CacheDir) -> str | None:
+    repo_id, revision = hf_split(hf_hub_id)
     cache = cache_dir or constants.HF_HUB_CACHE
     found = try_to_load_from_cache(repo_id, file, cache_dir=cache, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    return found if isinstance(found, str) else None
 
 
-def _check_hub_answers(repo_id: str, file: str, revision: str | None) -> None:
-    if not constants.HF_HUB_OFFLINE:  # else its client gives up at once by itself
+def _check_hub_answers(hf_hub_id: str, file: str) -> None:
+    if not constants.HF_HUB_OFFLINE:  # offline, the client fails at once by itself
+        repo_id, revision = hf_split(hf_hub_id)
         url = hf_hub_url(repo_id, file, revision=revision)
         _check_answers(lambda: get_session().head(url, timeout=_PATIENCE))
 
 
 def _check_answers(ask: Callable[[], Any]) -> None:
-    """Raise a ConnectionError unless a server answers soon; any answer will do, errors too.
+    """Raise a ConnectionError unless a server answers soon, be it by an error.
 
-    In a thread, because the timeouts of sockets bound neither the look-up of names nor the sum over
-    all addresses of a server.
+    In a thread, because a socket's timeout limits neither the look-up of a name nor the total time
+    for all addresses of a server.
     """
-    outcome: list[Exception | None] = []
+    failure: list[Exception] = [TimeoutError(f"no answer in {_PATIENCE + 1:g} seconds")]
 
     def run() -> None:
         try:
-            ask()
-            outcome.append(None)
-        except urllib.error.HTTPError:
-            outcome.append(None)
+            with suppress(urllib.error.HTTPError):
+                ask()
+            failure.clear()
         except Exception as error:
-            outcome.append(error)
+            failure[:] = [error]
 
     thread = Thread(target=run, daemon=True)
     thread.start()
     thread.join(_PATIENCE + 1)
-    error = outcome[0] if outcome else TimeoutError(f"no answer in {_PATIENCE + 1:g} seconds")
-    if error:
+    for error in failure:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 def weights_not_found_message(name: str, cfg: PretrainedCfg, error: Exception) -> str:
-    """Say where the weights of a tag were looked for, and both ways to provide them."""
+    """Say where the weights of a tag were looked for, and how to provide them."""
     source = f"{cfg.hf_hub_id} on the Hub" if cfg.hf_hub_id else str(cfg.url)
     file = f"{name}/{WEIGHTS_FILE}"
     if folder := weights_folder():
@@ -319,5 +295,5 @@ def weights_not_found_message(name: str, cfg: PretrainedCfg, error: Exception) -
 
 
 def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that timm's configs have."""
+    """Turn JSON's lists into tuples, as in timm's configs."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in cfg.items()}

@@ -1,4 +1,4 @@
-"""List the checkpoints that timm.create_model can load, with their scores and where they lie.
+"""List the checkpoints that timm.create_model can load, with their scores and sources.
 
 rga-timm checkpoints
 """
@@ -8,16 +8,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from rga_timm.cli.options import create_parser
 from rga_timm.hub import CheckpointTable, list_checkpoints
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    return argparse.ArgumentParser(
-        prog="rga-timm checkpoints",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return create_parser("checkpoints", __doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> CheckpointTable:

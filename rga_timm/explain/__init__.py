@@ -1,4 +1,4 @@
-"""What a model looks at: attention, relations of a position, class activation, overlays."""
+"""Show what a model looks at: attention, relations of a position, class activation, overlays."""
 
 from rga_timm.explain.attention import StageAttention, attention_maps
 from rga_timm.explain.class_activation import similarity_activation

@@ -11,12 +11,12 @@ from rga_timm.layers import RGA
 
 @dataclass(frozen=True)
 class StageAttention:
-    """What the attention at the end of a stage gave each position and each channel.
+    """Attention weights of the positions and channels at the end of a stage.
 
     Attributes:
-        name: Of the module, such as ``layer1.rga``.
-        spatial: (B, H, W) weights of the positions, in (0, 1); None without RGA-S.
-        channel: (B, C) weights of the channels, in (0, 1); None without RGA-C.
+        name: The module's name, such as ``layer1.rga``.
+        spatial: (B, H, W), in (0, 1); None without RGA-S.
+        channel: (B, C), in (0, 1); None without RGA-C.
     """
 
     name: str
@@ -28,11 +28,11 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
     """Compute the attention weights that a model gives images.
 
     Args:
-        model: An RGA model of this package. Its mode is left as it was, and no hook stays.
+        model: An RGA model of this package. It is left as it was.
         images: (B, in_chans, height, width), preprocessed for the model, on its device.
 
     Returns:
-        One for each stage with attention, from input to output.
+        The weights of each stage with attention, from input to output.
 
     Raises:
         ValueError: The model has no attention, or the images are of another size.
@@ -40,23 +40,15 @@ def attention_maps(model: Any, images: Tensor) -> list[StageAttention]:
     stages = []
 
     def visit(name: str, rga: RGA, x: Tensor) -> None:
-        spatial, channel = _weights(rga, x)
+        weights: dict[str, Tensor] = {}
+        for kind in "sc" if rga.relation == "parallel" else rga.relation:
+            weights[kind] = rga.spatial_attention(x) if kind == "s" else rga.channel_attention(x)
+            if rga.relation != "parallel":
+                x = x * weights[kind]
+        spatial, channel = weights.get("s"), weights.get("c")
         spatial = None if spatial is None else spatial.squeeze(1)
         channel = None if channel is None else channel.flatten(1)
         stages.append(StageAttention(name, spatial, channel))
 
     visit_inputs(model, images, visit)
     return stages
-
-
-def _weights(rga: RGA, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """A module's weights of positions, (B, 1, H, W), and of channels, (B, C, 1, 1)."""
-    if rga.relation == "cs":
-        channel = rga.channel_attention(x)
-        return rga.spatial_attention(x * channel), channel
-    if rga.relation == "c":
-        return None, rga.channel_attention(x)
-    spatial = rga.spatial_attention(x)
-    if rga.relation == "s":
-        return spatial, None
-    return spatial, rga.channel_attention(x * spatial if rga.relation == "sc" else x)

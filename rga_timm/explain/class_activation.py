@@ -1,6 +1,6 @@
-"""Which positions make two images alike to a model: gradient-based class activation.
+"""Show which positions make two images similar to a timm model, by Grad-CAM.
 
-Selvaraju et al., Grad-CAM, ICCV 2017, by the package grad-cam (extra ``cam``), for any timm model.
+Selvaraju et al., ICCV 2017, with the package grad-cam (extra ``cam``).
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ def similarity_activation(
     """Show what in an image raises the cosine similarity of its embedding with a reference's.
 
     Args:
-        model: Any timm model whose last feature maps are (B, C, H, W). Its mode and its gradients
-            are left as they were.
+        model: Any timm model whose last feature maps are (B, C, H, W). It is left as it was.
         images: (B, in_chans, height, width), preprocessed for the model, on its device.
-        references: As many images to be similar to; if None, what raises the embedding's length is
-            shown, as an image's similarity with itself is at its highest already.
-        layer: Whose feature maps; by default the last stage's that timm names.
+        references: An image for each to compare with; if None, show what raises the embedding's
+            length, as no image can be more similar to itself.
+        layer: The layer of the feature maps; by default the last stage.
 
     Returns:
-        (B, height, width) float32 on the CPU, from 0 (nothing, or against it) to 1 (the most).
+        (B, height, width) float32 on the CPU, from 0 (no or a negative effect) to 1 (the largest).
 
     Raises:
         ImportError: Without the package grad-cam.
-        ValueError: If there is not one reference for each image, or no layer to look at.
+        ValueError: If the number of references differs, or the model names no stages.
     """
     try:
         from pytorch_grad_cam import GradCAM
@@ -64,23 +63,19 @@ def similarity_activation(
 
 
 class _Embedding(nn.Module):
-    """A model that gives its embedding."""
+    """A model that returns its embedding."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.model.forward_features(images)
-        embedding: Tensor = self.model.forward_head(features, pre_logits=True)
-        return embedding
+    def forward(self, images: Tensor) -> Any:
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
-def _last_stage(model: Any) -> nn.Module:
-    """The module that gives the last feature maps, or a ValueError if the model names none."""
+def _last_stage(model: Any) -> Any:
+    """The module of the last feature maps, or a ValueError if the model names none."""
     try:
-        name = model.feature_info[-1]["module"]
-        stage: nn.Module = model.get_submodule(name)
+        return model.get_submodule(model.feature_info[-1]["module"])
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{type(model).__name__} names no stages: pass a layer") from error
-    return stage

@@ -1,4 +1,4 @@
-"""The feature maps that reach the attention modules, by hooks that do not stay."""
+"""Run a model and look at the inputs of its attention modules."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,29 +16,15 @@ def attention_modules(model: nn.Module) -> dict[str, RGA]:
     modules = {name: m for name, m in model.named_modules() if isinstance(m, RGA)}
     if not modules:
         raise ValueError(
-            f"{type(model).__name__} has no relation-aware attention to look at: it is not an RGA "
-            "model, or was made with relation='none'"
+            f"{type(model).__name__} has no relation-aware attention: it is not an RGA model, or "
+            "was made with relation='none'"
         )
     return modules
 
 
-def check_images(model: Any, images: Tensor) -> None:
-    """Raise a ValueError unless these are a batch of images for this model."""
-    if not hasattr(model, "img_size"):
-        raise ValueError(
-            f"{type(model).__name__} is not a whole model: make it without features_only"
-        )
-    expected = (model.in_chans, *model.img_size)
-    if tuple(images.shape[1:]) != expected:
-        raise ValueError(
-            f"images must be (B, {', '.join(map(str, expected))}), preprocessed for this model; "
-            f"got {tuple(images.shape)}"
-        )
-
-
 @contextmanager
 def restored_modes(model: nn.Module) -> Iterator[None]:
-    """Give each part of the model its own mode back afterwards, training or not."""
+    """Restore the mode of each module afterwards, training or not."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -47,12 +33,15 @@ def restored_modes(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def visit_inputs(
-    model: nn.Module, images: Tensor, visit: Callable[[str, RGA, Tensor], None]
-) -> None:
-    """Run an RGA model; `visit` gets each attention module's name, the module, and its input."""
+def visit_inputs(model: Any, images: Tensor, visit: Callable[[str, RGA, Tensor], None]) -> None:
+    """Run an RGA model; call ``visit`` with each attention module's name, itself, and its input."""
     modules = attention_modules(model)
-    check_images(model, images)
+    if not hasattr(model, "img_size"):
+        name = type(model).__name__
+        raise ValueError(f"{name} is not a whole model: make it without features_only")
+    expected = ", ".join(map(str, (model.in_chans, *model.img_size)))
+    if ", ".join(map(str, images.shape[1:])) != expected:
+        raise ValueError(f"images must be (B, {expected}), preprocessed; got {tuple(images.shape)}")
 
     def hook(name: str, module: Any, args: tuple[Tensor]) -> None:
         visit(name, module, args[0])
@@ -61,7 +50,7 @@ def visit_inputs(
     try:
         with restored_modes(model), torch.no_grad():
             model.eval()
-            model.forward_features(images)  # type: ignore[operator]
+            model.forward_features(images)
     finally:
         for handle in handles:
             handle.remove()

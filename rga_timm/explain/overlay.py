@@ -1,4 +1,4 @@
-"""Maps laid over the image that they are of."""
+"""Lay maps over their image."""
 
 import numpy as np
 from matplotlib import colormaps
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def heat_map(weights: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Show a map as a picture: dark blue where it is lowest, bright yellow where it is highest.
+    """Draw a map, from dark blue at its lowest value to bright yellow at its highest.
 
     Args:
-        weights: (H, W), of any range; it is stretched to the whole scale.
-        size: (width, height) of the picture in pixels, as Pillow has it.
+        weights: (H, W), of any range.
+        size: (width, height) of the picture in pixels, as in Pillow.
 
     Raises:
         ValueError: If the map has another shape, or values that are not finite.
@@ -20,7 +20,7 @@ def heat_map(weights: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Image
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"a map is (H, W) of finite numbers, not {values.shape}")
     low, high = values.min(), values.max()
-    # An even map is shown in the middle of the scale.
+    # A constant map gets the middle of the scale.
     scaled = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
     smooth = Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     colours = colormaps["viridis"](np.clip(np.asarray(smooth), 0, 1))[..., :3]
@@ -31,9 +31,9 @@ def overlay(image: Image.Image, weights: Tensor | np.ndarray, opacity: float = 0
     """Lay a map over an image.
 
     Args:
-        image: As it was before preprocessing, of any size.
-        weights: (H, W), such as one of :class:`StageAttention`'s ``spatial``.
-        opacity: Of the map, from 0 to 1.
+        image: The image before preprocessing, of any size.
+        weights: (H, W), such as an image's ``spatial`` weights in a :class:`StageAttention`.
+        opacity: Opacity of the map, from 0 to 1.
 
     Raises:
         ValueError: As :func:`heat_map`, or for an opacity out of range.

@@ -1,4 +1,4 @@
-"""With which positions a position is related (Zhang et al., CVPR 2020, section 3.2)."""
+"""Show the relations of one position with all others (Zhang et al., CVPR 2020, section 3.2)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from rga_timm.layers import RGA
 
 @dataclass(frozen=True)
 class Relations:
-    """Affinities of one position p with all, in both directions.
+    """Affinities of one position p with all positions, in both directions.
 
     Attributes:
         outgoing: (B, H, W), ``G[p, k] = θ_p · φ_k`` of p with every k.
@@ -25,16 +25,13 @@ class Relations:
 def relations_of(
     model: Any, images: Tensor, position: tuple[int, int], stage: int | str = -1
 ) -> Relations:
-    """Compute the relation vector of one position: its row and column of the affinity matrix.
-
-    Only for that position: from the embeddings, (B, C/r, N) for N = H·W positions, without the
-    (N, N) matrix.
+    """Compute one position's relation vector: its row and column of the affinity matrix.
 
     Args:
-        model: An RGA model with RGA-S. Its mode is left as it was, and no hook stays.
+        model: An RGA model with RGA-S. It is left as it was.
         images: (B, in_chans, height, width), preprocessed for the model, on its device.
         position: (row, column) on the stage's feature map.
-        stage: Number of the attention module, negative from the last; or its name.
+        stage: Name of the attention module, or its index, negative from the last.
 
     Raises:
         ValueError: There is no such stage or position, or the stage has no RGA-S.
@@ -46,9 +43,8 @@ def relations_of(
         raise ValueError(f"{wanted} is RGA-C: it relates channels, not positions")
     row, column = position
     if not (0 <= row < rga.height and 0 <= column < rga.width):
-        raise ValueError(
-            f"position {position} is not on the map of {wanted}, {rga.height}x{rga.width}"
-        )
+        size = f"{rga.height}x{rga.width}"
+        raise ValueError(f"position {position} is not on the map of {wanted}, {size}")
     found: list[Relations] = []
 
     def visit(name: str, rga: RGA, x: Tensor) -> None:
@@ -68,9 +64,8 @@ def relations_of(
 
 
 def _stage_name(names: list[str], stage: int | str) -> str:
-    if isinstance(stage, str):
-        if stage in names:
-            return stage
-    elif -len(names) <= stage < len(names):
+    if isinstance(stage, int) and -len(names) <= stage < len(names):
         return names[stage]
+    if isinstance(stage, str) and stage in names:
+        return stage
     raise ValueError(f"there is no attention {stage!r}: there are {', '.join(names)}")

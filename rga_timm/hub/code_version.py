@@ -1,4 +1,4 @@
-"""Which code made a checkpoint."""
+"""The version of the code that made a checkpoint."""
 
 import subprocess
 from pathlib import Path
@@ -9,12 +9,12 @@ from rga_timm._version import __version__
 def code_version() -> str:
     """The package's version, and in a clone its commit, ``-dirty`` where files were changed."""
     clone = Path(__file__).parents[2]
-    # Not the commit of some other repository that a virtual environment lies in.
+    # A virtual environment may be inside some other repository.
     if not (clone / ".git").exists():
         return __version__
     command = ["git", "-C", str(clone), "describe", "--always", "--dirty"]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return __version__
     return f"{__version__} ({commit})"

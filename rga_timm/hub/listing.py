@@ -1,4 +1,4 @@
-"""The checkpoints of the zoo, and where each would come from."""
+"""List the checkpoints, and where each would be loaded from."""
 
 from dataclasses import astuple, dataclass
 
@@ -13,11 +13,10 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class ListedCheckpoint:
-    """A checkpoint: by ``name``, model and tag, :func:`timm.create_model` loads it.
+    """A checkpoint that :func:`timm.create_model` loads by ``name``, model and tag.
 
-    ``trained_on`` and ``dataset``, which the scores were measured on, are names of data sets;
-    ``source`` is the folder or the Hub's repository that it would be loaded from; ``size`` is that
-    of the weights file in bytes; scores are fractions.
+    The scores are fractions, measured on ``dataset``. ``source`` is the folder or the repository on
+    the Hub that it would be loaded from; ``size`` is that of the weights file in bytes.
     """
 
     name: str
@@ -47,32 +46,24 @@ class CheckpointTable(tuple[ListedCheckpoint, ...]):
 
 
 def list_checkpoints() -> CheckpointTable:
-    """The checkpoints of this package's manifest and of the local weights folder, by name.
+    """List the checkpoints of this package's manifest and of the local weights folder, by name.
 
     Raises:
         NotADirectoryError: If RGA_TIMM_WEIGHTS names no folder.
-        ValueError: If a file is not a manifest.
+        ValueError: If a manifest is invalid.
     """
     folder = weights_folder()
     published = read_manifest()
     table = []
     for name in sorted({*published, *(read_manifest(folder) if folder else ())}):
-        lies_in = checkpoint_folder(name)
-        # What is said of a checkpoint is said where it would be loaded from.
-        listed = read_manifest(lies_in.parent).get(name) if lies_in else None
-        entry = listed or published.get(name)
-        if entry is None:
+        local = checkpoint_folder(name)
+        # The manifest beside the weights goes before the package's.
+        entry = (local and read_manifest(local.parent).get(name)) or published.get(name)
+        if not entry:
             continue  # the local manifest is out of date
-        table.append(
-            ListedCheckpoint(
-                name,
-                tuple(entry["trained_on"]),
-                entry["dataset"],
-                entry["license"],
-                str(lies_in or hub_id(name, entry["version"])),
-                entry["size"],
-                entry["metrics"]["mAP"],
-                entry["metrics"]["rank1"],
-            )
-        )
+        data = tuple(entry["trained_on"]), entry["dataset"]
+        source = str(local or hub_id(name, entry["version"]))
+        file = entry["license"], source, entry["size"]
+        scores = entry["metrics"]["mAP"], entry["metrics"]["rank1"]
+        table.append(ListedCheckpoint(name, *data, *file, *scores))
     return CheckpointTable(table)

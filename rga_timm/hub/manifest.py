@@ -1,4 +1,4 @@
-"""``manifest.json`` of a weights folder: every checkpoint in it, with hash and size."""
+"""Write and check ``manifest.json`` of a weights folder, which lists its checkpoints."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,17 @@ from rga_timm.weights import MANIFEST_FILE, WEIGHTS_FILE, preprocessing_of, read
 
 
 def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
-    """Enter the checkpoint of this name into a weights folder's manifest, or replace its entry.
+    """Add or replace a checkpoint's entry in a weights folder's manifest, and return the entry.
 
-    Several programs may do so at once. The entry is returned.
+    Several programs may do so at once.
     """
     weights = Path(weights)
     entry = _entry(weights / name)
     if read_manifest(weights).get(name) == entry:
-        return entry  # so that a folder may be read-only
+        return entry  # the folder may be read-only
     with FileLock(weights / f".{MANIFEST_FILE}.lock"):
         entries = {**read_manifest(weights), name: entry}
         text = json.dumps({"checkpoints": dict(sorted(entries.items()))}, indent=2)
-        # In one step: whoever reads it meanwhile reads the old or the new one.
         partial = weights / f".{MANIFEST_FILE}"
         partial.write_text(text + "\n", encoding="utf-8", newline="\n")
         partial.replace(weights / MANIFEST_FILE)
@@ -31,11 +30,7 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
 
 
 def check_manifest(weights: str | Path) -> None:
-    """Check that a weights folder holds what its manifest lists, and that every checkpoint works.
-
-    Raises:
-        ValueError: With all that is wrong.
-    """
+    """Raise a ValueError unless a weights folder fits its manifest, and every checkpoint works."""
     weights = Path(weights)
     entries = read_manifest(weights)
     folders = {path.name for path in weights.iterdir() if path.is_dir() and path.name[0] != "."}
@@ -58,21 +53,18 @@ def check_manifest(weights: str | Path) -> None:
 
 
 def _entry(folder: Path) -> dict[str, Any]:
-    """What the manifest says of a checkpoint."""
+    """The manifest's entry of a checkpoint."""
     config = read_config(folder)
-    reid = config["reid"]
-    metrics = reid["metrics"]
-    weights = folder / WEIGHTS_FILE
+    reid, metrics = config["reid"], config["reid"]["metrics"]
+    files = {
+        path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+    }
     return {
         "name": reid["name"],
         "version": reid["version"],
-        "sha256": sha256_of(weights),
-        "size": weights.stat().st_size,
-        "files": {
-            path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
-            for path in sorted(folder.iterdir())
-            if path != weights
-        },
+        **files.pop(WEIGHTS_FILE),
+        "files": files,
         "preprocessing": preprocessing_of(config),
         "trained_on": [source["name"] for source in reid["trained_on"]],
         "dataset": reid["dataset"]["name"],

@@ -1,9 +1,10 @@
-"""Checkpoints of the paper's own code, and what is wrong with other files."""
+"""Read checkpoints of the paper's own code, and say what is wrong with other files."""
 
 from __future__ import annotations
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,14 @@ from rga_timm.models._checkpoint import differences, some
 from rga_timm.models._official import official_shapes
 from rga_timm.weights import sha256_of
 
-# Blocks of the four stages. The paper's code has ResNet-50 alone; others have extended it.
-_BY_BLOCKS: dict[tuple[int, ...], str] = {
-    (3, 4, 23, 3): "rga_resnet101",
-    (3, 8, 36, 3): "rga_resnet152",
-}
+# Blocks of the four stages. The paper's code has ResNet-50 only; others have extended it.
+_BY_BLOCKS = {(3, 4, 23, 3): "rga_resnet101", (3, 8, 36, 3): "rga_resnet152"}
 _BY_RELATION = {"s": "rgas_resnet50", "c": "rgac_resnet50"}
 
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A checkpoint of the paper's code: the file, its SHA-256, its weights and epoch by name."""
+    """A checkpoint of the paper's code: the file, its SHA-256, its weights by name, its epoch."""
 
     path: Path
     sha256: str
@@ -41,13 +39,11 @@ class OfficialFile:
 
     @property
     def model(self) -> str:
-        """The name of the model that it belongs to."""
-        blocks = [0, 0, 0, 0]
-        for key in self.weights:
-            if match := re.match(r"backbone\.layer([1-4])\.(\d+)\.", key):
-                stage, block = map(int, match.groups())
-                blocks[stage - 1] = max(blocks[stage - 1], block + 1)
-        return _BY_BLOCKS.get((*blocks,), _BY_RELATION.get(self.relation, "rga_resnet50"))
+        """The name of its model."""
+        names = [re.match(r"backbone\.layer([1-4])\.(\d+)\.", key) for key in self.weights]
+        blocks = Counter(stage for stage, _ in {match.groups() for match in names if match})
+        model = _BY_BLOCKS.get((blocks["1"], blocks["2"], blocks["3"], blocks["4"]))
+        return model or _BY_RELATION.get(self.relation, "rga_resnet50")
 
     @property
     def num_identities(self) -> int:
@@ -56,7 +52,7 @@ class OfficialFile:
 
     @property
     def positions(self) -> dict[int, int]:
-        """How many positions the maps of each stage have, as the attention's shapes tell."""
+        """Number of positions of each stage's maps, from the shapes of the attention's weights."""
         found = {}
         for stage, _, key in self._attention():
             for name, grids in (("gg_spatial.0.weight", 2), ("theta_channel.0.weight", 1)):
@@ -70,17 +66,17 @@ class OfficialFile:
                 yield int(match[1]), match[2], key
 
     def differences(self, state: Mapping[str, Tensor]) -> list[str]:
-        """A line for each way in which it does not fit the model with this state dict."""
+        """List how it differs from the model with this state dict."""
         optional = ("num_batches_tracked", "feat_bn.bias")
         shapes = official_shapes(dict(state))
         return differences(self.weights, shapes, lambda key: key.endswith(optional))
 
 
 def read_official_file(path: Path) -> OfficialFile:
-    """Read a checkpoint of the paper's code; nothing but tensors and plain values is unpickled.
+    """Read a checkpoint of the paper's code; only tensors and plain values are unpickled.
 
     Raises:
-        ValueError: What the file is instead.
+        ValueError: The file is something else; the message says what.
         OSError: It cannot be read.
     """
     if not path.is_file():
@@ -114,33 +110,29 @@ def _load(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             is_program = any(Path(name).name == "constants.pkl" for name in archive.namelist())
         if is_program:
-            raise ValueError(
-                f"{path} is a TorchScript archive, a program: convert the checkpoint it was made of"
-            )
+            raise ValueError(f"{path} is a TorchScript archive: convert its original checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # whatever the readers of archives and pickles raise
+    except Exception as error:  # the readers of archives and pickles raise many kinds
         reason = str(error)
         if wanted := re.search(r"GLOBAL (\S+)", reason):
             raise ValueError(
                 f"{path} holds more than tensors and plain values ({wanted[1]}), which is not "
                 "read: unpickling it could run any code. If you trust it, save its state dict alone"
             ) from error
-        first = reason.partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{path} is no checkpoint of torch.save, or is damaged: {first}"
-        ) from error
+        why = reason.partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is no checkpoint of torch.save, or is damaged: {why}") from error
 
 
 def _check_names(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not of the paper's code, with what they are."""
+    """Refuse weights that are not of the paper's code, and say what they are."""
     if any(key.startswith("backbone.") for key in weights):
         return
     if any(".rga." in key or key.startswith("neck.") for key in weights):
         raise ValueError(
-            f"{path} is a checkpoint of this project already: it loads as it is, by "
+            f"{path} is a checkpoint of this project already: load it by "
             "pretrained_cfg_overlay=dict(file=...) or --checkpoint"
         )
     if {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= weights.keys():

@@ -1,4 +1,4 @@
-"""Checkpoints in the Hugging Face Hub's layout, as timm and transformers read it."""
+"""Write and read checkpoints in the Hugging Face Hub's layout, for timm and transformers."""
 
 import copy
 import json
@@ -18,10 +18,10 @@ from timm.models._hub import (
 
 from rga_timm.weights import CONFIG_FILE, WEIGHTS_FILE, config_of_tag
 
-# Options of a run that are paths of the machine it ran on: never passed on to others.
+# Options of a run that are paths of its machine, and are never published.
 PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path")
 
-# What a model of this package must be rebuilt with, beside timm's own num_classes and in_chans.
+# Arguments to rebuild a model of this package, beside timm's own num_classes and in_chans.
 _MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
 
 
@@ -35,24 +35,20 @@ def save_pretrained(
 ) -> Path:
     """Write ``config.json`` and ``model.safetensors``.
 
-    ``timm.create_model('local-dir:DIRECTORY', pretrained=True)`` gives the model back bit for bit,
+    ``timm.create_model('local-dir:DIRECTORY', pretrained=True)`` restores the model bit for bit,
     and so does ``hf-hub:`` once the folder is a repository there. After ``import rga_timm``,
     ``transformers.AutoModel.from_pretrained`` and ``AutoModelForImageClassification`` load it, too.
 
     Args:
-        model: Any timm model; of those of this package, image size and relation are recorded.
-        directory: The folder, made where it does not exist.
-        reid: What to record of data, protocol and metrics: the ``reid`` section of the config.
-        model_args: Further arguments that the model was made with. timm 1.0.31 and later remember
-            them themselves.
-        label_names: A name for each class of the classifier; by default those that the model's
-            ``pretrained_cfg`` has, if it has as many.
-
-    Returns:
-        The folder.
+        model: Any timm model; for those of this package, image size and relation are recorded.
+        directory: The folder, made if it does not exist. It is returned.
+        reid: The ``reid`` section of the config: records of data, protocol and metrics.
+        model_args: Further arguments to rebuild the model; timm 1.0.31 and later remember them.
+        label_names: A name for each class of the classifier; by default those in the model's
+            ``pretrained_cfg``, if their number fits.
     """
     directory = Path(directory)
-    # A copy: on the CPU, in the memory order that safetensors wants, with a config of its own.
+    # A copy, in the memory order that safetensors needs.
     model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
     args = {name: getattr(model, name) for name in _MODEL_ARGS if hasattr(model, name)}
     cfg = dict(model.pretrained_cfg, num_classes=model.num_classes)
@@ -60,35 +56,29 @@ def save_pretrained(
     labels = label_names or (known if len(known) == model.num_classes else ())
     defaults: dict[str, Any] = {"in_chans": 3}
     if "img_size" in args:
-        # The size that the relation weights are for now, whatever they were loaded from.
-        cfg["input_size"] = (model.in_chans, *args["img_size"])
-        cfg["pool_size"] = None
+        # The present size of the relation weights, which may have been resampled.
+        cfg |= {"input_size": (model.in_chans, *args["img_size"]), "pool_size": None}
         args["global_pool"] = model.pool_type
         defaults["global_pool"] = "avg"
     args.update(model_args or {})
     model.pretrained_cfg = cfg
-    records: dict[str, Any] = {"reid": reid} if reid else {}
-    if labels:
-        records["label_names"] = list(labels)
-    save_for_hf(
-        model, str(directory), model_config=records, model_args=args, safe_serialization=True
-    )
+    sections = {"reid": reid, "label_names": list(labels)}
+    records = {name: section for name, section in sections.items() if section}
+    save_for_hf(model, str(directory), records, model_args=args, safe_serialization=True)
     config = read_config(directory)
-    # timm writes num_classes beside these, and transformers passes both on.
-    config["model_args"] = {
-        key: value
-        for key, value in config.get("model_args", {}).items()
-        if key != "num_classes" and value != defaults.get(key)
-    }
+    made_with = config.get("model_args", {})
+    made_with.pop(
+        "num_classes", None
+    )  # also beside these, so that transformers would pass it twice
+    config["model_args"] = {k: v for k, v in made_with.items() if v != defaults.get(k)}
     write_config(config, directory)
-    readable_as(directory / CONFIG_FILE, directory / WEIGHTS_FILE)
+    shutil.copymode(directory / CONFIG_FILE, directory / WEIGHTS_FILE)  # safetensors: owner only
     return directory
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The content of a folder's ``config.json``."""
-    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    return config
+    return dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
 
 
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
@@ -97,25 +87,10 @@ def write_config(config: Mapping[str, Any], folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
-def readable_as(other: Path, weights: Path) -> None:
-    """Let those read a weights file who may read another: safetensors writes for its owner alone.
-
-    Args:
-        other: A file that was made in the usual way.
-        weights: What safetensors has written.
-    """
-    shutil.copymode(other, weights)
-
-
 def read_reid(model_name: str) -> dict[str, Any]:
-    """What a model's folder or repository records of data, protocol and metrics.
+    """Read the records of data, protocol and metrics of a model, named as for timm.
 
-    Args:
-        model_name: As :func:`timm.create_model` takes it.
-
-    Returns:
-        The ``reid`` section of its config; empty where there is none, as of ImageNet weights, and
-        where a tag's config is not found.
+    They are the ``reid`` section of its config; empty without one, or if a tag has no config.
     """
     source, name = parse_model_name(model_name)
     if source == "hf-hub":
@@ -128,11 +103,7 @@ def read_reid(model_name: str) -> dict[str, Any]:
 
 
 def takes_img_size(model_name: str) -> bool:
-    """Whether a model must be told its image size when it is created.
-
-    Args:
-        model_name: As :func:`timm.create_model` takes it: a name, ``hf-hub:`` or ``local-dir:``.
-    """
+    """Whether :func:`timm.create_model` must be given the image size for this model."""
     source, name = parse_model_name(model_name)
     if source:
         read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path

@@ -1,10 +1,10 @@
-"""Layers of the paper, which know nothing of models or data."""
+"""The layers of the paper."""
 
 from .bn_neck import bn_neck, pass_through
 from .change_class import change_class
 from .relation_attention import RelationAttention
 from .resample import resample_grid_weight
-from .rga import RELATIONS, RGA
+from .rga import RELATIONS, RGA, size_error
 
 __all__ = [
     "RELATIONS",
@@ -14,4 +14,5 @@ __all__ = [
     "change_class",
     "pass_through",
     "resample_grid_weight",
+    "size_error",
 ]

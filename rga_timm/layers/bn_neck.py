@@ -7,12 +7,12 @@ from torch import nn
 def bn_neck(
     num_features: int, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.BatchNorm1d:
-    """Batch norm between the pooled feature and the classifier, without a bias.
+    """Make the batch norm between the pooled feature and the classifier, without a bias.
 
     From `Bag of Tricks and a Strong Baseline for Deep Person Re-identification`, Luo et al.,
-    CVPRW 2019, https://arxiv.org/abs/1903.07071, section 3.5: the triplet loss sees (B, C) before
-    it, classifier and retrieval see (B, C) after it. The bias does not exist, rather than being
-    frozen at 0, so that every parameter of the model gets a gradient.
+    CVPRW 2019, https://arxiv.org/abs/1903.07071, section 3.5: the triplet loss takes the (B, C)
+    feature before it, classifier and retrieval the one after it. There the bias is frozen at 0;
+    here there is none, so that every parameter gets a gradient.
     """
     neck = nn.BatchNorm1d(num_features, device=device, dtype=dtype)
     neck.register_parameter("bias", None)
@@ -22,9 +22,8 @@ def bn_neck(
 def pass_through(neck: nn.BatchNorm1d) -> None:
     """Make a neck return its input, (B, C), in evaluation mode, for retrieval by that feature.
 
-    The neck divides by each channel's deviation, which hurts where some channels hardly ever
-    change: their noise then counts as much as the others' signal. In training mode it still
-    normalises by the batch. A classifier that was trained behind the neck does not fit any more.
+    The neck divides by each channel's deviation, which amplifies the noise of channels that hardly
+    vary. In training mode it still normalises. The old classifier no longer fits.
     """
     with torch.no_grad():
         assert neck.running_mean is not None

@@ -1,4 +1,4 @@
-"""A finished module made an instance of a subclass of its class."""
+"""Change the class of a finished module."""
 
 from typing import Any
 
@@ -8,15 +8,12 @@ from torch import nn
 def change_class(module: nn.Module, subclass: type[Any]) -> None:
     """Make a module an instance of ``subclass``, in place; parameters, buffers and hooks stay.
 
-    ``subclass.__init__`` is not called: the subclass must need no state of its own, or the caller
-    adds it.
+    ``subclass.__init__`` is not called; the caller adds what state the subclass needs.
 
     Raises:
         ValueError: If it is not a subclass of the module's class.
     """
     if not issubclass(subclass, type(module)):
-        raise ValueError(
-            f"a {type(module).__name__} cannot become a {subclass.__name__}, which is not a "
-            f"subclass of {type(module).__name__}"
-        )
+        name = type(module).__name__
+        raise ValueError(f"a {name} cannot become a {subclass.__name__}, which is not a subclass")
     module.__class__ = subclass

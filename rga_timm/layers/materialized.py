@@ -1,7 +1,6 @@
-"""The published form of relation attention: the reference for tests and the benchmark.
+"""The published form of relation attention, a reference for tests and the benchmark.
 
-Do not use it in a model: it computes what :class:`RelationAttention` computes, in the way that the
-paper describes it, at several times the cost.
+It gives the same result as :class:`RelationAttention` at several times the cost.
 """
 
 import torch
@@ -27,7 +26,7 @@ class MaterializedRelationAttention(RelationAttention):
         return a.squeeze(-1).sigmoid()
 
     def forward_scaled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Attention weights, (B, 1, M), of the nodes ``x * scale``: nothing is computed again."""
+        """Attention weights, (B, 1, M), of the nodes ``x * scale``, which backward keeps here."""
         return self(x * scale)
 
 

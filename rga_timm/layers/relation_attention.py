@@ -23,11 +23,12 @@ class RelationAttention(nn.Module):
 
         W1 G[p, :]ᵀ + W2 G[:, p] = (W1 Φᵀ) θ_p + (W2 Θᵀ) φ_p
 
-    which needs no M×M tensor in forward or backward: the parameters are the paper's, the result is
-    too, up to rounding, and the cost falls from O(M²) to O(M).
+    Forward and backward then need no M×M tensor. The parameters are the paper's, and so is the
+    result, up to rounding. The multiplications of an image fall from (k + 2m)·M² to 4·k·m·M. The
+    embedded relations, m×M, are still stored; as the paper has m = M/r, they grow with M², too.
 
-    The module does not know what its nodes are. RGA-S takes positions as nodes and channels as
-    their features, RGA-C the other way round (:class:`rga_timm.layers.RGA`).
+    RGA-S takes positions as nodes and channels as their features, RGA-C the other way round
+    (:class:`rga_timm.layers.RGA`).
 
     Args:
         features: Features a node, F.
@@ -36,10 +37,9 @@ class RelationAttention(nn.Module):
         relation_dim: Width m of the embedded relation vector.
         hidden_dim: Width of the hidden layer between relation and attention weight.
         zero_init: Start with all weights equal (1/2), by a zero scale of the last BN. The paper
-            starts with random ones, on a pretrained backbone; a backbone that learns from scratch
-            is held up by them.
-        recompute: Compute what lies between the embeddings and the weights again in the backward
-            pass instead of keeping it: it is several times the size of the feature map, and cheap.
+            starts with random ones, which slow down a backbone that learns from scratch.
+        recompute: In the backward pass, compute what lies between the embeddings and the weights
+            again. It is several times the size of the feature map, and cheap to compute.
     """
 
     def __init__(
@@ -118,42 +118,31 @@ class RelationAttention(nn.Module):
 
     @torch.jit.unused
     def _attend_recomputed(self, e: Tensor) -> Tensor:
-        return checkpoint(
-            self._attend,
-            e,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), _FrozenStatistics(self)),
-        )
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        options["context_fn"] = lambda: (nullcontext(), _FrozenStatistics(self))
+        return checkpoint(self._attend, e, **options)
 
     @torch.jit.unused
     def forward_scaled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Attention weights, (B, 1, M), of the nodes ``x * scale``, which backward does not keep.
+        """Attention weights, (B, 1, M), of ``x * scale``, x (B, F, M) and scale (B, F, 1).
 
-        x is (B, F, M), scale (B, F, 1).
+        Backward computes ``x * scale`` again instead of keeping it, but not its projection.
         """
-
-        def project(x: Tensor, scale: Tensor) -> Tensor:
-            return self.project(x * scale)
-
-        # Recomputation ends with what backward needs last, the input of the projection: x * scale
-        # is computed again, its projection is not.
-        e = checkpoint(project, x, scale, use_reentrant=False, preserve_rng_state=False)
-        return self.attend(e)
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        return self.attend(checkpoint(lambda x, s: self.project(x * s), x, scale, **options))
 
 
 def trains_eagerly() -> bool:
-    """Whether what backward keeps is ours to choose: a compiler sees to that itself."""
+    """Whether gradients are computed without a compiler, which decides itself what to keep."""
     if torch.jit.is_scripting():
         return False
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _FrozenStatistics:
-    """A context in which batch norms leave their running statistics alone.
+    """Keep recomputation from updating the running statistics of batch norms a second time.
 
-    The forward pass has updated them; computing it again must not do so a second time. It can be
-    entered again, because a graph that is retained goes backward more than once.
+    It can be entered again, because a retained graph goes backward more than once.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -162,7 +151,7 @@ class _FrozenStatistics:
     def __enter__(self) -> None:
         self.states = [(m.momentum, m.num_batches_tracked) for m in self.norms]
         for m in self.norms:
-            # A copy, not None, which SyncBatchNorm refuses: what is counted on it is thrown away.
+            # A copy that is thrown away; SyncBatchNorm refuses None.
             batches = m.num_batches_tracked
             m.momentum = 0.0
             m.num_batches_tracked = None if batches is None else batches.clone()
@@ -172,11 +161,6 @@ class _FrozenStatistics:
             m.momentum, m.num_batches_tracked = momentum, batches
 
 
-def _bn_relu(
-    dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None
-) -> nn.Sequential:
-    """BN and ReLU of (B, dim, 1, M): of 4-D maps, which batch norm never has to copy first."""
-    return nn.Sequential(
-        nn.BatchNorm2d(dim, device=device, dtype=dtype),
-        nn.ReLU(inplace=True),
-    )
+def _bn_relu(dim: int, **dd: Any) -> nn.Sequential:
+    """BN and ReLU of (B, dim, 1, M); batch norm would copy (B, dim, M) first."""
+    return nn.Sequential(nn.BatchNorm2d(dim, **dd), nn.ReLU(inplace=True))

@@ -1,4 +1,4 @@
-"""Weights over the nodes of a grid, carried from one grid to another."""
+"""Resample weights over the positions of a feature map to another map size."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,8 @@ def resample_grid_weight(
 ) -> Tensor:
     """Resample weights that sum over the positions of a feature map to another map size.
 
-    Such a weight is an image on the grid: input ``i`` belongs to the position ``divmod(i, W)``.
-    It is interpolated as an image and scaled by N_old / N_new, so that a sum over all positions
-    of a map keeps its size whatever the number of positions.
+    Input ``i`` of such a weight belongs to the position ``divmod(i, W)``. It is interpolated as an
+    image and scaled by N_old / N_new, so that the sum over all positions keeps its size.
 
     Args:
         weight: (..., G·N_old) with G ≥ 1 images of N_old = H_old·W_old inputs side by side.

@@ -27,13 +27,12 @@ class RGA(nn.Module):
         feat_size: (H, W) of the feature map.
         relation: ``'s'`` (RGA-S), ``'c'`` (RGA-C), ``'sc'`` (S, then C: the paper's best), ``'cs'``
             (C, then S) or ``'parallel'`` (both from the input, both applied to it).
-        native_feat_size: (H, W) which sets the widths N/r of the layers over positions;
-            ``feat_size`` by default. It stays when the map size changes, so that the parameters of
-            one map size can be carried to another.
+        native_feat_size: (H, W) that sets the widths N/r of the layers over positions; by default
+            ``feat_size``. It stays when the map size changes, so that parameters can be resampled.
         reduction: The paper's r, for embeddings, relations and hidden layers alike.
-        zero_init: As :class:`RelationAttention`.
-        recompute: As :class:`RelationAttention`, for the attention that comes last; any other one
-            recomputes in any case.
+        zero_init: As in :class:`RelationAttention`.
+        recompute: As in :class:`RelationAttention`, for the last attention; an earlier one always
+            recomputes.
 
     Raises:
         ValueError: For an unknown relation.
@@ -57,38 +56,27 @@ class RGA(nn.Module):
         dd: dict[str, Any] = {"zero_init": zero_init, "device": device, "dtype": dtype}
         self.relation = relation
         self.height, self.width = feat_size
-        self.size_error = _size_error(feat_size)
+        self.size_error = size_error("a feature map", feat_size)
         native = native_feat_size or feat_size
         nodes = self.height * self.width
         dim_width = max(1, dim // reduction)
         node_width = max(1, native[0] * native[1] // reduction)
 
-        self.spatial: Any = (
-            RelationAttention(
-                features=dim,
-                nodes=nodes,
-                embed_dim=dim_width,
-                relation_dim=node_width,
-                hidden_dim=max(1, (1 + node_width) // reduction),
-                recompute=recompute or relation in ("sc", "parallel"),
-                **dd,
+        def attention(
+            features: int, nodes: int, embed_dim: int, relation_dim: int, last: bool
+        ) -> RelationAttention:
+            widths = (embed_dim, relation_dim, max(1, (1 + relation_dim) // reduction))
+            return RelationAttention(
+                features, nodes, *widths, recompute=recompute or not last, **dd
             )
-            if relation != "c"
-            else nn.Identity()
-        )
-        self.channel: Any = (
-            RelationAttention(
-                features=nodes,
-                nodes=dim,
-                embed_dim=node_width,
-                relation_dim=dim_width,
-                hidden_dim=max(1, (1 + dim_width) // reduction),
-                recompute=recompute or relation == "cs",
-                **dd,
-            )
-            if relation != "s"
-            else nn.Identity()
-        )
+
+        self.spatial: Any = nn.Identity()
+        self.channel: Any = nn.Identity()
+        if relation != "c":
+            last = relation in ("s", "cs")
+            self.spatial = attention(dim, nodes, dim_width, node_width, last)
+        if relation != "s":
+            self.channel = attention(nodes, dim, node_width, dim_width, relation != "cs")
 
     @torch.jit.ignore
     @torch.no_grad()
@@ -99,27 +87,22 @@ class RGA(nn.Module):
         for key, grids in self.position_weights().items():
             conv = self.get_submodule(key.removesuffix(".weight"))
             assert isinstance(conv, nn.Conv2d)  # for the type checker
-            weight = resample_grid_weight(conv.weight.flatten(1), old, feat_size)
-            conv.weight = nn.Parameter(
-                weight[..., None, None], requires_grad=conv.weight.requires_grad
-            )
+            weight = resample_grid_weight(conv.weight.flatten(1), old, feat_size)[..., None, None]
+            conv.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
             conv.in_channels = grids * nodes
         if isinstance(self.spatial, RelationAttention):
             self.spatial.nodes = nodes
         if isinstance(self.channel, RelationAttention):
             self.channel.features = nodes
         self.height, self.width = feat_size
-        self.size_error = _size_error(feat_size)
+        self.size_error = size_error("a feature map", feat_size)
 
     @torch.jit.ignore
     def position_weights(self) -> dict[str, int]:
         """Names of the weights whose inputs are positions, and how many grids wide they are."""
-        weights = {}
-        if isinstance(self.spatial, RelationAttention):
-            weights["spatial.relation.weight"] = 2
-        if isinstance(self.channel, RelationAttention):
-            weights["channel.embed.weight"] = 1
-        return weights
+        weights = {"spatial.relation.weight": 2, "channel.embed.weight": 1}
+        own = dict(self.named_parameters())
+        return {name: grids for name, grids in weights.items() if name in own}
 
     def spatial_attention(self, x: Tensor) -> Tensor:
         """RGA-S weights, (B, 1, H, W) in (0, 1), of the feature map x, (B, C, H, W)."""
@@ -137,28 +120,19 @@ class RGA(nn.Module):
             return x * self.spatial_attention(x)
         if self.relation == "c":
             return x * self.channel_attention(x)
-        # fx traces with proxies, which are no tensors, and shall see the plain form.
-        saves_memory = self.training and isinstance(x, Tensor) and trains_eagerly()
-        if self.relation == "sc":
-            a = self.spatial_attention(x)
-            if saves_memory:
-                return self._weigh_by_both(x, a)
-            x = x * a
-            return x * self.channel_attention(x)
-        if self.relation == "cs":
-            a = self.channel_attention(x)
-            if saves_memory:
-                return self._weigh_by_both(x, a)
-            x = x * a
-            return x * self.spatial_attention(x)
-        return x * self.spatial_attention(x) * self.channel_attention(x)
+        if self.relation == "parallel":
+            return x * self.spatial_attention(x) * self.channel_attention(x)
+        spatial_first = self.relation == "sc"
+        a = self.spatial_attention(x) if spatial_first else self.channel_attention(x)
+        # fx traces with proxies, which are not tensors, and must see the plain form.
+        if self.training and isinstance(x, Tensor) and trains_eagerly():
+            return self._weigh_by_both(x, a)
+        x = x * a
+        return x * (self.channel_attention(x) if spatial_first else self.spatial_attention(x))
 
     @torch.jit.unused
     def _weigh_by_both(self, x: Tensor, first: Tensor) -> Tensor:
-        """Weigh by the first attention, and by the second one's of x weighed by the first.
-
-        The feature map between the two is not kept for backward, but computed again.
-        """
+        """Weigh x by both attentions; backward computes the feature map between them again."""
         if self.relation == "sc":
             nodes, scale = x.flatten(2).transpose(1, 2), first.flatten(2).transpose(1, 2)
             second = self.channel.forward_scaled(nodes, scale).transpose(1, 2).unsqueeze(-1)
@@ -168,20 +142,17 @@ class RGA(nn.Module):
 
 
 class WeighByBoth(torch.autograd.Function):
-    """``x * spatial * channel``, whose backward keeps these three and makes few passes over x.
-
-    x is (B, C, H, W), spatial (B, 1, H, W), channel (B, C, 1, 1).
-    """
+    """Compute ``x * spatial * channel`` so that backward keeps only these three."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
-        """The product, (B, C, H, W)."""
+        """Multiply x, (B, C, H, W), by (B, 1, H, W) and (B, C, 1, 1)."""
         ctx.save_for_backward(x, spatial, channel)
         return x * spatial * channel
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the three; the sums over positions and channels are products, too."""
+        """Give the gradients; matrix products take the sums over positions and channels."""
         x, spatial, channel = ctx.saved_tensors
         grad_x = grad * spatial * channel
         products = (grad * x).flatten(2)  # (B, C, N)
@@ -192,9 +163,10 @@ class WeighByBoth(torch.autograd.Function):
         return grad_x, grad_spatial, grad_channel
 
 
-def _size_error(feat_size: tuple[int, int]) -> str:
+def size_error(what: str, size: tuple[int, int]) -> str:
+    """The message for an input, such as a feature map, of another size than (H, W)."""
     return (
-        f"RGA expects a feature map of {feat_size[0]}x{feat_size[1]} (height x width) here. For "
-        "images of another size create the model with img_size=(height, width), or call "
+        f"This model expects {what} of {size[0]}x{size[1]} (height x width) here. For images of "
+        "another size create it with img_size=(height, width), or call "
         "model.set_input_size((height, width))."
     )

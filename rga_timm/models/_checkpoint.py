@@ -1,9 +1,9 @@
-"""Any checkpoint that fits a backbone, turned into a complete state dict of an RGA model.
+"""Turn any checkpoint that fits a backbone into a complete state dict of an RGA model.
 
-Three kinds load: this project's own, other projects' that the family can read (the paper's own
-code's), and plain ones of the backbone, whose relation attention, neck and classifier then stay
-fresh. What is neither complete nor one of these is refused, with the names that are missing or too
-many, because timm's loader turns lenient as soon as the number of classes differs.
+Three kinds load: checkpoints of this project, those of other projects that the family can read
+(such as the paper's own code), and those of the plain backbone, which leave relation attention,
+neck and classifier untrained. All others are refused with the names that are missing or unexpected,
+because timm's loader is not strict where the number of classes differs.
 """
 
 import logging
@@ -20,18 +20,14 @@ from ._rga import StateDict, rga_modules
 
 _logger = logging.getLogger(__name__)
 
-# The parts that a plain backbone checkpoint does not have.
-_HEAD = ("neck.", "fc.")
 _HALVES = (torch.float16, torch.bfloat16)
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
-    """A complete state dict for ``model`` from any checkpoint that fits it.
+    """Make a complete state dict for ``model`` from any checkpoint that fits it.
 
-    Args:
-        state_dict: Weights as saved, possibly wrapped (``'state_dict'``) or prefixed (``module.``).
-        model: The RGA model, with its ``pretrained_cfg``, whose ``input_size`` is the image size of
-            the checkpoint. At another ``img_size`` the relation weights are resampled.
+    The model's ``pretrained_cfg['input_size']`` is the image size of the checkpoint; if
+    ``img_size`` differs, the relation weights are resampled.
 
     Raises:
         ValueError: If weights are missing, unexpected or of the wrong shape.
@@ -42,11 +38,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
         classifier = f"{get_pretrained_cfg(model.backbone).classifier}."  # ImageNet's
         weights = {k: v for k, v in weights.items() if not k.startswith(classifier)}
     elif "fc.weight" in weights and len(weights["fc.weight"]) != model.num_classes:
-        sizes = len(weights.pop("fc.weight")), model.num_classes
         text = "The checkpoint's classifier of %d identities is dropped: the model has %d."
-        _logger.info(text, *sizes)
+        _logger.info(text, len(weights.pop("fc.weight")), model.num_classes)
     if has_head and "fc.weight" in weights:
-        # It fits. timm would drop it where the config does not tell of these identities.
+        # It fits, but timm would drop it if the config had another number of classes.
         model.pretrained_cfg["num_classes"] = model.num_classes
     checkpoint_size = tuple(model.pretrained_cfg["input_size"][-2:])
     weights = model.resample_backbone(weights, checkpoint_size if has_head else None)
@@ -55,11 +50,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
 
 
 def _unwrap(state_dict: dict[str, Any]) -> StateDict:
-    """The weights proper, in float32: without the trainer's wrapping dict and the prefix."""
+    """The weights in float32, without the trainer's wrapping dict and prefix."""
     for key in ("state_dict", "model"):
         if isinstance(state_dict.get(key), dict):
             state_dict = state_dict[key]
-    # Weights stored in float16 are not computed with in float16: resampling would lose digits.
     return {
         k.removeprefix("module."): v.float() if v.dtype in _HALVES else v
         for k, v in state_dict.items()
@@ -67,7 +61,7 @@ def _unwrap(state_dict: dict[str, Any]) -> StateDict:
 
 
 def _resample(weights: StateDict, model: Any, old_size: tuple[int, int]) -> StateDict:
-    """Carry the weights that look at positions from the checkpoint's image size to the model's."""
+    """Resample the weights over positions from the checkpoint's image size to the model's."""
     if old_size == model.img_size:
         return weights
     out, count = dict(weights), 0
@@ -81,16 +75,15 @@ def _resample(weights: StateDict, model: Any, old_size: tuple[int, int]) -> Stat
             out[f"{name}.{key}"] = resampled[..., None, None]
             count += 1
     if count:
-        _logger.info(
-            "Relation weights resampled from images of %dx%d to %dx%d.", *old_size, *model.img_size
-        )
+        text = "Relation weights resampled from images of %dx%d to %dx%d."
+        _logger.info(text, *old_size, *model.img_size)
     return out
 
 
 def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
-    """Add the model's own fresh tensors where the checkpoint may lack them; refuse other gaps."""
+    """Add the model's own tensors where the checkpoint may lack them; refuse other gaps."""
     own = model.state_dict()
-    # Parts of the head that the model was made without: classifier; neck, for unpooled maps.
+    # Models may be made without a classifier, and without a neck if they do not pool.
     without = ("fc.weight",) if model.pool_type else ("fc.weight", "neck.")
     weights = {k: v for k, v in weights.items() if k in own or not k.startswith(without)}
     missing = [key for key in own if key not in weights]
@@ -98,7 +91,7 @@ def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
     def may_be_fresh(key: str) -> bool:
         if key.endswith("num_batches_tracked") or key.startswith("fc."):
             return True  # old files lack the first, feature extractors the second
-        return not has_head and (key.startswith(_HEAD) or ".rga." in key)
+        return not has_head and (key.startswith("neck.") or ".rga." in key)
 
     shapes = {key: tuple(value.shape) for key, value in own.items()}
     # The input convolution's channels are timm's to adapt.
@@ -108,11 +101,11 @@ def _complete(weights: StateDict, model: Any, has_head: bool) -> StateDict:
     if misfits := differences(weights, shapes, may_be_fresh):
         raise ValueError(_misfit(model, misfits))
     if not has_head:
-        _logger.warning(
+        text = (
             "The weights are those of the backbone alone: relation attention, neck and classifier "
-            "(%d tensors) are new and need training on person images.",
-            sum(not key.endswith("num_batches_tracked") for key in missing),
+            "(%d tensors) are new and need training on person images."
         )
+        _logger.warning(text, sum(not key.endswith("num_batches_tracked") for key in missing))
     elif "fc.weight" in missing:
         _logger.info("The classifier of %d identities is new.", model.num_classes)
     return {**{key: own[key] for key in missing}, **weights}
@@ -123,13 +116,7 @@ def differences(
     shapes: Mapping[str, tuple[int, ...]],
     may_lack: Callable[[str], bool],
 ) -> list[str]:
-    """A line for each way in which weights are not those of a network.
-
-    Args:
-        weights: The weights by name.
-        shapes: Those of the network's weights.
-        may_lack: Of a name in ``shapes``, whether it may be missing.
-    """
+    """List how weights differ from those of a network, given its shapes and what may be missing."""
     kinds = {
         "missing": [key for key in shapes if key not in weights and not may_lack(key)],
         "unexpected": sorted(weights.keys() - shapes.keys()),
@@ -149,14 +136,12 @@ def some(items: Sequence[str]) -> str:
 
 
 def _misfit(model: Any, misfits: list[str]) -> str:
-    """Say what does not fit, and what to look at."""
-    return "\n  ".join(
-        [
-            f"the checkpoint does not fit {model.pretrained_cfg.get('architecture', 'the model')}:",
-            *misfits,
-            f"The model has relation={model.relation!r}, native_size={model.native_size} and "
-            f"expects a checkpoint for images of {tuple(model.pretrained_cfg['input_size'][-2:])}. "
-            "Pass the relation and native_size that the checkpoint was made with, and its image "
-            "size as pretrained_cfg_overlay=dict(input_size=(3, height, width)).",
-        ]
+    cfg = model.pretrained_cfg
+    advice = (
+        f"The model has relation={model.relation!r}, native_size={model.native_size} and expects "
+        f"a checkpoint for images of {tuple(cfg['input_size'][-2:])}. Pass the relation and "
+        "native_size that the checkpoint was made with, and its image size as "
+        "pretrained_cfg_overlay=dict(input_size=(3, height, width))."
     )
+    head = f"the checkpoint does not fit {cfg.get('architecture', 'the model')}:"
+    return "\n  ".join([head, *misfits, advice])

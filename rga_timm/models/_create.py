@@ -1,4 +1,4 @@
-"""From the name of one of timm's models to the RGA model that is made of it."""
+"""Make and register the RGA model of one of timm's models."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,29 +36,15 @@ def create_rga(
     feature_cfg: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Create the RGA model of one of timm's models.
-
-    Args:
-        family: The class of the model, a subclass of timm's class of the backbone.
-        variant: Name under which the RGA model is registered.
-        backbone: timm's name of the backbone.
-        pretrained: Load the weights of the variant's tag.
-        feature_cfg: How timm extracts the features of this family.
-        **kwargs: Fields of :class:`RGAConfig`; arguments of timm's model, such as ``in_chans``;
-            and timm's own, such as ``features_only``.
+    """Create the RGA model ``variant`` of a backbone, with arguments for it and for timm.
 
     Raises:
-        WeightsNotFoundError: If the weights are neither here nor on the Hub.
+        WeightsNotFoundError: If the weights are neither on this machine nor on the Hub.
         ValueError: If they are damaged, or as :func:`make_rga`.
     """
-    build = partial(
-        build_model_with_cfg,
-        partial(make_rga, family, backbone),
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=feature_cfg,
-    )
+    options = {"pretrained_filter_fn": checkpoint_filter_fn, "feature_cfg": feature_cfg}
+    make = partial(make_rga, family, backbone)
+    build = partial(build_model_with_cfg, make, variant, pretrained, **options)
     if not pretrained:
         return build(**kwargs)
     overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
@@ -70,7 +56,7 @@ def create_rga(
             f"no weights of {name}: timm knows no such tag. timm.list_pretrained('{variant}*') "
             "lists the tags; a folder is loaded by its path, 'local-dir:FOLDER'"
         ) from error
-    if cfg.source or cfg.file or cfg.state_dict:  # what create_model was given itself
+    if cfg.source or cfg.file or cfg.state_dict:  # the caller says where the weights are
         return build(pretrained_cfg_overlay=overlay, **kwargs)
     name = f"{variant}.{cfg.tag}"
     found = {} if "hf_hub_id" in overlay else find_weights(name, cfg, kwargs.get("cache_dir"))
@@ -83,25 +69,21 @@ def create_rga(
 def make_rga(family: type[RGAMixin], backbone: str, **kwargs: Any) -> Any:
     """Make timm's model of a backbone, with relation attention and a re-id head.
 
-    Args:
-        family: The class of the result.
-        backbone: timm's name.
-        **kwargs: Fields of :class:`RGAConfig`, and arguments of timm's model, such as ``in_chans``,
-            ``drop_path_rate``, ``device`` and ``dtype``; it refuses unknown ones.
+    ``kwargs`` are fields of :class:`RGAConfig`, and arguments of timm's model, such as
+    ``in_chans``, ``drop_path_rate``, ``device`` and ``dtype``.
 
     Raises:
         ValueError: As :class:`RGAConfig`, or for a size that is too small, a last stage whose
-            stride cannot be removed, or a family that is not one of the backbone.
+            stride cannot be removed, or a family that does not fit the backbone.
     """
     ours = {field.name for field in fields(RGAConfig)} & kwargs.keys()
     config = RGAConfig(backbone, **{name: kwargs.pop(name) for name in ours})
     args = family.backbone_args(config.img_size, config.global_pool)
     model: Any = model_entrypoint(backbone)(**{"num_classes": 0, **args, **kwargs})
-    # timm's own constructors know how each architecture is put together; instead of spelling that
-    # out again, the finished model becomes one of ours. Nothing of its state depends on the class.
+    # timm's own constructors know how each architecture is built, so its finished model becomes one
+    # of ours. Nothing of its state depends on the class.
     change_class(model, family)
-    # What timm noted of the plain backbone would go before what it will note of this model.
-    model.__dict__.pop("_traits", None)
+    model.__dict__.pop("_traits", None)  # which timm recorded of the plain backbone
     model.add_rga(config)
     return model
 
@@ -121,27 +103,26 @@ def register_variant(
     """Register the RGA model of one of timm's models, with its tags.
 
     The entrypoint becomes a function of the module, ``NAME(pretrained=False, **kwargs)``. The first
-    tag is the model's default one.
+    tag is the model's default.
 
     Args:
         module: ``__name__`` of the family's file.
-        family: As of :func:`create_rga`.
-        name: Under which it is registered.
-        weights: timm's name of the backbone and of ImageNet weights of it, ``MODEL.TAG``, whose
-            preprocessing it shares, and which are its tag of the same name.
+        family: The class of the model, a subclass of timm's class of the backbone.
+        name: Name of the model.
+        weights: timm's name of the backbone and its ImageNet weights, ``MODEL.TAG``. The new model
+            has their preprocessing, and a tag of the same name.
         cfgs: Other tags in place of that one, each with its pretrained config.
         checkpoints: Tags of this project's checkpoints, which come first.
         for_tests: A small model on images of 64x32; its default tag is ``untrained``.
-        feature_cfg: How timm extracts the features of this family; or a function from the model's
-            arguments to that.
-        **defaults: Arguments of :func:`create_rga` unless the caller gives others.
+        feature_cfg: timm's options of ``features_only``, or a function from the model's arguments
+            to them.
+        **defaults: Arguments of the model unless the caller gives others.
     """
     backbone, _, tag = weights.partition(".")
     if for_tests:
         cfgs = {"untrained*": _reid_cfg(input_size=(3, 64, 32), **_from_timm(weights))}
         defaults = {"native_size": (64, 32), **defaults}
-    known = {tag: registered_checkpoint(f"{name}.{tag}") for tag in checkpoints}
-    tags = {tag: _reid_cfg(**cfg) for tag, cfg in known.items()}
+    tags = {one: _reid_cfg(**registered_checkpoint(f"{name}.{one}")) for one in checkpoints}
     tags |= cfgs or {tag: imagenet_cfg(weights)}
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> Any:
@@ -160,17 +141,12 @@ def register_variant(
 
 
 def imagenet_cfg(weights: str, **changes: Any) -> dict[str, Any]:
-    """The pretrained config of an RGA model that starts from ImageNet weights of its backbone.
-
-    Args:
-        weights: timm's name of them, model and tag, in whose repository on the Hub they lie.
-        **changes: Other entries.
-    """
+    """The pretrained config of an RGA model that starts from ImageNet weights, ``MODEL.TAG``."""
     return _reid_cfg(**_from_timm(weights, "hf_hub_id", "license", "origin_url") | changes)
 
 
 def _reid_cfg(**kwargs: Any) -> dict[str, Any]:
-    """The pretrained config that all RGA models share, with these entries."""
+    """The pretrained config that all RGA models share, with further entries."""
     cfg = {
         "url": "",
         "num_classes": 0,  # ImageNet weights come without identities
@@ -188,7 +164,7 @@ def _reid_cfg(**kwargs: Any) -> dict[str, Any]:
 
 
 def _from_timm(weights: str, *names: str) -> dict[str, Any]:
-    """The preprocessing, and these entries, of timm's own config of some weights."""
+    """The preprocessing, and the named entries, of timm's own config of some weights."""
     source: Any = get_pretrained_cfg(weights)
     if source is None:
         raise ValueError(f"timm knows no weights {weights!r}")

@@ -1,6 +1,6 @@
-"""Checkpoints of the paper's own code under the names of this project.
+"""Rename the weights of the paper's own code.
 
-microsoft/Relation-Aware-Global-Attention-Networks, whose networks are ResNets.
+microsoft/Relation-Aware-Global-Attention-Networks; its networks are ResNets.
 """
 
 import re
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ._rga import StateDict
+
+_OFFICIAL_ATTENTION = re.compile(r"backbone\.rga_att(\d)\.([^.]+)_(spatial|channel)\.(\d)\.(.+)")
 
 # The paper's code keeps a convolution at 0 and its BN at 1 of each Sequential.
 _OFFICIAL_PARTS = {
@@ -22,26 +24,16 @@ _OFFICIAL_PARTS = {
 
 
 def convert_official(weights: StateDict) -> StateDict:
-    """Rename weights of the paper's own code, ``backbone.…``, ``feat_bn.…``, ``cls.weight``.
-
-    Raises:
-        ValueError: If an embedding is incomplete, or the neck's bias is not 0.
-    """
+    """Rename weights of the paper's own code, ``backbone.…``, ``feat_bn.…``, ``cls.weight``."""
+    if weights.get("feat_bn.bias", torch.zeros(1)).any():
+        raise ValueError("feat_bn.bias is not 0: the checkpoint is not of the paper's code")
     out: StateDict = {}
     for key, value in weights.items():
         if key == "cls.weight":
             out["fc.weight"] = value
-        elif key == "feat_bn.bias":
-            if value.any():
-                raise ValueError(
-                    "feat_bn.bias of the checkpoint is not 0: the paper's code freezes it at 0, so "
-                    "this file was not made by it"
-                )
-        elif key.startswith("feat_bn."):
+        elif key.startswith("feat_bn.") and key != "feat_bn.bias":
             out[key.replace("feat_bn.", "neck.")] = value
-        elif match := re.match(
-            r"backbone\.rga_att(\d)\.([^.]+)_(spatial|channel)\.(\d)\.(.+)", key
-        ):
+        elif match := _OFFICIAL_ATTENTION.match(key):
             stage, part, kind, index, name = match.groups()
             prefix = f"layer{stage}.rga.{kind}"
             if part in ("theta", "phi", "gx") and index in "01":
@@ -52,13 +44,13 @@ def convert_official(weights: StateDict) -> StateDict:
                 out[f"{prefix}.{ours}.{name}"] = value
             else:
                 raise ValueError(f"unexpected weight {key!r} in a checkpoint of the paper's code")
-        else:
+        elif key != "feat_bn.bias":
             out[key.removeprefix("backbone.")] = value
     return out
 
 
 def _stack_embeddings(weights: StateDict, theta_key: str) -> Tensor:
-    """θ over φ over g: we embed all three at once."""
+    """Stack θ, φ and g, which are one convolution here."""
     keys = [theta_key.replace("theta_", part) for part in ("theta_", "phi_", "gx_")]
     if missing := [key for key in keys if key not in weights]:
         raise ValueError(f"the checkpoint lacks {', '.join(missing)}")
@@ -67,10 +59,7 @@ def _stack_embeddings(weights: StateDict, theta_key: str) -> Tensor:
 
 
 def official_shapes(state: StateDict) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that the paper's code gives to the weights of an RGA ResNet.
-
-    All of them, given its state dict here; ``num_batches_tracked`` may be absent from old files.
-    """
+    """Names and shapes in the paper's code of the weights of an RGA ResNet, ``state`` here."""
     theirs = {ours: part for part, ours in _OFFICIAL_PARTS.items()}
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in state.items():

@@ -1,4 +1,4 @@
-"""What all RGA models have, whatever the backbone: attention after stages, and the re-id head."""
+"""What all RGA models have in common: attention after the stages, and the re-id head."""
 
 import re
 from collections.abc import Sequence
@@ -28,26 +28,25 @@ else:
 
 @dataclass(frozen=True)
 class RGAConfig:
-    """What makes an RGA model of a backbone, checked.
+    """How to make an RGA model of a backbone.
 
     Attributes:
-        backbone: timm's name of it.
+        backbone: Its name in timm.
         img_size: (height, width) of the images in pixels; the relation layers depend on it.
         native_size: (height, width) in pixels that sets the widths of the relation layers. It
-            belongs to the checkpoint, ``img_size`` to its use: leave it at the variant's own
-            unless a checkpoint was made with another.
+            belongs to the checkpoint, ``img_size`` to its use: change it only for a checkpoint
+            that was made with another.
         relation: ``'sc'`` (RGA-SC), ``'s'``, ``'c'``, ``'cs'``, ``'parallel'``, or ``'none'`` for
             the baseline without attention.
         reduction: The paper's r.
-        zero_init_attention: Start with attention weights that are all equal instead of random, for
-            training from scratch.
+        zero_init_attention: Start with equal attention weights, to train from scratch.
         num_classes: Identities of the classifier; 0 for none, then the output is the embedding.
         global_pool: timm's pooling type; ``''`` gives unpooled feature maps and no neck.
         drop_rate: Dropout on the embedding before the classifier.
 
     Raises:
-        ValueError: For an unknown relation, a size that is not one, a reduction below 1 or a
-            negative number of classes.
+        ValueError: For an unknown relation, an invalid size, a reduction below 1 or a negative
+            number of classes.
     """
 
     backbone: str
@@ -75,14 +74,14 @@ class RGAConfig:
 class RGAMixin(_TimmModel):
     """Makes timm's model of a backbone an RGA model; a family's class is ``(RGAMixin, <timm's>)``.
 
-    ``forward_features`` gives maps, (B, num_features, H, W). The head is the same for all: pooling
-    (with what the backbone itself has before its classifier), BN neck, classifier without bias.
+    ``forward_features`` gives maps, (B, num_features, H, W). The head is pooling (with the layers
+    that the backbone has before its classifier), BN neck, and a classifier without bias.
     Parameters other than ``*.rga.*``, ``neck.*`` and ``fc.*`` keep timm's names.
 
     A family overrides the methods of the first group where its backbone differs.
     """
 
-    if TYPE_CHECKING:  # only: TorchScript takes annotations of a module's class for its own
+    if TYPE_CHECKING:  # because TorchScript would read these annotations
         backbone: str
         neck: nn.Module
         fc: nn.Module
@@ -100,7 +99,7 @@ class RGAMixin(_TimmModel):
 
     @classmethod
     def backbone_args(cls, img_size: Size, global_pool: str) -> dict[str, Any]:
-        """Arguments of timm's model, beside those that the caller gives."""
+        """Arguments for timm's model, beside those that the caller gives."""
         return {"global_pool": global_pool}
 
     def forward_pool(self, x: Tensor) -> Tensor:
@@ -108,23 +107,23 @@ class RGAMixin(_TimmModel):
         return self.global_pool(x)
 
     def pooled_width(self) -> int:
-        """Width of what ``forward_pool`` gives."""
+        """Width of the output of ``forward_pool``."""
         return self.num_features * self.global_pool.feat_mult()
 
     def feat_size(self, img_size: Size, reduction: int) -> Size:
-        """(H, W) of the feature map of an image at this total stride; padded convolutions here."""
+        """(H, W) of an image's feature map at this total stride, with padded convolutions."""
         return -(-img_size[0] // reduction), -(-img_size[1] // reduction)
 
     def rga_stages(self) -> list[tuple[str, dict[str, Any]]]:
         """Names of the modules that get an RGA as their last child, and their ``feature_info``.
 
-        The module's output must be its children's, one after the other. It is the stage itself or
-        lies in it, because timm's feature extraction cuts a model at the ends of its stages.
+        Each must run its children in sequence, and be a stage or part of one, because timm's
+        feature extraction cuts a model at the ends of its stages.
         """
         return [(info["module"], info) for info in self.feature_info[-4:]]
 
     def remove_last_stride(self) -> None:
-        """Let the last stage work at the resolution of the one before it."""
+        """Make the last stage work at the resolution of the one before it."""
         remove_stride(self.get_submodule(self.feature_info[-1]["module"]))
 
     def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
@@ -132,28 +131,22 @@ class RGAMixin(_TimmModel):
         super().reset_classifier(0, pool_type, **kwargs)
 
     def set_backbone_size(self, img_size: Size) -> None:
-        """Prepare the backbone itself for images of this size; convolutions take any."""
+        """Prepare the backbone for images of this size; convolutions take any size."""
 
     def convert_weights(self, weights: StateDict) -> StateDict:
-        """Weights of another project's network of this family under this model's names."""
+        """Rename the weights of another project's network of this family."""
         return weights
 
     def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
-        """Carry the backbone's own weights from a checkpoint's image size to this model's.
-
-        ``img_size`` is None for a plain backbone's checkpoint, which does not tell.
-        """
+        """Resample the backbone from a checkpoint's image size (None if unknown) to this one."""
         return weights
 
     # What all have in common.
 
     def add_rga(self, config: RGAConfig) -> None:
         """Turn the plain backbone, without classifier, into an RGA model."""
-        self.backbone = config.backbone
-        self.img_size = config.img_size
-        self.native_size = config.native_size
-        self.relation = config.relation
-        self.reduction = config.reduction
+        for name in ("backbone", "img_size", "native_size", "relation", "reduction", "drop_rate"):
+            setattr(self, name, getattr(config, name))
         reductions = [info["reduction"] for info in self.feature_info[-2:]]
         if reductions[-1] > reductions[0]:
             self.remove_last_stride()
@@ -162,7 +155,6 @@ class RGAMixin(_TimmModel):
         self.check_size(config.native_size, "native_size")
         if config.relation != "none":
             self._append_rga(config.zero_init_attention)
-        self.drop_rate = config.drop_rate
         self._change_pooling(config.global_pool)
         self.num_classes = config.num_classes
         self.neck = self._make_neck()
@@ -175,7 +167,7 @@ class RGAMixin(_TimmModel):
 
     @torch.jit.ignore
     def check_size(self, size: Size, name: str) -> None:
-        """Raise a ValueError for images of which a feature map would be empty."""
+        """Raise a ValueError for images that would have an empty feature map."""
         smallest = max(info["reduction"] for info in self.feature_info)
         if min(self.feat_size(size, smallest)) < 1:
             raise ValueError(
@@ -193,26 +185,26 @@ class RGAMixin(_TimmModel):
                 self.feat_size(self.native_size, info["reduction"]),
                 self.reduction,
                 zero_init,
-                # Backward begins in the last stage: what it keeps is used and freed before anything
-                # is computed again, so that keeping it costs next to no memory at the peak.
+                # Backward begins in the last stage and frees what that keeps before anything is
+                # computed again. So keeping it hardly raises the peak of memory.
                 recompute=name != stages[-1][0],
                 **self._factory(),
             )
             self.get_submodule(name).add_module("rga", rga)
 
     def forward_neck(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature before and after the BN neck, ``(pooled, embedding)``.
+        """Compute the feature before and after the BN neck, ``(pooled, embedding)``.
 
-        Both are (B, head_hidden_size), from maps x, (B, num_features, H, W). In training the
-        triplet loss takes the first, the classifier the second; retrieval takes the second.
+        Both are (B, head_hidden_size), from maps x, (B, num_features, H, W). The triplet loss takes
+        the first, classifier and retrieval the second.
         """
         pooled = self.forward_pool(x)
         return pooled, self.neck(pooled)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Identity logits, (B, num_classes), of maps x, (B, num_features, H, W).
+        """Compute identity logits, (B, num_classes), of maps x, (B, num_features, H, W).
 
-        With ``pre_logits``, or without classifier, the embedding, (B, head_hidden_size).
+        With ``pre_logits``, or without classifier, return the embedding, (B, head_hidden_size).
         """
         embedding = self.forward_neck(x)[1]
         if self.drop_rate:
@@ -231,13 +223,10 @@ class RGAMixin(_TimmModel):
     def reset_classifier(
         self, num_classes: int, global_pool: str | None = None, **kwargs: Any
     ) -> None:
-        """Replace the classifier, for another number of identities or none.
+        """Replace the classifier, and the pooling if ``global_pool`` is not None.
 
-        Args:
-            num_classes: Identities; 0 for none.
-            global_pool: timm's pooling type; the present one if None. The neck stays unless this
-                changes the width of the pooled feature.
-            **kwargs: What timm's methods of the family pass when they cut a model short.
+        The neck stays unless the width of the pooled feature changes. ``kwargs`` are those that
+        timm's own methods of the family pass.
         """
         check_num_classes(num_classes)
         if global_pool is not None:
@@ -250,16 +239,13 @@ class RGAMixin(_TimmModel):
 
     @torch.jit.ignore
     def set_input_size(self, img_size: int | Sequence[int]) -> None:
-        """Change the size of the images that the model takes.
+        """Change the image size, (height, width) in pixels or one integer for both.
 
         The relation weights are resampled to the new feature map sizes, all others stay. Make the
         optimizer after this: the resampled parameters are new ones.
 
-        Args:
-            img_size: (height, width) in pixels, or one integer for both.
-
         Raises:
-            ValueError: If that is not a size, or too small for the network.
+            ValueError: If the size is invalid, or too small for the network.
         """
         size = to_size(img_size, "img_size")
         self.check_size(size, "img_size")
@@ -272,23 +258,22 @@ class RGAMixin(_TimmModel):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay must leave alone: the backbone's own, none of attention."""
+        """Names of the backbone's parameters without weight decay; attention has none."""
         own = super()
         return own.no_weight_decay() if hasattr(own, "no_weight_decay") else set()
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Timm's parameter groups, input to output; RGA goes with the last block of its stage."""
+        """Group parameters as timm does; RGA goes with the last block of its stage."""
         matcher = super().group_matcher(coarse)
         blocks = matcher["blocks"]
-        if isinstance(blocks, str):
-            blocks = [(blocks, None)]
+        blocks = [(blocks, None)] if isinstance(blocks, str) else blocks
         numbered = {re.sub(r"\d+", r"(\\d+)", re.escape(name)) for name, _ in self.rga_stages()}
         rga = [(rf"^{name}\.rga", None if coarse else MATCH_PREV_GROUP) for name in numbered]
         return {**matcher, "blocks": [*rga, *blocks]}
 
     def _factory(self) -> dict[str, Any]:
-        """Device and data type of new parameters: those of the model."""
+        """Device and data type for new parameters."""
         parameter = next(self.parameters())
         return {"device": parameter.device, "dtype": parameter.dtype}
 
@@ -307,7 +292,7 @@ class RGAMixin(_TimmModel):
 
 
 def to_size(size: int | Sequence[int], name: str) -> Size:
-    """(height, width) in pixels; a ValueError if ``size`` is not one positive integer or two."""
+    """(height, width) in pixels, or a ValueError unless it is one or two positive integers."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
         raise ValueError(f"{name} must be (height, width) in pixels, or one integer; got {size!r}")
@@ -321,10 +306,9 @@ def check_num_classes(num_classes: int) -> None:
 
 
 def remove_stride(stage: nn.Module) -> None:
-    """Let a stage keep the resolution of its input: the same weights on twice the positions.
+    """Remove the stride of a stage; timm's ``output_stride`` would dilate instead.
 
-    Every convolution gets stride 1, and pooling in a shortcut goes. The receptive field shrinks
-    with it, as in the paper; timm's ``output_stride`` dilates instead.
+    Every convolution gets stride 1, and pooling in a shortcut is removed.
 
     Raises:
         ValueError: If something else in the stage has a stride, such as a blur pool.
@@ -342,19 +326,16 @@ def remove_stride(stage: nn.Module) -> None:
     }
     if left:
         raise ValueError(
-            f"the last stage has a stride in {', '.join(sorted(left))}, which cannot be removed; "
-            "of convolutions and average pools it can"
+            f"the last stage has a stride in {', '.join(sorted(left))}; only that of convolutions "
+            "and average pools can be removed"
         )
 
 
 def rga_modules(model: Any) -> dict[str, tuple[RGA, int]]:
     """The RGA modules of a model by name, each with the stride at which it works."""
-
-    def reduction(name: str) -> int:
-        return next(
-            info["reduction"]
-            for info in model.feature_info
-            if name.startswith(f"{info['module']}.")
-        )
-
-    return {name: (m, reduction(name)) for name, m in model.named_modules() if isinstance(m, RGA)}
+    strides = {f"{info['module']}.": info["reduction"] for info in model.feature_info}
+    return {
+        name: (m, next(stride for stage, stride in strides.items() if name.startswith(stage)))
+        for name, m in model.named_modules()
+        if isinstance(m, RGA)
+    }

@@ -4,8 +4,8 @@ Backbone: `A ConvNet for the 2020s`, Liu et al., CVPR 2022, https://arxiv.org/ab
 Attention: Zhang et al., CVPR 2020, see rga_resnet.py.
 
 timm's model with one RGA module after the blocks of each stage. The 2x2 convolution between the
-last two stages runs at stride 1, over a map that is padded by one row below and one column on the
-right. The layer norm after pooling stays and is part of the pooled feature.
+last two stages runs at stride 1 over a map padded by one row below and one column on the right.
+The layer norm after pooling belongs to the pooled feature.
 """
 
 from collections import OrderedDict
@@ -25,23 +25,23 @@ class RGAConvNeXt(RGAMixin, ConvNeXt):
     """ConvNeXt whose stages end in relation-aware global attention, with a re-id head."""
 
     def forward_pool(self, x: Tensor) -> Tensor:
-        """The feature, (B, head_hidden_size), after pooling and the layer norm that follows it."""
+        """The feature, (B, head_hidden_size), after pooling and layer norm."""
         return self.head(x)
 
     def pooled_width(self) -> int:
-        """The layer norm fixes it: pooling that widens the feature is not for this family."""
+        """Width of the layer norm: this family has no pooling that widens the feature."""
         return self.head_hidden_size
 
     def feat_size(self, img_size: Size, reduction: int) -> Size:
-        """(H, W) of the feature map: patches do not overlap, what is left over is cut off."""
+        """(H, W) of the feature map: patches do not overlap, the remainder is cut off."""
         return img_size[0] // reduction, img_size[1] // reduction
 
     def rga_stages(self) -> list[tuple[str, dict[str, Any]]]:
-        """A stage runs its ``blocks`` last."""
+        """The ``blocks`` of each stage, which run last."""
         return [(f"{info['module']}.blocks", info) for info in self.feature_info]
 
     def remove_last_stride(self) -> None:
-        """At stride 1 an even kernel needs one row and one column more to keep the map's size."""
+        """Remove it, and pad: at stride 1 an even kernel needs one row and column more."""
         stage = self.stages[-1]
         remove_stride(stage)
         norm, conv = stage.downsample

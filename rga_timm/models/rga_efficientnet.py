@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _LiteRelease(NamedTuple):
-    """A release of EfficientNet-Lite whose tensors stand in timm's order under other names."""
+    """A release of EfficientNet-Lite with its tensors in timm's order under other names."""
 
     first_weight: str
     classifier: str
@@ -39,8 +39,6 @@ _LITE_RELEASES = (
     # ml-illustrated/EfficientNet-Lite-PyTorch, converted from TensorFlow
     _LiteRelease("_conv_stem.weight", "_fc.", bn_eps=1e-3, pad_type="same"),
 )
-
-
 # How these releases normalise images.
 _LITE_NORMALISATION = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 
@@ -49,7 +47,7 @@ class RGABlocksMixin(RGAMixin):
     """For the networks of timm's EfficientNet builder, whose stages are groups of blocks."""
 
     def remove_last_stride(self) -> None:
-        """The last resolution may have several groups of blocks."""
+        """Remove it from all groups of blocks at the last resolution."""
         for blocks in self.blocks[self.stage_ends[-2] :]:
             remove_stride(blocks)
 
@@ -58,13 +56,9 @@ class RGAEfficientNet(RGABlocksMixin, EfficientNet):
     """EfficientNet, or one built alike, with relation-aware global attention and a re-id head."""
 
     def convert_weights(self, weights: StateDict) -> StateDict:
-        """Weights of the EfficientNet-Lite releases under timm's names; others as they are.
+        """Rename the weights of EfficientNet-Lite releases; a ValueError for another variant.
 
-        These normalise images in their own way, which the model's config takes over unless the
-        caller has set another than the default.
-
-        Raises:
-            ValueError: If the file is of another variant.
+        The model's config takes over their normalisation of images, unless the caller has set one.
         """
         release = next((r for r in _LITE_RELEASES if r.first_weight in weights), None)
         if release is None or "efficientnet_lite" not in self.backbone:
@@ -78,18 +72,16 @@ class RGAEfficientNet(RGABlocksMixin, EfficientNet):
         shapes = [v.shape for k, v in own.items() if k != "conv_stem.weight"]
         if [v.shape for k, v in theirs.items() if k != release.first_weight] != shapes:
             raise ValueError(
-                f"the EfficientNet-Lite checkpoint is not one of {self.backbone}: it has "
-                f"{len(theirs)} tensors before its classifier, not these {len(own)}, or of other "
-                "shapes"
+                f"the EfficientNet-Lite checkpoint is not one of {self.backbone}: the number of "
+                f"tensors before its classifier ({len(theirs)}, not {len(own)}) or a shape differs"
             )
         pad_type = "same" if isinstance(self.conv_stem, Conv2dSame) else ""
         if (self.bn1.eps, pad_type) != (release.bn_eps, release.pad_type):
-            _logger.warning(
+            text = (
                 "These weights were trained with other padding or batch norm than the model has: "
-                "pass bn_eps=%g, pad_type=%r to create_model.",
-                release.bn_eps,
-                release.pad_type,
+                "pass bn_eps=%g, pad_type=%r to create_model."
             )
+            _logger.warning(text, release.bn_eps, release.pad_type)
         cfg = self.pretrained_cfg
         name = ".".join(filter(None, (cfg["architecture"], cfg.get("tag"))))
         registered = get_pretrained_cfg(name, allow_unregistered=True)

@@ -5,9 +5,8 @@ Backbones: V2, Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381; V3, 
 Attention: Zhang et al., CVPR 2020, see rga_resnet.py.
 
 timm's models with one RGA module at the end of each of the last four resolutions. The stride
-between the last two of them is removed. V3 and V4 pool before their last 1x1 convolution, which
-stays part of the pooled feature: 960 channels are pooled, the embedding has 1280 values, as with
-V2.
+between the last two of them is removed. V3 and V4 pool 960 channels before their last 1x1
+convolution, which belongs to the pooled feature; the embedding has 1280 values, as in V2.
 """
 
 from functools import partial
@@ -25,12 +24,12 @@ class RGAMobileNetV3(RGABlocksMixin, MobileNetV3):
     """MobileNet V3 or V4 with relation-aware global attention and a re-id head."""
 
     def forward_pool(self, x: Tensor) -> Tensor:
-        """The feature, (B, head_hidden_size), after pooling and the convolution that follows it."""
+        """The feature, (B, head_hidden_size), after pooling and the last convolution."""
         x = self.conv_head(self.global_pool(x))
         return self.flatten(self.act2(self.norm_head(x)))
 
     def pooled_width(self) -> int:
-        """That of the convolution, whatever the pooling."""
+        """Width of the last convolution, whatever the pooling."""
         return self.head_hidden_size
 
 

@@ -22,10 +22,9 @@ class RGAResNet(RGAMixin, ResNet):
     """ResNet whose stages end in relation-aware global attention, with a re-id head."""
 
     def convert_weights(self, weights: StateDict) -> StateDict:
-        """Weights of the paper's own code under this model's names; others as they are."""
-        if any(key.startswith("backbone.") for key in weights):
-            return convert_official(weights)
-        return weights
+        """Rename the weights of the paper's own code."""
+        is_official = any(key.startswith("backbone.") for key in weights)
+        return convert_official(weights) if is_official else weights
 
 
 _register = partial(register_variant, __name__, RGAResNet)

@@ -4,9 +4,8 @@ Backbone: IBN-Net, `Two at Once: Enhancing Learning and Generalization Capacitie
 et al., ECCV 2018, https://arxiv.org/abs/1807.09441. Attention: Zhang et al., CVPR 2020, see
 rga_resnet.py.
 
-timm's ResNet in which half of the channels after the first convolution of a block are normalised
-over the image instead of over the batch. Parameters are named as in the checkpoints that the
-paper's authors published.
+In timm's ResNet, half of the channels after a block's first convolution are normalised over the
+image instead of the batch. Parameters have the names of the authors' checkpoints.
 """
 
 from functools import partial
@@ -25,16 +24,11 @@ __all__ = ["RGAResNetIBN"]
 class InstanceBatchNorm(nn.Module):
     """IBN-a (section 3.2): instance norm of half of the channels, batch norm of the rest."""
 
-    def __init__(
-        self,
-        num_features: int,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, num_features: int, **dd: Any) -> None:
         super().__init__()
         self.halves = [num_features // 2, num_features - num_features // 2]
-        self.IN = nn.InstanceNorm2d(self.halves[0], affine=True, device=device, dtype=dtype)
-        self.BN = nn.BatchNorm2d(self.halves[1], device=device, dtype=dtype)
+        self.IN = nn.InstanceNorm2d(self.halves[0], affine=True, **dd)
+        self.BN = nn.BatchNorm2d(self.halves[1], **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x, (B, C, H, W)."""
@@ -46,14 +40,11 @@ class RGAResNetIBN(RGAResNet):
     """:class:`RGAResNet` with IBN-a in all blocks of the first three stages."""
 
     def add_rga(self, config: RGAConfig) -> None:
-        """Put IBN-a in, then attention and head."""
-        for stage in (self.layer1, self.layer2, self.layer3):
-            for block in stage:
-                if not isinstance(block.bn1, nn.BatchNorm2d):
-                    raise ValueError(
-                        f"IBN-a replaces batch norms; {type(block.bn1).__name__} is none"
-                    )
-                block.bn1 = InstanceBatchNorm(block.bn1.num_features, **self._factory())
+        """Add IBN-a, then attention and head."""
+        for block in (*self.layer1, *self.layer2, *self.layer3):
+            if not isinstance(block.bn1, nn.BatchNorm2d):
+                raise ValueError(f"IBN-a replaces batch norms, not {type(block.bn1).__name__}")
+            block.bn1 = InstanceBatchNorm(block.bn1.num_features, **self._factory())
         super().add_rga(config)
 
 

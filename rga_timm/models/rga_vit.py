@@ -4,10 +4,9 @@ Backbone: `An Image is Worth 16x16 Words: Transformers for Image Recognition at 
 et al., ICLR 2021, https://arxiv.org/abs/2010.11929. Attention: Zhang et al., CVPR 2020, see
 rga_resnet.py.
 
-timm's model with relation attention over the grid of patch tokens after some of its blocks; the
-class token passes by it. Every block works at the stride of the patches, 16, so none is removed.
-The feature is the mean over the normalised patch tokens, not the class token, which the attention
-after the last block could not reach.
+timm's model with relation attention over the grid of patch tokens after each quarter of its blocks.
+All blocks work at stride 16, so none is removed. The feature is the mean of the normalised patch
+tokens, not the class token, which the attention does not change.
 """
 
 import math
@@ -20,7 +19,7 @@ from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from rga_timm.layers import change_class
+from rga_timm.layers import change_class, size_error
 
 from ._create import register_variant
 from ._rga import RGAConfig, RGAMixin, Size, StateDict
@@ -50,7 +49,7 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
 
     @classmethod
     def backbone_args(cls, img_size: Size, global_pool: str) -> dict[str, Any]:
-        """The norm before pooling: its pretrained weights are those of a model with class token."""
+        """Normalise before pooling, as in the pretrained models with class token."""
         args = {"img_size": img_size, "dynamic_img_size": False}
         return {**args, "global_pool": "avg", "fc_norm": False}
 
@@ -65,39 +64,33 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         return [(self.feature_info[i]["module"], self.feature_info[i]) for i in ends]
 
     def add_rga(self, config: RGAConfig) -> None:
-        """Blocks that have an attention run it."""
-        if unsupported := [name for name, used in self._unsupported().items() if used]:
-            raise ValueError(
-                f"{', '.join(unsupported)} cannot be combined with relation attention over the "
-                "grid of patches"
-            )
-        super().add_rga(config)
-        self.size_error = _size_error(self.img_size)
-        for block in self.blocks:
-            if hasattr(block, "rga"):
-                change_class(block, RGABlock)  # of timm's blocks the plain one only
-                block.num_prefix_tokens = self.num_prefix_tokens
-
-    def _unsupported(self) -> dict[str, bool]:
-        """Arguments of timm's under which the grid, or what is made of it, would be another."""
-        return {
+        """Make the blocks with relation attention run it."""
+        unsupported = {  # they change the grid, or what is pooled
             "dynamic_img_size": self.dynamic_img_size,
             "patch_drop_rate": not isinstance(self.patch_drop, nn.Identity),
             "fc_norm": not isinstance(self.fc_norm, nn.Identity),
             "pool_include_prefix": self.pool_include_prefix,
         }
+        if used := ", ".join(name for name, is_used in unsupported.items() if is_used):
+            raise ValueError(f"{used} cannot be combined with relation attention over the patches")
+        super().add_rga(config)
+        self.size_error = size_error("images", self.img_size)
+        for block in self.blocks:
+            if hasattr(block, "rga"):
+                change_class(block, RGABlock)  # refuses timm's other kinds of blocks
+                block.num_prefix_tokens = self.num_prefix_tokens
 
     def set_pool_type(self, pool_type: str, **kwargs: Any) -> None:
         """Change the pooling of the maps to timm's ``pool_type``."""
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
 
     def set_backbone_size(self, img_size: Size) -> None:
-        """Position embeddings are resampled."""
+        """Resample the position embeddings."""
         VisionTransformer.set_input_size(self, img_size)
-        self.size_error = _size_error(img_size)
+        self.size_error = size_error("images", img_size)
 
     def resample_backbone(self, weights: StateDict, img_size: Size | None) -> StateDict:
-        """Resample position embeddings; those of a plain backbone are of square images."""
+        """Resample position embeddings; those of a plain backbone are for square images."""
         pos_embed, reduction = weights.get("pos_embed"), self.feature_info[0]["reduction"]
         if pos_embed is None or pos_embed.ndim != 3:
             return weights
@@ -106,11 +99,9 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         new = self.feat_size(self.img_size, reduction)
         old = self.feat_size(img_size, reduction) if img_size else (math.isqrt(tokens),) * 2
         if old[0] * old[1] != tokens or old == new:
-            return weights  # what does not fit is reported with its shape
-        resampled = resample_abs_pos_embed(
-            pos_embed, new, old, num_prefix_tokens=prefix, verbose=True
-        )
-        return {**weights, "pos_embed": resampled}
+            return weights  # what does not fit is reported later with its shape
+        pos_embed = resample_abs_pos_embed(pos_embed, new, old, prefix, verbose=True)
+        return {**weights, "pos_embed": pos_embed}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Maps of the patch tokens, (B, C, H, W), of images (B, in_chans, 16·H, 16·W)."""
@@ -128,7 +119,7 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         return x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (grid[0], grid[1]))
 
     def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As timm's, whose final feature becomes maps, too."""
+        """Run timm's method, with the final feature as maps."""
         out = super().forward_intermediates(x, *args, **kwargs)
         if isinstance(out, tuple):
             return self._to_maps(out[0]), out[1]
@@ -137,16 +128,8 @@ class RGAVisionTransformer(RGAMixin, VisionTransformer):
         return out
 
 
-def _size_error(img_size: Size) -> str:
-    return (
-        f"This model expects images of {img_size[0]}x{img_size[1]} (height x width). For another "
-        "size create it with img_size=(height, width), or call "
-        "model.set_input_size((height, width))."
-    )
-
-
 def quarters(depth: int) -> tuple[int, ...]:
-    """Indices of the blocks that end each quarter of the depth, or of all if there are but few."""
+    """Indices of the last block of each quarter of the depth."""
     return tuple(sorted({math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)}))
 
 

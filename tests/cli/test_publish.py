@@ -345,19 +345,19 @@ class TestBadInput:
         folder = pack(run, tmp_path)
         for option in (["--license", "mit"], ["--version", "2"], ["--name", NAME], ["--note", "x"]):
             text = fails(capsys, folder, *option)
-            assert f"is packed, and taken as it is: {option[0]} is for packing" in text
+            assert f"is packed already: {option[0]} is for packing" in text
 
     def test_weights_that_are_too_large(self, run, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(publish_pack, "evaluate_to_publish", None)
         monkeypatch.setattr(publish_pack, "MAX_BYTES", 100_000)
         text = fails(capsys, run, "--precision", "float32", "--weights", tmp_path)
-        assert "the weights take 0 MiB, and a checkpoint 0 at the most" in text
+        assert "the weights take 0 MiB; a checkpoint has at most 0" in text
         assert list(tmp_path.iterdir()) == []
 
     def test_weights_without_a_record_of_how_they_were_made(self, tmp_path, capsys):
         records = {"trained_on": [{"name": "market1501"}]}
         source = save_pretrained(timm.create_model("test_rga_resnet"), tmp_path / "x", reid=records)
-        assert "--command says it" in fails(capsys, source, "--weights", tmp_path)
+        assert "give it by --command" in fails(capsys, source, "--weights", tmp_path)
 
     def test_what_cannot_be_packed_is_told_before_anything_is_evaluated(
         self, run, tmp_path, capsys, monkeypatch

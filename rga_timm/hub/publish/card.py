@@ -1,4 +1,4 @@
-"""The model card of a checkpoint, from its config alone; its text is in card.md.j2."""
+"""Write a checkpoint's model card from its config; the text is in card.md.j2."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,24 +9,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from rga_timm.evaluation import Report, format_intervals, format_table
 from rga_timm.hub.publish.licences import HUB_LICENCES, TERMS
 
-_SCORES = (
-    ("mAP", "mAP"),
-    ("mAP_trapezoid", "mAP, trapezoid AP"),
-    ("mINP", "mINP"),
-    ("rank-1", "rank-1"),
-)
+_SCORES = {"mAP": "mAP", "mAP_trapezoid": "mAP, trapezoid AP", "mINP": "mINP", "rank-1": "rank-1"}
 
 
 def format_card(config: Mapping[str, Any], size: int) -> str:
-    """The card, with the metadata that the Hub reads at its top.
-
-    Args:
-        config: ``config.json``, with the section ``reid``.
-        size: Of the weights file, bytes.
-
-    Returns:
-        Markdown.
-    """
+    """Write the card, in Markdown with the Hub's metadata, from config and bytes of weights."""
     reid = config["reid"]
     reports = reports_of(reid)
     start = reid.get("started_from") or {}
@@ -51,14 +38,14 @@ def format_card(config: Mapping[str, Any], size: int) -> str:
 
 
 def reports_of(reid: Mapping[str, Any]) -> list[Report]:
-    """The evaluations that a checkpoint records, the main one first."""
+    """The recorded evaluations of a checkpoint, the main one first."""
     fields = ("model", "dataset", "protocol", "metrics", "checkpoint", "software", "weights")
     main = {name: reid[name] for name in (*fields, "units") if name in reid}
     return [Report.from_dict(report) for report in (main, *reid.get("also_tested_on", ()))]
 
 
 def _metadata(reid: Mapping[str, Any], reports: list[Report]) -> ModelCardData:
-    """What the Hub reads, with the results of the model index."""
+    """The Hub's metadata, with the results for the model index."""
     licence = reid["license"]
     named = {} if licence in HUB_LICENCES else {"license_name": licence}
     return ModelCardData(
@@ -73,19 +60,17 @@ def _metadata(reid: Mapping[str, Any], reports: list[Report]) -> ModelCardData:
 
 
 def _results(report: Report) -> list[EvalResult]:
-    """A report for the model index, in percent."""
-    named = [(kind, name, report.scores[kind]) for kind, name in _SCORES]
+    """A report's scores for the model index, in percent."""
     return [
         EvalResult(
             task_type="image-feature-extraction",
             task_name="Person re-identification",
             dataset_type=str(report.dataset["name"]),
             dataset_name=str(report.dataset["name"]),
-            # Results of one data set stand together unless its configuration differs.
-            dataset_config=report.protocol.summary(),
+            dataset_config=report.protocol.summary(),  # keeps the protocols apart
             metric_type=kind,
             metric_name=f"{name} (%)",
-            metric_value=round(100 * value, 2),
+            metric_value=round(100 * report.scores[kind], 2),
         )
-        for kind, name, value in named
+        for kind, name in _SCORES.items()
     ]

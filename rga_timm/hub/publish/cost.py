@@ -1,4 +1,4 @@
-"""What a checkpoint that is to be published costs: size, arithmetic, and time on this machine."""
+"""Measure the cost of a checkpoint: size, arithmetic, and time on this machine."""
 
 from __future__ import annotations
 
@@ -24,22 +24,18 @@ ROUNDS = 15
 def measure_cost(
     model: Any, model_args: Mapping[str, Any], device: str, rounds: int = ROUNDS
 ) -> dict[str, Any]:
-    """Measure a model, in turns with the same network without attention where it has some.
+    """Measure a model without its classifier, in turns with the same network without attention.
 
-    Args:
-        model: A timm model; its classifier is left out, and it stays as it is.
-        model_args: What it was made with, for the one without attention.
-        device: To measure on.
-        rounds: Of each; their median counts, and that of their ratios.
+    ``model_args`` are the arguments that it was made with. Times and ratios are medians.
 
     Returns:
-        Of an image: ``parameters``, ``gflops`` (a multiplication and an addition count as two); of
-        batches, ``latency``: ``batch_size``, ``ms``, and ``ratio`` to the network without
-        attention, if the model has some; ``machine``: what this was measured on.
+        ``parameters``; ``gflops`` per image, with a multiplication and an addition as two;
+        ``latency``, a list of ``batch_size``, ``ms`` and, for a model with attention, ``ratio`` to
+        the network without; ``machine``.
     """
     cfg = timm.data.resolve_data_config({}, model=model)
     size = cfg["input_size"][1:]
-    # Testing may have left the model in another memory format than the network beside it.
+    # Testing may have changed the model's memory format.
     model = copy.deepcopy(model).to(device, memory_format=torch.contiguous_format)
     model.reset_classifier(0)
     forms = {"model": model}

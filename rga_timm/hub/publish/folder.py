@@ -1,7 +1,7 @@
-"""A checkpoint's folder, exactly as its repository on the Hub: made, and checked.
+"""Write and check a checkpoint's folder, which equals its repository on the Hub.
 
-``config.json`` in timm's form with the section ``reid``, ``model.safetensors``, ``README.md`` (the
-model card), and what else tells of the training: recipe, summary.csv, curves.
+It holds ``config.json`` in timm's form with the section ``reid``, ``model.safetensors``,
+``README.md`` (the model card), and files of the training: recipe, summary.csv, curves.
 """
 
 import copy
@@ -18,19 +18,19 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor
 
-from rga_timm.hub.pretrained import read_config, readable_as, save_pretrained, write_config
+from rga_timm.hub.pretrained import read_config, save_pretrained, write_config
 from rga_timm.hub.publish.card import format_card
 from rga_timm.hub.publish.golden import check_golden, golden_embedding
 from rga_timm.hub.publish.push import EXTRA_SUFFIXES
 from rga_timm.weights import CONFIG_FILE, WEIGHTS_FILE
 
-# What a repository on the Hub, and a clone, can carry without large-file storage of their own.
+# So that weights fit into a Git repository without large-file storage.
 MAX_BYTES = 64 * 2**20
 
 CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
-# Of the section `reid`. A checkpoint is published with all of these.
+# Required in the section `reid` of a published checkpoint.
 REQUIRED_RECORDS = (
     *("name", "version", "repository", "license", "trained_on", "dataset", "protocol", "metrics"),
     *("software", "code_version", "command", "weights_dtype", "golden_embedding"),
@@ -38,13 +38,9 @@ REQUIRED_RECORDS = (
 
 
 def halve(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices and kernels in float16, to store them in half the space.
+    """Convert matrices and kernels to float16; a ValueError if one exceeds its range.
 
-    What has one dimension stays as it is: it takes next to no space, and variances of a batch norm
-    do not always fit into float16's range.
-
-    Raises:
-        ValueError: If a weight does not fit into float16's range.
+    Vectors stay: they are small, and variances of a batch norm may exceed that range.
     """
     halved = {
         name: value.half() if value.is_floating_point() and value.ndim > 1 else value
@@ -64,21 +60,18 @@ def pack_checkpoint(
     extra_files: Mapping[str, Path] | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint's folder.
+    """Write a checkpoint's folder, and return it.
 
     Args:
-        model: The model to publish. Of its weights those are described that will be read back.
-        folder: Replaced once the new one is complete. Of a link, what it leads to is left alone.
+        model: The model to publish.
+        folder: Replaced once the new one is complete; of a link, the target is left alone.
         reid: The records of :data:`REQUIRED_RECORDS`, apart from the last two, and others.
-        half: Store the weights as :func:`halve` says.
-        extra_files: Further files by their names there.
-        model_args: As of :func:`save_pretrained`.
-
-    Returns:
-        The folder.
+        half: Store the weights as by :func:`halve`.
+        extra_files: Further files by their names in the folder.
+        model_args: As for :func:`save_pretrained`.
 
     Raises:
-        ValueError: If a record is missing, or a weight does not fit into float16's range.
+        ValueError: If a record is missing, or a weight exceeds float16's range.
     """
     made_here = REQUIRED_RECORDS[-2:]
     if lacking := [name for name in REQUIRED_RECORDS if not (reid.get(name) or name in made_here)]:
@@ -93,27 +86,26 @@ def pack_checkpoint(
         if half:
             weights = {k: v.cpu().contiguous() for k, v in halve(model.state_dict()).items()}
             save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
-            readable_as(new / CONFIG_FILE, new / WEIGHTS_FILE)
-            config = {"dtype": "float32", **config}  # to compute with, for transformers
-        # These were of the weights that the training began with.
+            shutil.copymode(new / CONFIG_FILE, new / WEIGHTS_FILE)
+            config = {"dtype": "float32", **config}  # so transformers computes in float32
+        # Replace the entries of the weights that the training started from.
         tag = reid["name"].partition(".")[2]
         config["pretrained_cfg"] |= {"tag": tag, "license": reid["license"]}
         config["pretrained_cfg"].pop("origin_url", None)
         write_config(config, new)
-        # Of what is read back, not of what was given.
+        # Read back, so that it shows what is stored.
         config["reid"]["golden_embedding"] = golden_embedding(_load(new))
         _write_described(config, new)
         for name, source in (extra_files or {}).items():
             shutil.copyfile(source, new / name)
-        # Renamed, not removed, so that at no time for long there is neither.
-        if folder.exists() or folder.is_symlink():
+        if folder.exists() or folder.is_symlink():  # renaming is quicker than removing
             folder.rename(Path(made_in) / "old")
         new.rename(folder)
     return folder
 
 
 def copy_for_repository(folder: str | Path, copy: str | Path, repository: str) -> Path:
-    """Copy a packed folder, so that config and card of ``copy`` name another repository."""
+    """Copy a packed folder for another repository, which its config and card will name."""
     copy = Path(shutil.copytree(folder, copy))
     config = read_config(copy)
     config["reid"]["repository"] = repository
@@ -125,7 +117,7 @@ def check_checkpoint(folder: str | Path) -> None:
     """Check that a folder may be published: complete, harmless, and working as recorded.
 
     Raises:
-        ValueError: With all that is wrong.
+        ValueError: With all problems.
     """
     folder = Path(folder)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
@@ -143,10 +135,9 @@ def check_checkpoint(folder: str | Path) -> None:
     reid = config.get("reid") or {}
     if lacking := [name for name in REQUIRED_RECORDS if not reid.get(name)]:
         problems.append(f"{CONFIG_FILE}: its section reid lacks {', '.join(lacking)}")
-    if config.get("architecture") != str(reid.get("name", "")).partition(".")[0]:
-        problems.append(
-            f"{CONFIG_FILE}: named {reid.get('name')}, but a {config.get('architecture')}"
-        )
+    name, architecture = reid.get("name"), config.get("architecture")
+    if architecture != str(name or "").partition(".")[0]:
+        problems.append(f"{CONFIG_FILE}: named {name}, but a {architecture}")
     problems += _check_weights(folder / WEIGHTS_FILE)
     if not problems:
         problems += _check_works(folder, config)
@@ -157,11 +148,10 @@ def check_checkpoint(folder: str | Path) -> None:
 def check_tag(folder: str | Path) -> None:
     """Check that a checkpoint's tag, if timm knows it, gives the model of its folder.
 
-    A tag is made with the arguments and the image size that are registered, not with those of the
-    checkpoint's config.
+    A tag uses the registered arguments and image size, not those of the checkpoint's config.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it gives another model.
     """
     folder = Path(folder)
     reid = read_config(folder)["reid"]
@@ -176,13 +166,13 @@ def check_tag(folder: str | Path) -> None:
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"the tag {reid['name']}, as it is registered, does not give the model of {folder}: "
-            f"{error}. It was made with other arguments or another image size: take another tag, "
-            "or register the tag with those"
+            f"{error}. That was made with other arguments or another image size: choose another "
+            "tag, or register the tag with those"
         ) from error
 
 
 def _check_weights(file: Path) -> list[str]:
-    """What is wrong with a weights file by itself."""
+    """List problems of a weights file."""
     if file.stat().st_size > MAX_BYTES:
         return [f"{file.name}: {file.stat().st_size:,} bytes, more than {MAX_BYTES:,}"]
     try:
@@ -194,14 +184,14 @@ def _check_weights(file: Path) -> list[str]:
 
 
 def _check_works(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with how a model comes out of the folder, and with its card."""
+    """List problems of the loaded model, and of the card."""
     problems = []
     try:
         check_golden(config["reid"]["golden_embedding"], _load(folder))
     except (ValueError, RuntimeError) as error:
         problems.append(f"the model does not come back as it was made: {error}")
     card = _card(config, folder)
-    # By lines: Git and Windows end them in another way.
+    # Git and Windows may change the line ends.
     if (folder / CARD_FILE).read_text(encoding="utf-8").splitlines() != card.splitlines():
         problems.append(f"{CARD_FILE} is not the card of this {CONFIG_FILE}: pack it again")
     return problems
@@ -218,6 +208,6 @@ def _write_described(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _load(folder: Path) -> Any:
-    """The model of a folder, without random numbers of its own."""
+    """Load a folder's model without drawing from the global random numbers."""
     with torch.random.fork_rng(devices=[]):
         return timm.create_model(f"local-dir:{folder}", pretrained=True)

@@ -1,4 +1,4 @@
-"""A fixed image and its embedding, by which a checkpoint shows that it works as it did."""
+"""Check by the embedding of a fixed image that a checkpoint still works."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_RECORDED = 16  # of the embedding's values
+_RECORDED = 16  # values of the embedding
 
-# Of the embedding's length. Other processors and versions round by far less than this.
+# As a fraction of the embedding's length. Rounding differs by far less between machines.
 TOLERANCE = 1e-4
 
 
 def golden_image(height: int, width: int, channels: int = 3) -> Tensor:
-    """An image of ramps, (channels, height, width), uint8: whole numbers, the same everywhere."""
+    """Make an image of ramps, (channels, height, width), uint8, the same on all machines."""
     c, y, x = torch.meshgrid(
         torch.arange(channels), torch.arange(height), torch.arange(width), indexing="ij"
     )
@@ -22,13 +22,10 @@ def golden_image(height: int, width: int, channels: int = 3) -> Tensor:
 
 @torch.inference_mode()
 def golden_embedding(model: Any) -> dict[str, Any]:
-    """The embedding of :func:`golden_image`, at the model's image size, normalised as it wants.
-
-    Args:
-        model: A timm model, on the CPU. With or without classifier; its mode is left as it was.
+    """Embed :func:`golden_image`, preprocessed for a timm model on the CPU, whose mode stays.
 
     Returns:
-        ``width`` of the embedding, its ``norm``, and its first ``values``.
+        The embedding's ``width``, its ``norm``, and its first ``values``.
     """
     cfg = model.pretrained_cfg
     channels, height, width = cfg["input_size"]
@@ -50,10 +47,9 @@ def check_golden(recorded: Mapping[str, Any], model: Any) -> None:
     """Raise a ValueError if a model's golden embedding differs from the recorded one."""
     found = golden_embedding(model)
     if found["width"] != recorded["width"]:
-        raise ValueError(
-            f"the embedding has {found['width']} values, and {recorded['width']} are recorded"
-        )
-    # The whole length counts, too: the values are only the first ones.
+        values, wanted = found["width"], recorded["width"]
+        raise ValueError(f"the embedding has {values} values, and {wanted} are recorded")
+    # The norm stands for the values that are not recorded.
     a, b = (torch.tensor([*one["values"], one["norm"]]) for one in (found, recorded))
     difference = (a - b).abs().max().item()
     if not difference <= TOLERANCE * recorded["norm"]:

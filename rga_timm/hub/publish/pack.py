@@ -1,4 +1,4 @@
-"""From a run, or a model's folder, to a checkpoint's folder in weights/."""
+"""Pack a run, or a model's folder, as a checkpoint's folder in weights/."""
 
 from __future__ import annotations
 
@@ -58,51 +58,44 @@ def model_folder(source: Path) -> Path:
 
 
 def read_records(folder: Path) -> dict[str, Any]:
-    """The config of a model's folder.
-
-    Raises:
-        ValueError: There is none, or it has no records of training and test.
-    """
+    """The config of a model's folder, or a ValueError if it has no records of training and test."""
     if not (folder / CONFIG_FILE).is_file():
-        raise ValueError(
-            f"{folder} holds neither a model (config.json) nor a finished run (model/config.json)"
-        )
+        what = "neither a model (config.json) nor a finished run (model/config.json)"
+        raise ValueError(f"{folder} holds {what}")
     config = read_config(folder)
     if not config.get("reid"):
-        raise ValueError(
-            f"{folder / CONFIG_FILE} has no section reid, which says on what the model was trained"
-        )
+        raise ValueError(f"{folder / CONFIG_FILE} has no section reid, the record of the training")
     return config
 
 
 def is_packed(config: Mapping[str, Any]) -> bool:
-    """Whether a folder was made by this program."""
+    """Whether a folder is a packed checkpoint."""
     return "golden_embedding" in config["reid"]
 
 
 def pack(run: Path, options: PackOptions) -> Path:
-    """Evaluate a model as it will be stored, write its folder and its entry in the manifest.
-
-    Args:
-        run: A run's folder, or a model's.
-        options: How.
+    """Evaluate a run's or folder's model as it will be stored, and write its checkpoint.
 
     Returns:
-        The checkpoint's folder.
+        The checkpoint's folder, which is entered into the manifest.
 
     Raises:
-        ValueError: If it cannot be published so; as far as possible before anything is evaluated.
+        ValueError: If it cannot be published so; if possible, before anything is evaluated.
     """
     source = model_folder(run)
     config = read_records(source)
     reid = config["reid"]
     identity = _identity(config, options)
     name, pooled = identity["name"], _is_pooled(reid, options)
-    _check_extra(options.extra)
+    for file in options.extra:
+        if not file.is_file():
+            raise ValueError(f"--extra {file}: there is no such file")
+        if file.suffix not in EXTRA_SUFFIXES:
+            kinds = ", ".join(EXTRA_SUFFIXES)
+            raise ValueError(f"--extra {file}: not a kind of file that is published ({kinds})")
     device = str(options.compute.device)
     keep_freed_memory(device)
 
-    # The model as it will be found again
     changes = {} if options.keep_classifier else {"num_classes": 0}
     model = timm.create_model(f"local-dir:{source}", pretrained=True, **changes)
     model_args = {k: v for k, v in config.get("model_args", {}).items() if k not in changes}
@@ -110,20 +103,16 @@ def pack(run: Path, options: PackOptions) -> Path:
     if pooled and hasattr(model, "forward_neck"):  # without a neck there is one feature only
         pass_through(model.neck)
         reid["feature_note"] = (
-            "The embedding is the pooled feature: the BN neck of these weights passes on what it "
-            "gets."
+            "The embedding is the pooled feature: the BN neck of these weights does not change it."
         )
         if "options" in reid:
             reid["options"]["feature"] = "pooled"
     half = reid.get("weights_dtype") == "float16"
     if not options.recorded:
         test_sets = _read_test_sets(run, reid, options)
+        record = ModelRecord(name, trained_on=reid.get("trained_on", ()))
         reports, half, reid["precision_note"] = evaluate_to_publish(
-            model,
-            test_sets,
-            ModelRecord(name, trained_on=reid.get("trained_on", ())),
-            precision=options.precision,
-            compute=options.compute,
+            model, test_sets, record, precision=options.precision, compute=options.compute
         )
         print(format_table(reports), reid["precision_note"], sep="\n\n")
         reid |= reports[0].to_dict()
@@ -133,13 +122,10 @@ def pack(run: Path, options: PackOptions) -> Path:
     reid |= identity
     with tempfile.TemporaryDirectory() as scratch:
         files = (*_files_of_run(run, reid, Path(scratch)), *options.extra)
-        folder = pack_checkpoint(
-            model.cpu(),
-            options.weights / name,
-            reid=reid,
-            half=half,
-            extra_files={file.name: file for file in files},
-            model_args=model_args,
+        extra = {file.name: file for file in files}
+        folder = options.weights / name
+        pack_checkpoint(
+            model.cpu(), folder, reid=reid, half=half, extra_files=extra, model_args=model_args
         )
     list_in_manifest(options.weights, name)
     if not timm.models.is_model_pretrained(name):
@@ -148,16 +134,15 @@ def pack(run: Path, options: PackOptions) -> Path:
 
 
 def _identity(config: Mapping[str, Any], options: PackOptions) -> dict[str, Any]:
-    """The records that say what is published, under which name, and how it was made."""
+    """The records of name, version, licence, code and training command."""
     reid, architecture = config["reid"], config["architecture"]
     trained_on = reid.get("trained_on", ())
-    in_the_end = [one["name"] for one in trained_on if not one.get("earlier")]
-    default_tag = "_".join(name.replace(":", "-") for name in in_the_end)
-    name = options.name or reid.get("name") or f"{architecture}.{default_tag}"
+    last = [one["name"].replace(":", "-") for one in trained_on if not one.get("earlier")]
+    name = options.name or reid.get("name") or f"{architecture}.{'_'.join(last)}"
     if name.partition(".")[0] != architecture or not name.partition(".")[2]:
         raise ValueError(f"--name {name}: a {architecture} is {architecture}.TAG")
     repository = f"{options.organisation}/{name}"
-    validate_repo_id(repository)  # which its folder is named like, too
+    validate_repo_id(repository)  # before the folder gets that name
     listed = read_manifest().get(name, {}).get("version")
     licence = options.license or reid.get("license")
     return {
@@ -174,54 +159,43 @@ def _identity(config: Mapping[str, Any], options: PackOptions) -> dict[str, Any]
 def _is_pooled(reid: Mapping[str, Any], options: PackOptions) -> bool:
     """Whether the pooled feature becomes the embedding."""
     if options.recorded and options.feature:
-        raise ValueError("--feature does not go with --recorded: that changes no score")
+        raise ValueError("--feature does not go with --recorded, which keeps the scores")
     pooled = (options.feature or reid.get("protocol", {}).get("feature")) == "pooled"
     if pooled and (options.recorded or options.keep_classifier):
         option = "recorded" if options.recorded else "keep-classifier"
         raise ValueError(
             f"--{option} does not go with the pooled feature, for which the neck is changed: the "
-            "recorded scores and the classifier are those of the neck as it was"
+            "recorded scores and the classifier need the original neck"
         )
     return pooled
 
 
-def _check_extra(files: Sequence[Path]) -> None:
-    """Refuse further files that cannot be published."""
-    for file in files:
-        if not file.is_file():
-            raise ValueError(f"--extra {file}: there is no such file")
-        if file.suffix not in EXTRA_SUFFIXES:
-            raise ValueError(
-                f"--extra {file}: not a kind of file that is published "
-                f"({', '.join(EXTRA_SUFFIXES)})"
-            )
-
-
 def _check_size(model: nn.Module, precision: str) -> None:
-    """Refuse weights that are too large to be published."""
+    """Refuse weights that are too large to be published, apart from their small vectors."""
     numbers = sum(value.numel() for value in model.state_dict().values() if value.ndim > 1)
-    # What has one dimension is next to nothing.
     size = numbers * (4 if precision == "float32" else 2)
     if size > MAX_BYTES:
         raise ValueError(
-            f"the weights take {size / 2**20:.0f} MiB, and a checkpoint {MAX_BYTES / 2**20:.0f} at "
-            "the most, to fit into a clone. The Hub itself takes them, by timm's push_to_hf_hub"
+            f"the weights take {size / 2**20:.0f} MiB; a checkpoint has at most "
+            f"{MAX_BYTES / 2**20:.0f}, to fit into a clone. timm's push_to_hf_hub uploads larger"
         )
+
+
+def _args_of(run: Path) -> dict[str, Any]:
+    file = run / "args.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _read_test_sets(
     run: Path, reid: Mapping[str, Any], options: PackOptions
 ) -> list[list[ReidSplits]]:
-    """What to test on: what is asked for, else what the run was tested on, where it found it."""
+    """Read the data sets of the options, else those that the run was tested on."""
     specs, folders = options.dataset, options.data_dir
-    if not specs and (run / "args.yaml").is_file():
-        args = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
+    if not specs and (args := _args_of(run)):
         specs = args["eval_dataset"] or args["dataset"]
         folders = folders or args["eval_data_dir"] or args["data_dir"]
     if not specs and "dataset" not in reid:
-        raise ValueError(
-            f"{run} does not say on what it was tested: --dataset says on what to test"
-        )
+        raise ValueError(f"{run} does not record its test data: name the data set by --dataset")
     specs = specs or [reid["dataset"]["name"]]
     test_sets = [read_partitions(spec, where) for spec, where in pair_with_folders(specs, folders)]
     for partitions in test_sets:
@@ -230,13 +204,12 @@ def _read_test_sets(
 
 
 def _files_of_run(run: Path, reid: Mapping[str, Any], scratch: Path) -> list[Path]:
-    """What a run, or a packed folder, has to tell of the training."""
+    """The files of a run, or a packed folder, that describe the training."""
     recipe = scratch / "recipe.yaml"
     options = reid.get("options")
-    if (run / "args.yaml").is_file():
-        options = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
-        options = {key: value for key, value in options.items() if key not in PRIVATE}
-        options["model"] = reid["options"]["model"]  # without a path, if it was a folder
+    if args := _args_of(run):
+        options = {key: value for key, value in args.items() if key not in PRIVATE}
+        options["model"] = reid["options"]["model"]  # without the path of a folder
         options["feature"] = reid["options"].get("feature", "embedding")
         found = [*run.glob("summary.csv"), *run.glob("*.png")]
     else:
@@ -248,15 +221,15 @@ def _files_of_run(run: Path, reid: Mapping[str, Any], scratch: Path) -> list[Pat
 
 
 def _training_command(reid: Mapping[str, Any]) -> str:
-    """The command that trains again, on the recipe beside the weights; or converts again.
+    """The command that trains with the recipe beside the weights, or converts the file.
 
-    What only the one who trained has is to be filled in: DIR with the images, STARTED_FROM.
+    DIR stands for the folder of images, STARTED_FROM for a local model that it started from.
     """
     if options := reid.get("options"):
         data = [] if options["dataset"] == ["pedestrians"] else ["--data-dir", "DIR"]
         start = []
         if started_from := reid.get("started_from"):
-            # What the recipe's model does not name by itself, because it was on that machine.
+            # Weights on the trainer's machine, which the recipe's model does not name.
             if file := started_from.get("file"):
                 start = ["--pretrained-path", file]
             elif not started_from.keys() & {"repository", "name"}:
@@ -264,4 +237,4 @@ def _training_command(reid: Mapping[str, Any]) -> str:
         return shlex.join(["rga-timm", "finetune", "--config", "recipe.yaml", *start, *data])
     if converted := reid.get("converted_from"):
         return shlex.join(["rga-timm", "convert-official", converted["file"], "--output", "MODEL"])
-    raise ValueError("there is no record of how the weights were made: --command says it")
+    raise ValueError("there is no record of how the weights were made: give it by --command")
