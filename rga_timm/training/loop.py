@@ -296,12 +296,7 @@ def backward(
 
 
 def finish(
-    config: TrainConfig,
-    run: Path,
-    task: ReidTask,
-    data: Data,
-    start: Start,
-    protocol: Protocol,
+    config: TrainConfig, run: Path, task: ReidTask, data: Data, start: Start, protocol: Protocol
 ) -> None:
     """Export the best model, show how it fares, and say how good it is and where."""
     best = run / "model_best.pth.tar"
