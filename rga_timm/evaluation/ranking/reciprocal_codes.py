@@ -39,7 +39,7 @@ def reciprocal_codes(
 
 
 def _distances(to_images: SquaredEuclidean, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(n,) float32 distances of pairs of images; a pair that is there both ways is computed once."""
+    """(n,) float32 distances of pairs of images, computed once for (i, j) and (j, i)."""
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
     N = len(to_images.vectors)
     once, where = np.unique(low * N + high, return_inverse=True)

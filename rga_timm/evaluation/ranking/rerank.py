@@ -126,9 +126,8 @@ def k_reciprocal_rerank(
     compute = Compute(device=device, tile_memory=tile_memory, progress=progress)
     rerank = KReciprocal(query, gallery, Reranking(k1, k2, lambda_value), "euclidean", compute)
     distances = np.empty((len(query), len(gallery)), dtype=np.float32)
-    for tile in distance.slices(
-        range(len(query)), distance.rows_of_a_tile(tile_memory, len(gallery), cell=8)
-    ):
+    step = distance.rows_of_a_tile(tile_memory, len(gallery), cell=8)
+    for tile in distance.slices(range(len(query)), step):
         distances[tile] = rerank(tile)
     if isinstance(gallery_features, Tensor):
         return torch.from_numpy(distances).to(gallery_features.device)
