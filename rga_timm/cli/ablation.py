@@ -10,8 +10,6 @@ repeated and interrupted ones go on, so that relations or seeds can be added lat
 printed and written to OUTPUT/ablation.md, covers all finished runs there.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

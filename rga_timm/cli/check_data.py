@@ -8,8 +8,6 @@ image and compares the lists with what was published. Nothing on disk is changed
 1 if there are errors, 0 if there are at most warnings.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

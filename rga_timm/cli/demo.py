@@ -9,8 +9,6 @@ query, shows where the model looked, and counts similarities above a threshold. 
 `demo`.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """Keeps rga-timm demo's page from fetching anything from other hosts."""
 
-from __future__ import annotations
-
 import re
 
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint

@@ -1,7 +1,5 @@
 """What the demo shows: the gallery images nearest to a query, and where the model looks."""
 
-from __future__ import annotations
-
 import html
 import logging
 from collections.abc import Sequence

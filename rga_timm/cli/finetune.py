@@ -17,8 +17,6 @@ best model in the Hugging Face Hub's layout, for timm.create_model('local-dir:RU
 pretrained=True), rga-timm evaluate and rga-timm publish; and report.html, a page about it.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import signal

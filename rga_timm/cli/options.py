@@ -1,7 +1,5 @@
 """Options that several commands share, and functions that apply them."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Mapping, Sequence

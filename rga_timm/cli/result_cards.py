@@ -1,7 +1,5 @@
 """People found, as HTML cards with their pictures: for `search --page` and for the demo."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -13,8 +13,6 @@ index embeds image files as it did the index's images. Appended images are found
 puts them into the approximate index.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

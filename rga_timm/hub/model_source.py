@@ -1,7 +1,5 @@
 """What a user calls MODEL (a timm name, a folder, a repository), and clear errors about it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

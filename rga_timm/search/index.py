@@ -1,7 +1,5 @@
 """An index of embeddings in LanceDB, on disk or in object storage."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -55,7 +53,7 @@ class SearchIndex:
         columns: str | Path | None = None,
         splits: Collection[str] = (),
         overwrite: bool = False,
-    ) -> SearchIndex:
+    ) -> "SearchIndex":
         """Make an index of stored embeddings, all or none.
 
         Args:

@@ -4,8 +4,6 @@ Only these fields define an option's name, type, default and help: the command l
 finetune`` is made from them, and recipe files are checked against them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -195,7 +193,7 @@ class TrainConfig:
         }
         return next((message for message, is_so in conflicts.items() if is_so), None)
 
-    def resolved(self) -> TrainConfig:
+    def resolved(self) -> "TrainConfig":
         """Return the config with timm's name of the model and a folder for the run.
 
         Raises:

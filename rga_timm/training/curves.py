@@ -1,7 +1,5 @@
 """Curves of a training run, from its summary.csv: losses, accuracy, learning rate, scores."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What rga-timm finetune trains and tests on: data sets, batches, preprocessing."""
 
-from __future__ import annotations
-
 import json
 import logging
 from contextlib import ExitStack

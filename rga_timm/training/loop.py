@@ -1,7 +1,5 @@
 """The fine-tuning run: one linear function, from the config to the exported model."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import math

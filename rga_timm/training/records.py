@@ -1,7 +1,5 @@
 """Write the records of a run of rga-timm finetune, and read them to resume it."""
 
-from __future__ import annotations
-
 import csv
 import logging
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a run starts from: a model's name, a folder, a repository of the Hub, or a file."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

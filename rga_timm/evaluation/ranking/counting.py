@@ -4,8 +4,6 @@ Each gallery image falls into a gap between two matches, and the gaps are counte
 further away than the last match, which takes one comparison.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple

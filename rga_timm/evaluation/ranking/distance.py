@@ -7,8 +7,6 @@ Equal distances then tie (except about one in 10^8, on the edge between two floa
 than 10^-4 of their length keep fewer digits than a float32 has: rounding decides their order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -6,8 +6,6 @@ similarity are Radenović et al., Fine-tuning CNN Image Retrieval with No Human 
 Multi-query is Market-1501's protocol (Zheng et al., ICCV 2015).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Turn features and ids of callers into checked tensors and arrays, or a clear error."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from numbers import Integral

@@ -1,7 +1,5 @@
 """Which queries count, and why the others do not."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import NamedTuple
 
@@ -30,7 +28,7 @@ class MatchCounts(NamedTuple):
         query_camids: np.ndarray,
         gallery_pids: np.ndarray,
         gallery_camids: np.ndarray,
-    ) -> MatchCounts:
+    ) -> "MatchCounts":
         """Count, from (Q,) and (G,) ids."""
         images = Counter(gallery_pids.tolist())
         beside = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))

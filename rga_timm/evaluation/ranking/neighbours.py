@@ -1,7 +1,5 @@
 """Find the nearest gallery images of every image, and the distance of the furthest, by tiles."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ All matrices are sparse: a row has some dozens to some hundreds of entries, what
 gallery.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import sparse
 

@@ -10,8 +10,6 @@ over all N = Q + G images. Here neighbours come from tiles of distances, everyth
 sparse, and the result comes in tiles of queries.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict, dataclass
 from typing import TypeVar

@@ -5,8 +5,6 @@ gallery images that count, from 0; and `counts`, (V,), how many of them each que
 one. All return a fraction in (0, 1] for each query, (V,) float64.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from rga_timm.evaluation.ranking.counting import places_within

@@ -8,8 +8,6 @@ nearer as the probability. How many are nearer has a Poisson binomial distributi
 up person by person.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The distances of all queries to the whole gallery, a tile of queries at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
