@@ -1,7 +1,7 @@
 """The paper's loss: identity classification and batch-hard triplets, over all ranks' features.
 
-The parts are pytorch-metric-learning's and torch's; what stands here is their combination, and the
-gathering of features that makes a distributed step equal the one of a single process.
+The parts are pytorch-metric-learning's and torch's. Here they are combined, and features are
+gathered so that a distributed step equals that of a single process.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 
 class LossParts(NamedTuple):
-    """What :class:`ReidLoss` gives, scalars all.
+    """Scalars that :class:`ReidLoss` returns.
 
     Attributes:
         loss: To call ``backward`` on.
-        cross_entropy: Of this rank's images, unweighted.
-        triplet: Of all ranks' images, unweighted.
+        cross_entropy: On this rank's images, unweighted.
+        triplet: On all ranks' images, unweighted.
     """
 
     loss: Tensor
@@ -32,12 +32,10 @@ class LossParts(NamedTuple):
 class ReidLoss(nn.Module):
     """Cross-entropy with label smoothing, plus batch-hard triplet loss.
 
-    Zhang et al., CVPR 2020, section 4.1; the triplet loss is that of Hermans et al., `In Defense of
+    Zhang et al., CVPR 2020, section 4.1. The triplet loss is that of Hermans et al., `In Defense of
     the Triplet Loss for Person Re-Identification`, 2017: each anchor with its farthest positive and
-    nearest negative in the batch, Euclidean distance of un-normalised features, mean over all
-    anchors, those without loss included.
-
-    Under torch.distributed the triplets are mined over all ranks' images.
+    nearest negative in the batch (over all ranks), Euclidean distance of un-normalised features,
+    mean over all anchors, also those without loss.
 
     Args:
         smoothing: Label smoothing of the cross-entropy, in [0, 1).
@@ -56,7 +54,7 @@ class ReidLoss(nn.Module):
         self.triplet_weight = triplet_weight
 
     def forward(self, logits: Tensor, pooled: Tensor, labels: Tensor) -> LossParts:
-        """The loss of this rank's batch.
+        """Compute the loss of this rank's batch.
 
         Args:
             logits: (B, classes) of the classifier after the neck.
@@ -69,31 +67,27 @@ class ReidLoss(nn.Module):
         # float32 at least: the distance of close features is a difference of large squares.
         features, all_labels = gather_batch(pooled.float(), labels)
         triplet = self.triplet(features, all_labels, self.miner(features, all_labels))
-        # Every rank computes the whole triplet loss, but its gradient reaches this rank's features
-        # alone. DistributedDataParallel averages the ranks' gradients where their sum is wanted.
+        # Every rank computes the whole triplet loss, with gradients for its own features alone.
+        # DistributedDataParallel averages the ranks' gradients; the factor turns that into a sum.
         loss = cross_entropy + self.triplet_weight * world_size() * triplet
         return LossParts(loss, cross_entropy.detach(), triplet.detach())
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_batch(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """All ranks' features and labels, rank after rank; gradients flow to this rank's features.
+    """Return all ranks' (B, C) features and (B,) labels, rank after rank; B is the same on all.
 
-    Args:
-        features: (B, C) of this rank, B the same on all.
-        labels: (B,) of this rank.
-
-    Returns:
-        (world_size·B, C) and (world_size·B,).
+    Gradients flow to this rank's features.
     """
     if world_size() == 1:
         return features, labels
-    all_features = [torch.empty_like(features) for _ in range(world_size())]
-    all_labels = [torch.empty_like(labels) for _ in range(world_size())]
+    all_features, all_labels = (
+        [torch.empty_like(own) for _ in range(world_size())] for own in (features, labels)
+    )
     dist.all_gather(all_features, features.detach().contiguous())
     dist.all_gather(all_labels, labels.contiguous())
     all_features[dist.get_rank()] = features

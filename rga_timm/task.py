@@ -12,16 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .losses import ReidLoss
 
-# What is new on top of a pretrained backbone, and so trains while the backbone is frozen.
+# New on top of a pretrained backbone: trained while the backbone is frozen.
 _NEW_PARTS = ("rga", "neck")
 
 
 class ReidTrainable(nn.Module):
     """The part of a step that needs one ``forward`` under DistributedDataParallel.
 
-    Args:
-        model: A timm model with a classifier. With ``forward_neck`` the losses see either side of
-            its neck; any other gives the same pre-logits feature to both.
+    The losses of a model with ``forward_neck`` see either side of its neck; any other model gives
+    the same pre-logits feature to both.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -29,7 +28,7 @@ class ReidTrainable(nn.Module):
         self.model: Any = model
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to logits (B, classes) and pooled feature (B, C)."""
+        """Turn images (B, 3, H, W) into logits (B, classes) and pooled feature (B, C)."""
         features = self.model.forward_features(x)
         if not hasattr(self.model, "forward_neck"):
             pooled = self.model.forward_head(features, pre_logits=True)
@@ -40,7 +39,7 @@ class ReidTrainable(nn.Module):
 
 
 class ReidTask(TrainingTask):
-    """Model, losses and what a training run does to them.
+    """A re-identification model, its losses and how they are trained.
 
     Args:
         model: A timm model with a classifier for the training identities.
@@ -76,15 +75,11 @@ class ReidTask(TrainingTask):
         return unwrap_model(self.trainable_module).model
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 - timm's
-        """One step's loss.
-
-        Args:
-            input: (B, 3, H, W) images.
-            target: (B,) int64 labels.
+        """Compute one step's loss of (B, 3, H, W) images and (B,) int64 labels.
 
         Returns:
             ``loss`` to call backward on, ``cross_entropy``, ``triplet`` and ``accuracy`` (of the
-            classifier, in [0, 1]) to log, ``output`` (B, classes) the logits.
+            classifier, in [0, 1]) to log, and the logits as ``output`` (B, classes).
         """
         logits, pooled = self.trainable_module(input)
         loss, cross_entropy, triplet = self.criterion(logits, pooled, target)
@@ -93,25 +88,19 @@ class ReidTask(TrainingTask):
         return {"loss": loss, "output": logits, **parts}
 
     def train(self, mode: bool = True) -> "ReidTask":
-        """Training mode, but for the batch norms that are to keep their statistics."""
+        """Set training mode, except for the batch norms that keep their statistics."""
         super().train(mode)
-        if mode:
-            for name, module in self.model.named_modules():
-                frozen = self.freeze_bn or not self._trains(name, module)
-                if isinstance(module, _BatchNorm) and frozen:
-                    module.eval()
+        for module in self.model.modules() if mode else ():
+            trains = [p.requires_grad for p in module.parameters(recurse=False)]
+            if isinstance(module, _BatchNorm) and (self.freeze_bn or (trains and not any(trains))):
+                module.eval()
         return self
-
-    @staticmethod
-    def _trains(name: str, module: nn.Module) -> bool:
-        own = list(module.parameters(recurse=False))
-        return not own or any(p.requires_grad for p in own)
 
     def freeze_backbone(self, freeze: bool = True) -> None:
         """Train relation attention, neck and classifier alone; or everything again.
 
-        Make the optimizer before this, so that it knows all parameters. DistributedDataParallel is
-        set up anew, for it settles at construction which gradients to expect.
+        Make the optimizer before, with all parameters. DistributedDataParallel is set up again,
+        because its construction fixes which gradients to expect.
         """
         classifier = {id(p) for p in self.model.get_classifier().parameters()}
         for name, p in self.model.named_parameters():
@@ -135,13 +124,13 @@ class ReidTask(TrainingTask):
         return self
 
     def compile(self, backend: str = "inductor", **kwargs: Any) -> nn.Module:
-        """Compile the model's part of the step. Before :meth:`prepare_distributed`."""
+        """Compile the model's part of the step, before :meth:`prepare_distributed`."""
         self.trainable_module = torch.compile(self.trainable_module, backend=backend, **kwargs)
         return self.trainable_module
 
     def get_eval_model(
         self, module: nn.Module | None = None, ema: bool = False
     ) -> nn.Module | None:
-        """The timm model inside, or that of the EMA: what is evaluated and saved."""
+        """Return the timm model, or that of the EMA: what is evaluated and saved."""
         module = module if module is not None else self.get_trainable_module(ema=ema)
         return None if module is None else unwrap_model(module).model

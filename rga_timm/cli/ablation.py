@@ -5,12 +5,10 @@ r"""Does relation attention help? One recipe, with each of several relations, an
         --dataset market1501 --data-dir DIR --model rga_resnet50 --pretrained-tag tv_in1k
 
 All other options are those of finetune, the same for all runs. Runs are tested at their ends, so
-that none is chosen by its score. The runs lie in OUTPUT/RELATION-seedSEED. What is finished is not
-trained again and what was interrupted goes on, so that further relations or seeds can be asked for
-later: the table, printed and written to OUTPUT/ablation.md, is of all finished runs there.
+that none is chosen by its score. They are in OUTPUT/RELATION-seedSEED. Finished runs are not
+repeated and interrupted ones go on, so that relations or seeds can be added later. The table,
+printed and written to OUTPUT/ablation.md, covers all finished runs there.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -40,7 +38,7 @@ HEADER = (
     "mAP", "mAP (trapezoid)", "mINP", "rank-1", "mAP, against none",
 )  # fmt: skip
 
-# Of a run's options those that may differ from one to the next, or from one machine to another.
+# Options that may differ from one run, or one machine, to another.
 _NOT_COMPARED = (
     "output", "seed", "data_dir", "eval_data_dir", "workers",
     "cache", "cache_on_device", "eval_batch_size",
@@ -56,11 +54,11 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # --model is rga-timm finetune's
     )
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="the folder of all runs")
+    relations = ["none", "s", "c", "sc"]
     add(
         "--relations",
         nargs="+",
-        default=["none", "s", "c", "sc"],
+        default=relations,
         choices=RELATIONS,
         help="(default: none s c sc)",
     )
@@ -70,17 +68,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Train what is not trained yet, print the table, and return what is in it."""
+    """Train the missing runs, print the table, and return its rows."""
     parser = get_parser()
     args, recipe = parser.parse_known_args(argv)
     for option in ("--seed", "--resume", "--eval-every", "--eval-initial"):
         if any(word.partition("=")[0] == option for word in recipe):
-            parser.error(f"{option} is not for an ablation, whose runs are all alike")
+            parser.error(f"{option} is not for an ablation: all its runs are alike")
     if "relation" in args.model_kwargs:
-        parser.error("--model-kwargs relation=… is what --relations is for")
+        parser.error("--model-kwargs relation=…: use --relations instead")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error("an ablation trains in one process: not under torchrun")
-    # In a folder that holds no run: one that does is refused.
+    # In a folder without a run: one with a run is refused.
     base = finetune.parse_args([*recipe, "--output", str(args.output)])
     base = replace(base, model_kwargs={**base.model_kwargs, **args.model_kwargs})
     try:
@@ -101,11 +99,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 def check(base: TrainConfig, relations: Sequence[str]) -> None:
-    """Check that the models can be made, and that all runs of the table compare.
-
-    Raises:
-        ValueError: They cannot, or do not.
-    """
+    """Check that the models can be made, and that all runs compare; or raise a ValueError."""
     for relation in relations:
         kwargs = config_of(base, relation, seed=0).model_kwargs
         try:
@@ -115,18 +109,14 @@ def check(base: TrainConfig, relations: Sequence[str]) -> None:
     if read_start(base).trained_on:
         raise ValueError(
             f"--model {base.model} is a checkpoint of people, trained with a relation already: "
-            "start from ImageNet weights (--pretrained-tag, --pretrained-path), or from none "
-            "(--no-pretrained)"
+            "start from ImageNet weights (--pretrained-tag, --pretrained-path) or --no-pretrained"
         )
-    # All that is in the table is compared, whether it was asked for now or before.
+    # Compare all runs in the table, new and old.
     for (relation, seed), folder in runs_in(Path(str(base.output))).items():
         asked = comparable(config_of(base, relation, seed).to_dict())
         found = comparable(yaml.safe_load((folder / "args.yaml").read_text(encoding="utf-8")))
-        if differing := [
-            f"{name}: {found.get(name)}, not {value}"
-            for name, value in asked.items()
-            if found.get(name) != value
-        ]:
+        asked = {k: v for k, v in asked.items() if found.get(k) != v}
+        if differing := [f"{k}: {found.get(k)}, not {v}" for k, v in asked.items()]:
             raise ValueError(
                 f"{folder} is a run with other options ({'; '.join(differing)}): choose another "
                 "--output, or remove it"
@@ -134,7 +124,7 @@ def check(base: TrainConfig, relations: Sequence[str]) -> None:
 
 
 def comparable(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that must be alike, as they are read back from args.yaml."""
+    """Return the options that must be alike, in the types of args.yaml."""
     options = yaml.safe_load(yaml.safe_dump(options))
     if path := options.get("pretrained_path"):  # the file, wherever it lies
         options["pretrained_path"] = Path(path).name
@@ -142,20 +132,17 @@ def comparable(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(base: TrainConfig, relation: str, seed: int) -> TrainConfig:
-    """One run of the ablation."""
+    """Return the config of one run."""
     return replace(
         base,
-        output=str(Path(str(base.output), f"{relation}-seed{seed}")),
-        seed=seed,
+        output=str(Path(str(base.output), f"{relation}-seed{seed}")), seed=seed,
         model_kwargs={**base.model_kwargs, "relation": relation},
-        eval_every=base.epochs,
-        eval_initial=False,
-        page=False,
-    )
+        eval_every=base.epochs, eval_initial=False, page=False,
+    )  # fmt: skip
 
 
 def runs_in(output: Path) -> dict[tuple[str, int], Path]:
-    """The folders of the runs that are finished or were begun, by relation and seed."""
+    """Find the folders of finished and unfinished runs, by relation and seed."""
     found = {}
     for file in sorted(output.glob("*/args.yaml")):
         relation, separator, seed = file.parent.name.partition("-seed")
@@ -165,12 +152,12 @@ def runs_in(output: Path) -> dict[tuple[str, int], Path]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
+    """Whether a run has ended."""
     return (folder / "model" / "config.json").is_file()
 
 
 def write_table(output: Path) -> list[dict[str, Any]]:
-    """Write ``ablation.md``: what the finished runs of a folder have come to; and return it."""
+    """Write the scores of a folder's finished runs to ``ablation.md``; return the rows."""
     runs = {one: folder for one, folder in runs_in(output).items() if is_finished(folder)}
     rows = []
     for relation in RELATIONS:
@@ -183,16 +170,11 @@ def write_table(output: Path) -> list[dict[str, Any]]:
         mean_ap = row["scores"]["mAP"]
         gains = {s: mean_ap[s] - base[s] for s in mean_ap if s in base}
         row["gain"] = gains if row["relation"] != "none" else {}
-        table.append(
-            (
-                row["relation"],
-                f"{row['parameters'] / 1e6:.2f}",
-                f"{row['gflops']:.3f}",
-                str(len(mean_ap)),
-                *(format_scores(row["scores"][name]) for name in SCORES),
-                format_scores(row["gain"], "+") if row["gain"] else "",
-            )
-        )
+        table.append((
+            row["relation"], f"{row['parameters'] / 1e6:.2f}", f"{row['gflops']:.3f}",
+            str(len(mean_ap)), *(format_scores(row["scores"][name]) for name in SCORES),
+            format_scores(row["gain"], "+") if row["gain"] else "",
+        ))  # fmt: skip
     note = (
         "Scores in percent: the mean over the seeds, in brackets each. The last column compares "
         "runs of the same seed. Parameters and GFLOPs (of an image, a multiplication and an "
@@ -204,7 +186,7 @@ def write_table(output: Path) -> list[dict[str, Any]]:
 
 
 def read_row(relation: str, folders: dict[int, Path]) -> dict[str, Any]:
-    """The scores of a relation's runs by seed, and what its network costs."""
+    """Read the scores of a relation's runs by seed, and the costs of its network."""
     scores: dict[str, dict[int, float]] = {name: {} for name in SCORES}
     for seed, folder in folders.items():
         config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
@@ -223,7 +205,7 @@ def read_row(relation: str, folders: dict[int, Path]) -> dict[str, Any]:
 
 
 def format_scores(scores: dict[int, float], sign: str = "") -> str:
-    """The mean, and each."""
+    """The mean, and in brackets each."""
     mean = sum(scores.values()) / len(scores)
     each = ", ".join(f"{100 * score:{sign}.1f}" for score in scores.values())
     return f"{100 * mean:{sign}.1f}" + (f" ({each})" if len(scores) > 1 else "")

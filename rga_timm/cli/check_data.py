@@ -3,12 +3,10 @@
     rga-timm check-data DIR
     rga-timm check-data DIR --dataset market1501 --json FILE
 
-Without --dataset it finds out which one is there, or says what is missing. Then it decodes every
-image and compares the lists with what was published. Nothing on disk is changed. Ends with 1 if
-there are errors, with 0 if there are warnings at most.
+Without --dataset it finds out which data set it is, or says what is missing. Then it decodes every
+image and compares the lists with what was published. Nothing on disk is changed. The exit status is
+1 if there are errors, 0 if there are at most warnings.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -18,21 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rga_timm.cli.options import check_output_file
-from rga_timm.data import ReidSplits, create_dataset, parse_spec
-from rga_timm.data.checks import (
-    Finding,
-    ImageFacts,
-    check_counts,
-    check_images,
-    check_people,
-    format_counts,
-    identify,
-    inspect_images,
-    verdict,
-)
+from rga_timm.data import ReidSplits, checks, create_dataset, parse_spec
+from rga_timm.data.checks import Finding, ImageFacts
 from rga_timm.data.specs import FORM
 
-INTERRUPTED = 130  # what shells give after Ctrl-C
+INTERRUPTED = 130  # as shells report Ctrl-C
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,18 +33,10 @@ def get_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="folder of the data set")
     add("--dataset", metavar=FORM, help="which one it is (default: find out)")
-    add(
-        "--hash",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="look for identical images, by a hash of their pixels (default: yes)",
-    )
-    add(
-        "--workers",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        help="processes that decode; 0: none but this one (default: %(default)s)",
-    )
+    text = "look for identical images, by a hash of their pixels (default: yes)"
+    add("--hash", action=argparse.BooleanOptionalAction, default=True, help=text)
+    processes, text = min(8, os.cpu_count() or 1), "processes that decode; 0: only this one"
+    add("--workers", type=int, default=processes, help=f"{text} (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything found here")
     return parser
 
@@ -75,11 +55,11 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
-    """The data set, or why there is none; prints what it is."""
+    """Return the data set, or why there is none; print what it is."""
     if not args.dataset:
-        found = identify(args.folder)
+        found = checks.identify(args.folder)
         if found.splits is not None and found.info is not None:
-            exact = not check_counts(found.splits) and found.splits.published
+            exact = not checks.check_counts(found.splits) and found.splits.published
             is_it = "is" if exact else "is in the layout of"
             print(f"{found.splits.root} {is_it} {found.info.title} ({found.info.name})")
             print(f"layout: {found.layout}")
@@ -90,7 +70,7 @@ def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
         splits = create_dataset(args.dataset, args.folder)
     except (ValueError, OSError, ImportError) as error:
         unread = Finding("cannot_read", "error", f"{args.dataset} cannot be read: {error}")
-        found = identify(args.folder)
+        found = checks.identify(args.folder)
         if found.info is None:
             return None, [unread, *found.findings]
         text = f"{args.folder} can be read as {found.info.name}"
@@ -102,19 +82,15 @@ def read(args: argparse.Namespace) -> tuple[ReidSplits | None, list[Finding]]:
 def write_json(
     args: argparse.Namespace, splits: ReidSplits | None, findings: list[Finding], decoded: int
 ) -> None:
-    """Everything in plain types."""
+    """Write everything in plain types."""
     dataset = None
     if splits is not None:
-        published = splits.published or {}
-        dataset = {
-            "root": str(splits.root),
-            **splits.describe(),
-            "published": {split: counts._asdict() for split, counts in published.items()},
-        }
+        published = {split: counts._asdict() for split, counts in (splits.published or {}).items()}
+        dataset = {"root": str(splits.root), **splits.describe(), "published": published}
     report = {
         "folder": str(args.folder),
         "dataset": dataset,
-        "verdict": verdict(findings),
+        "verdict": checks.verdict(findings),
         "images_decoded": decoded,
         "findings": [finding.as_dict() for finding in findings],
     }
@@ -122,29 +98,28 @@ def write_json(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command; return the exit status."""
     parser = get_parser()
     args = parser.parse_args(argv)
     check(args, parser)
-    # Warnings of the reader, that counts are not the published ones, are among the findings.
+    # Warnings of the reader about counts are among the findings.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
 
     splits, findings = read(args)
     facts: dict[str, list[ImageFacts]] = {}
     interrupted = False
     if splits is not None:
-        print(f"\n{format_counts(splits)}\n", flush=True)
-        findings += check_counts(splits) + check_people(splits)
+        print(f"\n{checks.format_counts(splits)}\n", flush=True)
+        findings += checks.check_counts(splits) + checks.check_people(splits)
         try:
             for split, reader in splits.readers.items():
                 facts[split] = []
-                for fact in inspect_images(
-                    reader, workers=args.workers, hashes=args.hash, name=split
-                ):
+                options = {"workers": args.workers, "hashes": args.hash, "name": split}
+                for fact in checks.inspect_images(reader, **options):
                     facts[split].append(fact)  # one by one: what is done counts after Ctrl-C
         except KeyboardInterrupt:
             interrupted = True
-        findings += check_images(splits, facts)
+        findings += checks.check_images(splits, facts)
 
     decoded = sum(map(len, facts.values()))
     if interrupted:
@@ -154,7 +129,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(finding.lines()))
     if args.json:
         write_json(args, splits, findings, decoded)
-    print(f"verdict: {verdict(findings)}, {decoded} images decoded")
-    if interrupted:
-        return INTERRUPTED
-    return 1 if verdict(findings) == "errors" else 0
+    verdict = checks.verdict(findings)
+    print(f"verdict: {verdict}, {decoded} images decoded")
+    return INTERRUPTED if interrupted else int(verdict == "errors")

@@ -4,11 +4,10 @@
     rga-timm demo --model output/RUN --gallery FOLDER
     rga-timm demo --model MODEL --dataset market1501 --data-dir DIR
 
-The gallery is embedded once, at the start. The page then ranks it by cosine similarity with the
-query, shows where the model looked, and counts what lies above a threshold. Needs the extra `demo`.
+The gallery is embedded once, at the start. The page then ranks it by cosine similarity to the
+query, shows where the model looked, and counts similarities above a threshold. Needs the extra
+`demo`.
 """
-
-from __future__ import annotations
 
 import argparse
 import inspect
@@ -25,23 +24,14 @@ from typing import Any
 import numpy as np
 
 import rga_timm
-from rga_timm.cli import options
-from rga_timm.cli.demo_search import (
-    NO_STAGE,
-    Searcher,
-    UnreadableImageError,
-    describe,
-    message_page,
-    read_query,
-    results_page,
-)
+from rga_timm.cli import demo_search, options
 from rga_timm.cli.result_cards import CSS
 from rga_timm.data import ReidReader, read_images
 from rga_timm.data.specs import FORM, dataset_help, read_partitions
 from rga_timm.hub.model_source import public_name
 from rga_timm.report_page.pictures import read_picture
 
-# Before it is imported: Gradio reports no use, and keeps no history of runs in the browser.
+# Before the import: Gradio reports no use, and keeps no history of runs in the browser.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
 
 try:
@@ -50,19 +40,18 @@ try:
 
     from rga_timm.cli.demo_offline import OfflinePage
 except ImportError as error:
-    raise ImportError(
-        f"rga-timm demo needs the extra: pip install 'rga-timm[demo]' ({error})"
-    ) from error
+    text = "rga-timm demo needs the extra: pip install 'rga-timm[demo]'"
+    raise ImportError(f"{text} ({error})") from error
 
 _logger = logging.getLogger("demo")
 
 DRAWN = "test_rga_resnet.pedestrians"
-CLEAN_UP = (300, 3000)  # seconds: how often what is how old is deleted; an hour at the latest
+CLEAN_UP = (300, 3000)  # seconds: interval and age of deletion, together below an hour
 FIRST = "Drop an image of a person into the field, or choose an example."
 NOTICE = (
     "A research tool. The nearest image is a **guess**, not a proof of who somebody is: a ranking "
-    "always has a first, also where the person is not in the gallery. Images are not kept: what "
-    "you give is deleted after an hour at the latest, and when the demo ends."
+    "always has a first image, also if the person is not in the gallery. Your images are deleted "
+    "after an hour at the latest, and when the demo ends."
 )
 PAGE_CSS = """
 #results > div { padding: 0; }
@@ -86,17 +75,14 @@ def get_parser() -> argparse.ArgumentParser:
     source.add_argument("--gallery", type=Path, metavar="FOLDER", help="all images below a folder")
     text = f"its gallery, with its queries as examples: {dataset_help()} (default: pedestrians)"
     source.add_argument("--dataset", default="pedestrians", metavar=FORM, help=text)
-    gallery.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
+    gallery.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data set")
     page, number = parser.add_argument_group("page"), options.positive_int
-    page.add_argument("--top", type=number, default=24, help="nearest to show (default: 24)")
-    page.add_argument("--examples", type=number, default=12, help="queries to show (default: 12)")
-    page.add_argument("--host", help="to listen on (default: GRADIO_SERVER_NAME, 127.0.0.1)")
-    page.add_argument(
-        "--port", type=number, help="(default: GRADIO_SERVER_PORT, or a free one from 7860)"
-    )
-    page.add_argument(
-        "--share", action="store_true", help="let everybody in, by a public link of Gradio's"
-    )
+    add = page.add_argument
+    add("--top", type=number, default=24, help="nearest to show (default: 24)")
+    add("--examples", type=number, default=12, help="queries to show (default: 12)")
+    add("--host", help="to listen on (default: GRADIO_SERVER_NAME, 127.0.0.1)")
+    add("--port", type=number, help="(default: GRADIO_SERVER_PORT, or a free one from 7860)")
+    add("--share", action="store_true", help="let everybody in, by a public link of Gradio's")
     options.add_loading_options(parser.add_argument_group("images"))
     options.add_feature_options(parser.add_argument_group("features"))
     options.add_run_options(parser.add_argument_group("run"))
@@ -104,17 +90,16 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check_port(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message if the port that was asked for cannot be listened on."""
-    if args.port is None:
-        return
+    """End with a message if the requested port cannot be listened on."""
     try:
-        socket.create_server((args.host or "127.0.0.1", args.port)).close()
+        if args.port is not None:
+            socket.create_server((args.host or "127.0.0.1", args.port)).close()
     except (OSError, OverflowError) as error:
         parser.error(f"--port {args.port}: {error}")
 
 
 def default_model(*, drawn: bool) -> str:
-    """A checkpoint for drawn people; for real ones the first that lies on this machine, if any."""
+    """A checkpoint for drawn people; for real ones the first on this machine, if any."""
     for checkpoint in [] if drawn else rga_timm.list_checkpoints():
         if set(checkpoint.trained_on) != {"pedestrians"} and Path(checkpoint.source).is_dir():
             return checkpoint.name
@@ -134,7 +119,7 @@ def read_gallery(args: argparse.Namespace) -> tuple[ReidReader, ReidReader | Non
 
 
 def write_examples(reader: ReidReader, count: int, folder: Path) -> list[tuple[str, int]]:
-    """Images from all over a list, as files of their own, and which of the list they are."""
+    """Write images from all over a list as files; return paths and rows."""
     rows = np.unique(np.linspace(0, len(reader) - 1, min(count, len(reader))).round().astype(int))
     examples = []
     for row in rows.tolist():
@@ -148,23 +133,27 @@ def write_examples(reader: ReidReader, count: int, folder: Path) -> list[tuple[s
 
 
 def build(
-    searcher: Searcher, about: str, examples: list[tuple[str, str]], top: int, style: dict[str, Any]
+    searcher: demo_search.Searcher,
+    about: str,
+    examples: list[tuple[str, str]],
+    top: int,
+    style: dict[str, Any],
 ) -> gr.Blocks:
-    """The page: `about` model and gallery, and example files, each with what is known of it."""
+    """Build the page: `about` model and gallery, and example files, each with a description."""
 
     def show(query: tuple[str, str] | None, stage: str, threshold: float) -> str:
         if query is None:
-            return message_page(FIRST)
+            return demo_search.message_page(FIRST)
         try:
-            image = read_query(query[0])
-        except UnreadableImageError as error:
-            return message_page(str(error), is_error=True)
-        return results_page(searcher, image, stage, threshold, top, known=query[1])
+            image = demo_search.read_query(query[0])
+        except demo_search.UnreadableImageError as error:
+            return demo_search.message_page(str(error), is_error=True)
+        return demo_search.results_page(searcher, image, stage, threshold, top, known=query[1])
 
     with gr.Blocks(
         title="Person re-identification", analytics_enabled=False, delete_cache=CLEAN_UP, **style
     ) as demo:
-        query = gr.State(None)  # file, and what is known of it
+        query = gr.State(None)  # file and description
         gr.Markdown(f"# Who looks alike?\n{about}\n\n{NOTICE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -172,40 +161,28 @@ def build(
                     label="Query image", file_types=["image"], height=140, elem_id="query"
                 )
                 chosen = gr.Dataset(
-                    components=[gr.Image(render=False)],
-                    samples=[[path] for path, _ in examples],
-                    samples_per_page=len(examples),
-                    type="index",
-                    label="Examples",
+                    components=[gr.Image(render=False)], samples=[[path] for path, _ in examples],
+                    samples_per_page=len(examples), type="index", label="Examples",
                     elem_id="examples",
-                )
+                )  # fmt: skip
+                none = demo_search.NO_STAGE
                 stage = gr.Radio(
-                    [NO_STAGE, *searcher.stages],
-                    value=NO_STAGE,
-                    label="Attention of stage",
+                    [none, *searcher.stages], value=none, label="Attention of stage",
                     info=None if searcher.stages else "This model has no spatial attention.",
-                    interactive=bool(searcher.stages),
-                    elem_id="stage",
-                )
+                    interactive=bool(searcher.stages), elem_id="stage",
+                )  # fmt: skip
                 threshold = gr.Slider(
-                    *(-1, 1, -1),
-                    step=0.01,
-                    label="Least similarity",
+                    -1, 1, -1, step=0.01, label="Least similarity", elem_id="threshold",
                     info="Cosine: 1 is the same image, -1 shows all.",
-                    elem_id="threshold",
-                )
+                )  # fmt: skip
             with gr.Column(scale=3, min_width=300):
-                results = gr.HTML(message_page(FIRST), elem_id="results")
+                results = gr.HTML(demo_search.message_page(FIRST), elem_id="results")
         file.upload(lambda path: (path, ""), file, query)
         file.clear(lambda: None, None, query)
         chosen.click(lambda index: (examples[index], None), chosen, [query, file])
-        gr.on(
-            [query.change, stage.change, threshold.change],
-            show,
-            [query, stage, threshold],
-            results,
-            trigger_mode="always_last",  # of a slider's many values
-        )
+        inputs, changes = [query, stage, threshold], [query.change, stage.change, threshold.change]
+        # always_last: of a slider's many values
+        gr.on(changes, show, inputs, results, trigger_mode="always_last")
     return demo
 
 
@@ -229,10 +206,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         gallery, queries, has_cameras = read_gallery(args)
         model = options.create_model(args)
         config = options.preprocessing(args, model)
-        options.feature_width(args, model, config)  # an error before any work
+        options.feature_width(args, model, config)  # fails before any work
         loading = {"batch_size": args.batch_size, "workers": args.workers}
         how = options.embed_options(args)
-        searcher = Searcher(model, config, gallery, has_cameras=has_cameras, options=how, **loading)
+        searcher = demo_search.Searcher(
+            model, config, gallery, has_cameras=has_cameras, options=how, **loading
+        )
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
@@ -242,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"`{args.gallery.name if args.gallery else args.dataset}`, {len(searcher.gallery)} images."
     )
     source = queries if queries else searcher.gallery
-    # These fonts are not fetched from elsewhere.
+    # Local fonts.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     style: dict[str, Any] = {"theme": theme, "css": CSS + PAGE_CSS}
     # Gradio 6 takes them at the launch, Gradio 5 before.
@@ -251,16 +230,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with TemporaryDirectory(prefix="rga_timm_demo_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         examples = [
-            (path, describe(source, row, has_cameras))
+            (path, demo_search.describe(source, row, has_cameras))
             for path, row in write_examples(source, args.examples, Path(folder))
         ]
         demo = build(searcher, about, examples, args.top, {} if at_launch else style)
         demo.launch(
-            server_name=args.host,
-            server_port=args.port,
-            share=args.share,
-            max_file_size="20mb",
-            app_kwargs={"middleware": [Middleware(OfflinePage)]},
-            show_error=True,
+            server_name=args.host, server_port=args.port, share=args.share, max_file_size="20mb",
+            app_kwargs={"middleware": [Middleware(OfflinePage)]}, show_error=True,
             **(style if at_launch else {}),
-        )
+        )  # fmt: skip

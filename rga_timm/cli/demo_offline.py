@@ -1,22 +1,19 @@
 """Keeps rga-timm demo's page from fetching anything from other hosts."""
 
-from __future__ import annotations
-
 import re
 
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 
-# Gradio 5's page has scripts, style sheets and connections of other hosts: for pages that embed it,
-# and for fonts that are not used here.
+# Gradio 5's page has scripts, style sheets and connections of other hosts that are not needed.
 _FOREIGN = re.compile(
     rb'<(?:script|link)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"[^>]*>(?:\s*</script>)?'
 )
 
 
 class OfflinePage(BaseHTTPMiddleware):
-    """Removes those elements from HTML pages, and leaves all else alone."""
+    """Remove those elements from HTML pages."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Answer a request."""

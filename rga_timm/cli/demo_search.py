@@ -1,7 +1,5 @@
 """What the demo shows: the gallery images nearest to a query, and where the model looks."""
 
-from __future__ import annotations
-
 import html
 import logging
 from collections.abc import Sequence
@@ -37,12 +35,12 @@ class Searcher:
 
     Args:
         model: Any timm model, and its data `config`, as timm resolves it.
-        gallery: Images of tracklets count one by one. Unreadable ones are left out, with a warning.
+        gallery: Images, each on its own. Unreadable ones are left out, with a warning.
         has_cameras: Whether the gallery's camera ids mean cameras.
         options: Arguments of `rga_timm.evaluation.embed`, the same for gallery and queries.
 
     Raises:
-        ValueError: No image of the gallery can be read, or the model cannot take them.
+        ValueError: No image of the gallery is readable, or the model cannot take them.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class Searcher:
             self.stages = [str(number) for number in range(1, len(maps) + 1)]
 
     def rank(self, query: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the whole gallery, the nearest first, and their cosines with an RGB image."""
+        """Rank the whole gallery for an RGB image: indices, nearest first, and cosines."""
         batch = [(self.transform(query)[None], torch.zeros(1, 2, dtype=torch.int64))]
         found = embed(self.model, batch, progress=False, **self.options).features
         similarities = (self.features @ F.normalize(found)[0]).clamp(-1, 1).numpy()
@@ -77,11 +75,11 @@ class Searcher:
         return order, similarities[order]
 
     def picture(self, index: int) -> Image.Image:
-        """A gallery image."""
+        """Read a gallery image."""
         return read_picture(self.gallery, index)
 
     def look(self, images: Sequence[Image.Image], stage: str) -> list[Image.Image]:
-        """RGB images under the spatial attention of a stage; unchanged if there is none such."""
+        """Overlay RGB images with the spatial attention of a stage, if there is any."""
         if stage not in self.stages or not images:
             return [*images]
         batch = torch.stack([self.transform(image) for image in images])
@@ -96,7 +94,7 @@ class Searcher:
 
 
 def describe(reader: ReidReader, index: int, has_cameras: bool) -> str:
-    """What is known of the person and the camera of an image, in words."""
+    """Describe the person and the camera of an image in words."""
     image = reader.images[index]
     if image.pid == UNKNOWN:
         return ""
@@ -105,7 +103,7 @@ def describe(reader: ReidReader, index: int, has_cameras: bool) -> str:
 
 
 def read_query(path: str | Path) -> Image.Image:
-    """Read an image file in RGB, or raise an UnreadableImageError with a message for a user."""
+    """Read an image file in RGB, or raise an UnreadableImageError for the user."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -113,14 +111,12 @@ def read_query(path: str | Path) -> Image.Image:
         raise UnreadableImageError("This image has been deleted. Give it once more.") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(f"This image has too many pixels: {error}") from error
-    # What Pillow raises on a broken file depends on the format and on where it is broken.
+    # What Pillow raises depends on the format and on the defect.
     except (OSError, SyntaxError, ValueError) as error:
-        # The name of the upload, without the server's folder.
-        reason = str(error).replace(str(path), Path(path).name)
-        raise UnreadableImageError(
-            f"{Path(path).name} cannot be read as an image ({reason}). "
-            "Choose a JPEG, PNG, BMP, WebP or TIFF file."
-        ) from error
+        reason = str(error).replace(str(path), Path(path).name)  # without the server's folder
+        text = f"{Path(path).name} cannot be read as an image ({reason})."
+        advice = "Choose a JPEG, PNG, BMP, WebP or TIFF file."
+        raise UnreadableImageError(f"{text} {advice}") from error
 
 
 def results_page(
@@ -131,10 +127,9 @@ def results_page(
     top: int = 24,
     known: str = "",
 ) -> str:
-    """The query and the nearest gallery images as HTML, the pictures in it.
+    """The query and the nearest gallery images, at most `top`, as HTML with the pictures in it.
 
-    Those of at least `threshold` similarity are shown, `top` at most, under the attention of a
-    `stage`; `known` is said of the query.
+    They have at least `threshold` similarity, and are shown with the attention of a `stage`.
     """
     order, similarities = searcher.rank(query)
     above = int((similarities >= threshold).sum())
@@ -154,13 +149,13 @@ def results_page(
 
 
 def message_page(message: str, *, is_error: bool = False) -> str:
-    """A message in the place of results, as HTML."""
+    """A message in place of results, as HTML."""
     kind = 'class="message error" role="alert"' if is_error else 'class="message"'
     return f"<p {kind}>{html.escape(message)}</p>"
 
 
 def _readable(reader: ReidReader, workers: int) -> ReidReader:
-    """The images that can be decoded, those of tracklets one by one."""
+    """Return the images that can be decoded, those of tracklets one by one."""
     images = (image._replace(tracklet=NO_TRACKLET) for image in reader.images)
     reader = ReidReader(reader.root, images, opener=reader.opener)
     bad = find_bad_images(reader, workers, name="read")

@@ -12,12 +12,10 @@ All options can stand in a YAML file too, --config: a file, or the name of a bui
 Without one the recipe is `paper`, and `pedestrians` for the embedded data.
 
 A run's folder holds args.yaml, summary.csv and its curves.png, last.pth.tar and
-recovery-*.pth.tar (to resume from), model_best.pth.tar (by mAP), and at the end model/: the best
-model in the Hugging Face Hub's layout, for timm.create_model('local-dir:RUN/model',
-pretrained=True), rga-timm evaluate and rga-timm publish; and report.html, a page on what it finds.
+recovery-*.pth.tar (to resume from), and model_best.pth.tar (by mAP). At the end follow model/, the
+best model in the Hugging Face Hub's layout, for timm.create_model('local-dir:RUN/model',
+pretrained=True), rga-timm evaluate and rga-timm publish; and report.html, a page about it.
 """
-
-from __future__ import annotations
 
 import argparse
 import logging
@@ -38,19 +36,15 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """All options, with the defaults that hold where no recipe says otherwise."""
+    """All options, with the defaults without a recipe."""
     parser = argparse.ArgumentParser(
         prog="rga-timm finetune",
         description="Fine-tune a re-identification model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,  # of a wrong word nothing is guessed
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config",
-        metavar="YAML",
-        help="options from a file, or a built-in recipe; the command line overrides them. Built in "
-        f"are {_recipe_names()}",
-    )
+    text = "options from a file or a built-in recipe; the command line overrides them. Recipes: "
+    parser.add_argument("--config", metavar="YAML", help=f"{text}{_recipe_names()}")
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with the run in this folder, with its options"
     )
@@ -70,18 +64,18 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
     try:
         if first.resume:
             options = read_options(_existing(Path(first.resume, "args.yaml")))
-            options["output"] = first.resume  # where the run lies now, not where it was begun
+            options["output"] = first.resume  # the folder may have moved
         else:
             default = "pedestrians" if first.dataset == ["pedestrians"] else "paper"
             options = read_options(recipe_file(first.config or default))
             if not first.config and (first.pretrained_tag or is_checkpoint(first.model)):
-                # A built-in recipe begins with a network of its own making; this one is trained.
+                # A built-in recipe starts from another network than this one.
                 options = options | {"pretrained": True, "model_kwargs": {}}
         recipe_kwargs = options.pop("model_kwargs", {})
         parser.set_defaults(**options)
         args = vars(parser.parse_args(argv))
         config, resume = args.pop("config"), args.pop("resume")
-        # Those of a built-in recipe are for models of this package: timm's own do without.
+        # A built-in recipe's are for models of this package, not timm's own.
         if config or resume or "rga" in args["model"]:
             args["model_kwargs"] = {**recipe_kwargs, **args["model_kwargs"]}
         return TrainConfig(**args, resume=bool(resume)).resolved()
@@ -92,16 +86,14 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
 def recipe_file(config: str) -> Path:
     """The file that `--config` names, or the built-in recipe of that name."""
     built_in = RECIPES / f"{config.removesuffix('.yaml')}.yaml"
-    return (
-        built_in if not Path(config).is_file() and built_in.is_file() else _existing(Path(config))
-    )
+    is_built_in = not Path(config).is_file() and built_in.is_file()
+    return built_in if is_built_in else _existing(Path(config))
 
 
 def _existing(file: Path) -> Path:
     if not file.is_file():
-        raise ConfigError(
-            f"there is no file {file}, and no built-in recipe of that name: {_recipe_names()}"
-        )
+        recipes = f"no built-in recipe of that name: {_recipe_names()}"
+        raise ConfigError(f"there is no file {file}, and {recipes}")
     return file
 
 
@@ -110,16 +102,16 @@ def _recipe_names() -> str:
 
 
 def is_checkpoint(model: str) -> bool:
-    """Whether a model's name stands for weights: a folder, a repository, or a tag."""
+    """Whether a model's name includes weights: a folder, a repository, or a tag."""
     return ":" in model or "." in model or not timm.is_model(model)
 
 
 def run(config: TrainConfig) -> Path:
-    """Train as a command does: with messages, and an exit status where it cannot go on."""
+    """Train with messages, and with an exit status on failure."""
     is_main = world_info_from_env()[1] == 0
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
     logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)  # lists its files
-    # A scheduler that ends the job (SLURM, Kubernetes) is to be treated as a Ctrl-C.
+    # When a scheduler (SLURM, Kubernetes) ends the job: as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return train(config)
@@ -130,5 +122,5 @@ def run(config: TrainConfig) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Train as the command line says; the run's folder is returned for other programs."""
+    """Train as the command line says; return the run's folder."""
     return run(parse_args(argv))

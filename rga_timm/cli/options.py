@@ -1,6 +1,4 @@
-"""Options that several commands share, and what is made of them."""
-
-from __future__ import annotations
+"""Options that several commands share, and functions that apply them."""
 
 import argparse
 import os
@@ -33,24 +31,20 @@ def create_parser(verb: str, description: str | None) -> argparse.ArgumentParser
 def add_model_options(
     parser: argparse.ArgumentParser, name: str = "model", *, optional: bool = False
 ) -> None:
-    """Which model, with which weights; `name` may also be `--model`."""
+    """Add the model and its weights; `name` may also be `--model`."""
     nargs = "?" if optional else None
     parser.add_argument(name, metavar="MODEL", nargs=nargs, help=model_source.MODEL_HELP)
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="weights to load instead of the model's own: .safetensors, or a .pth of tensors",
-    )
+    text = "weights to load instead of the model's own: .safetensors, or a .pth of tensors"
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
     weights.add_argument("--no-pretrained", action="store_true", help="take the untrained network")
 
 
 class ParseModelKwargs(ParseKwargs):
-    """timm's KEY=VALUE, with YAML's ``true`` and ``false``, which timm takes for texts."""
+    """timm's KEY=VALUE, with YAML's ``true`` and ``false`` for True and False."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Read the values of the option, as argparse asks for it."""
+        """Read the values of the option for argparse."""
         if wrong := [value for value in values if not value.partition("=")[1]]:
             parser.error(f"{option} {wrong[0]}: KEY=VALUE is meant")
         super().__call__(parser, namespace, values, option)
@@ -60,7 +54,7 @@ class ParseModelKwargs(ParseKwargs):
 
 
 def add_config_options(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
-    """Add fields of `TrainConfig` as options, but for `changes` in what argparse is told."""
+    """Add fields of `TrainConfig` as options; `changes` replace arguments for argparse."""
     types = get_type_hints(TrainConfig)
     for field in fields(TrainConfig):
         if field.name not in names:
@@ -77,7 +71,7 @@ def add_config_options(parser: argparse._ActionsContainer, *names: str, **change
 
 
 def _argument(kind: Any) -> dict[str, Any]:
-    """How argparse reads a value of a type."""
+    """Return the arguments by which argparse reads values of a type."""
     parts = [part for part in get_args(kind) if part is not NoneType]
     if len(parts) < len(get_args(kind)):  # optional
         (kind,), parts = parts, list(get_args(parts[0]))
@@ -96,12 +90,12 @@ def _argument(kind: Any) -> dict[str, Any]:
 
 
 def add_data_options(parser: argparse._ActionsContainer) -> None:
-    """``--dataset``, ``--data-dir`` and ``--skip-bad-images``."""
+    """Add ``--dataset``, ``--data-dir`` and ``--skip-bad-images``."""
     add_config_options(parser, "dataset", "data_dir", "skip_bad_images")
 
 
 def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
-    """Arguments of the model, ``--model-kwargs``."""
+    """Add ``--model-kwargs``, arguments of the model."""
     add_config_options(parser, "model_kwargs", help=text)
 
 
@@ -116,30 +110,23 @@ def add_feature_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_loading_options(parser: argparse._ActionsContainer) -> None:
-    """How images are read."""
+    """Add options for loading images."""
     add_img_size_option(parser)
     parser.add_argument("--batch-size", type=positive_int, default=128, help="(default: 128)")
     add_config_options(parser, "workers", help="loader processes (default: 4)")
 
 
 def add_feature_options(parser: argparse._ActionsContainer) -> None:
-    """What is taken from the model, and of how many versions of an image."""
+    """Add options for the features of the model."""
     add_feature_option(parser)
-    parser.add_argument(
-        "--flip", action="store_true", help="average with the mirror image's feature"
-    )
-    parser.add_argument(
-        "--scales",
-        type=positive_float,
-        nargs="+",
-        default=[1.0],
-        metavar="X",
-        help="average the normalised features of the images resized by each factor (default: 1)",
-    )
+    add = parser.add_argument
+    add("--flip", action="store_true", help="average with the mirror image's feature")
+    text = "average the normalised features of the images resized by each factor (default: 1)"
+    add("--scales", type=positive_float, nargs="+", default=[1.0], metavar="X", help=text)
 
 
 def add_run_options(parser: argparse._ActionsContainer) -> None:
-    """What the model runs on."""
+    """Add options for device, precision and memory format."""
     parser.set_defaults(rank=0, world_size=1)  # else what `init_distributed` gives
     add_config_options(parser, "device", "amp_dtype", "channels_last")
 
@@ -161,18 +148,18 @@ def positive_int(text: str) -> int:
 
 
 def prepare_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message unless there is such a device; make it ready."""
+    """End with a message unless the device exists; make it ready."""
     if args.workers < 0:
         parser.error("--workers must not be negative")
     try:
         torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch has no such support
         parser.error(f"--device {args.device}: {error}")
     keep_freed_memory(args.device)
 
 
 def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with a message unless there is such a model, with such weights."""
+    """End with a message unless model and weights exist."""
     own_weights = not (args.no_pretrained or args.checkpoint)
     if args.checkpoint and not args.checkpoint.is_file():
         parser.error(f"there is no file {args.checkpoint}")
@@ -191,12 +178,9 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
         model_kwargs.setdefault("num_classes", 0)
     torch.manual_seed(0)  # an untrained network is the same every time
     return model_source.create_model(
-        args.model,
-        pretrained=not args.no_pretrained,
-        checkpoint=args.checkpoint,
-        img_size=args.img_size,
-        **model_kwargs,
-    )
+        args.model, pretrained=not args.no_pretrained, checkpoint=args.checkpoint,
+        img_size=args.img_size, **model_kwargs,
+    )  # fmt: skip
 
 
 def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:
@@ -253,7 +237,7 @@ def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict
 
 
 def check_output_file(file: Path, parser: argparse.ArgumentParser) -> None:
-    """End with a message unless a file can be written there."""
+    """End with a message unless the file can be written."""
     if not file.parent.is_dir():
         parser.error(f"there is no folder {file.parent} to write {file.name} to")
     if file.is_dir():
@@ -263,7 +247,7 @@ def check_output_file(file: Path, parser: argparse.ArgumentParser) -> None:
 
 
 def check_output_folder(folder: Path, parser: argparse.ArgumentParser) -> None:
-    """End with a message unless there can be such a folder, and files in it."""
+    """End with a message unless files can be written to the folder."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         parser.error(f"{there} is a file, not a folder")
@@ -272,7 +256,7 @@ def check_output_folder(folder: Path, parser: argparse.ArgumentParser) -> None:
 
 
 def checkpoint_name(args: argparse.Namespace) -> str | None:
-    """What the report says about the weights."""
+    """Return the report's name of the weights."""
     if args.no_pretrained:
         return "untrained"
     return str(args.checkpoint) if args.checkpoint else None

@@ -1,7 +1,5 @@
 """People found, as HTML cards with their pictures: for `search --page` and for the demo."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +33,7 @@ _HEAD = f"""<!DOCTYPE html>
 def card(
     picture: Image.Image | None, rank: str, similarity: str = "", known: str = "", path: str = ""
 ) -> str:
-    """A picture, its rank and similarity, what is known of it, and its path, all escaped."""
+    """A card with a picture, its rank, similarity and path, and what is known of it, escaped."""
     alt = rank if rank == "query" else f"rank {rank}"
     shown = f'<img src="{thumbnail(picture)}" alt="{alt}">' if picture else "cannot be read"
     return (
@@ -47,7 +45,7 @@ def card(
 
 
 def describe_row(row: Mapping[str, Any]) -> str:
-    """What an index knows of an image, in words."""
+    """Describe an image of an index in words."""
     known = {"person": row["pid"], "camera": row.get("camera", row["camid"])}
     words = [f"{name} {value}" for name, value in known.items() if value not in (None, -1)]
     return ", ".join([*words, *(str(t) for t in (row.get("time"), row["split"]) if t)])
@@ -56,7 +54,7 @@ def describe_row(row: Mapping[str, Any]) -> str:
 def search_page(
     queries: Sequence[Path], found: Sequence[Sequence[Mapping[str, Any]]], root: Path | None = None
 ) -> str:
-    """Results of `SearchIndex.query` as a page; `root` replaces the folder of each row's path."""
+    """Show results of `SearchIndex.query` on a page; `root` replaces the folders of the images."""
     parts = []
     for query, rows in zip(queries, found, strict=True):
         cards = [card(_picture(query), "query", path=str(query))]

@@ -8,12 +8,10 @@
     rga-timm search index gallery           # approximate: faster among many images
     rga-timm search info gallery
 
-LanceDB keeps the index in a folder, or in object storage (s3://, gs://, az://). Image files are
-embedded by the model of the index, as its images were. Appended images are found at once;
-`optimize` puts them into the approximate index.
+LanceDB keeps the index in a folder, or in object storage (s3://, gs://, az://). The model of the
+index embeds image files as it did the index's images. Appended images are found at once; `optimize`
+puts them into the approximate index.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -74,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def add_query_options(parser: argparse.ArgumentParser) -> None:
-    """What is searched for, among what, and where the results go."""
+    """Add options for the query, its conditions and its results."""
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE", help="queries")
     add("--embeddings", type=Path, metavar="FOLDER", help="stored embeddings as queries instead")
@@ -104,7 +102,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
 
 
 def where_clause(args: argparse.Namespace, index: SearchIndex) -> str | None:
-    """The conditions as SQL; None if there are none."""
+    """The conditions as SQL; None without any."""
     column = "camera" if "camera" in index.table.schema.names else "camid"
     parts = [f"({args.where})"] if args.where else []
     for cameras, condition in (
@@ -119,7 +117,7 @@ def where_clause(args: argparse.Namespace, index: SearchIndex) -> str | None:
 
 
 def main(argv: Sequence[str] | None = None) -> Any:
-    """Do what the command line says; return what was found or is there."""
+    """Run the command; return the results, or what is in the index."""
     parser = get_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -149,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
 
 
 def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Any]:
-    """Search, and show what was found."""
+    """Search, and show the results."""
     if bool(args.images) == bool(args.embeddings):
         parser.error("what is the query? Either image files, or --embeddings FOLDER")
     if missing := [str(image) for image in args.images if not image.is_file()]:
@@ -159,7 +157,7 @@ def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
     options.prepare_run(args, parser)
     index = SearchIndex(args.index)
     where = where_clause(args, index)
-    index.table.count_rows(where)  # a wrong condition is an error before any work
+    index.table.count_rows(where)  # fails on a wrong condition before any work
     if args.embeddings:
         files, features = read_queries(args, index.metadata)
     else:
@@ -186,19 +184,19 @@ def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
 
 
 def _plain(value: Any) -> str:
-    """What JSON does not have, as text."""
+    """Turn values that JSON does not have into text."""
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def write(file: Path, text: str) -> None:
-    """Write a file, or nothing."""
+    """Write a file completely or not at all."""
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, file)
 
 
 def read_queries(args: argparse.Namespace, made: dict[str, Any]) -> tuple[list[Path], np.ndarray]:
-    """Files and features of stored embeddings."""
+    """Read files and features of stored embeddings."""
     other = read_stamp(args.embeddings)
     check_same_features(made, other)
     files: list[Path] = []
@@ -215,7 +213,7 @@ def read_queries(args: argparse.Namespace, made: dict[str, Any]) -> tuple[list[P
 def embed_queries(
     args: argparse.Namespace, parser: argparse.ArgumentParser, made: dict[str, Any]
 ) -> np.ndarray:
-    """Features of image files, by the model of the index and as those in it were made."""
+    """Embed image files by the model of the index, in the same way as its images."""
     if args.model is None:
         args.model, checkpoint = made["model"], made["checkpoint"]
         if not (args.checkpoint or args.no_pretrained):

@@ -1,6 +1,4 @@
-"""What a user names as MODEL: a timm name, a folder, a repository; and what goes wrong with it."""
-
-from __future__ import annotations
+"""What a user calls MODEL (a timm name, a folder, a repository), and clear errors about it."""
 
 import json
 import logging
@@ -13,15 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import errors as hub
 from safetensors import SafetensorError, safe_open
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf
@@ -34,32 +24,30 @@ MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWN
 for _library in ("httpx", "httpx2"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 
-
-# Of errors that are kinds of each other the special one comes first.
+_NOT_CACHED = "the files are not in the cache, and the Hub does not answer, {cause}"
+# The first one that fits counts: some of these errors are kinds of others.
 _HUB_ERRORS: dict[type[Exception], str] = {
-    GatedRepoError: "its owner lets users in one by one. Ask on the repository's page, and log in "
-    "by `hf auth login`",
-    RepositoryNotFoundError: "there is no {error.response.url}. The repository does not exist, or "
-    "is private: then log in by `hf auth login`",
-    RevisionNotFoundError: "no such revision of the repository, {error}",
-    LocalEntryNotFoundError: "the files are not in the cache, and the Hub does not answer, {cause}",
-    OfflineModeIsEnabled: "the files are not in the cache, and the Hub does not answer, {cause}",
-    EntryNotFoundError: "the repository lacks a file, {error}",
-    HfHubHTTPError: "cannot be fetched: {error}",
+    hub.GatedRepoError: "its owner lets users in one by one. Ask on the repository's page, and log "
+    "in by `hf auth login`",
+    hub.RepositoryNotFoundError: "there is no {error.response.url}. The repository does not exist, "
+    "or is private: then log in by `hf auth login`",
+    hub.RevisionNotFoundError: "no such revision of the repository, {error}",
+    hub.LocalEntryNotFoundError: _NOT_CACHED,
+    hub.OfflineModeIsEnabled: _NOT_CACHED,
+    hub.EntryNotFoundError: "the repository lacks a file, {error}",
+    hub.HfHubHTTPError: "cannot be fetched: {error}",
 }
 
 
 @contextmanager
 def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[None]:
-    """Turn the errors of all the libraries that take part into two kinds.
+    """Turn the libraries' errors into two kinds.
 
-    Args:
-        model: As :func:`timm.create_model` takes it.
-        checkpoint: The file of its weights, if they are not its own.
+    `model` is as :func:`timm.create_model` takes it, `checkpoint` a file with other weights.
 
     Raises:
-        ValueError: The files are damaged or another model's, or do not describe a model; or it
-            cannot be made with these arguments.
+        ValueError: The files are damaged, or do not fit or describe a model; or it cannot be made
+            with these arguments.
         OSError: A file cannot be read, or a repository cannot be reached.
     """
     try:
@@ -69,12 +57,12 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
         text = text.format(error=error, cause=error.__cause__ or error)
         raise OSError(f"{model}: {_line(text)}") from error
     except (SafetensorError, pickle.UnpicklingError) as error:
-        what = checkpoint or "its file of weights"
-        raise ValueError(f"{model}: {what} is damaged or unsafe, {_line(error)}") from error
+        what = f"{model}: {checkpoint or 'its file of weights'}"
+        raise ValueError(f"{what} is damaged or unsafe, {_line(error)}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
     except (ValueError, AssertionError, RuntimeError, TypeError) as error:
-        # Of weights, sizes, arguments; a ValueError is of this package, and may say all there is.
+        # A ValueError of this package may say all there is.
         if isinstance(error, ValueError) and (not checkpoint or str(checkpoint) in str(error)):
             raise
         where = f" with the weights of {checkpoint}" if checkpoint else ""
@@ -85,8 +73,7 @@ def check_described(model: str) -> None:
     """Check that a repository of the Hub describes a model that timm can make; others pass.
 
     Raises:
-        ValueError: It does not.
-        OSError: It cannot be reached.
+        ValueError, OSError: It does not, or cannot be reached.
     """
     source, name = parse_model_name(model)
     if source != "hf-hub":
@@ -105,12 +92,12 @@ def check_described(model: str) -> None:
 
 
 def check_model(model: str, *, own_weights: bool = True, file_option: str = "--checkpoint") -> str:
-    """Return a model's name as timm takes it, once it is clear that there is such a model.
+    """Check that a model exists, and return its name as timm takes it.
 
     Args:
-        model: What a user calls it: a name, a folder, a repository.
+        model: A name, a folder or a repository.
         own_weights: Whether its own weights are wanted.
-        file_option: What option names a file of weights instead, for the message.
+        file_option: The option for a file of weights, for the message.
 
     Raises:
         ValueError: There is no such model or folder, or it has no weights of its own.
@@ -120,9 +107,9 @@ def check_model(model: str, *, own_weights: bool = True, file_option: str = "--c
     source, name = parse_model_name(model)
     if source == "local-dir":
         read_model_folder(name)
-    elif source is not None:
-        check_described(model)
+        return model
     if source is not None:
+        check_described(model)
         return model
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -152,10 +139,9 @@ def create_model(
 ) -> torch.nn.Module:
     """Make a timm model with its own weights (`pretrained`) or those of a file (`checkpoint`).
 
-    The file's weights pass through the model's conversions, as its own would: of official files,
-    and to other input sizes. Without ``num_classes`` the classifier is as wide as the file's.
-    `img_size` is (H, W) in pixels, the model's own if None; other `kwargs` are
-    :func:`timm.create_model`'s.
+    The file's weights are converted as the model's own: official files, other input sizes. Without
+    ``num_classes`` the classifier is as wide as the file's. `img_size` is (H, W) in pixels, by
+    default the model's own; other `kwargs` are :func:`timm.create_model`'s.
 
     Raises:
         ValueError: The weights are missing, damaged or another model's; or the model does not take
@@ -179,12 +165,10 @@ def _line(text: object) -> str:
 
 
 def resolve_model(name: str) -> str:
-    """A model's name as timm takes it; a folder becomes `local-dir:FOLDER`.
+    """Return a model's name as timm takes it; a folder becomes `local-dir:FOLDER`.
 
-    A run's folder means the model in it. A model that timm knows goes before a folder of its name.
-
-    Raises:
-        ValueError: A folder that is not there or holds no model, or an unknown source.
+    A run's folder stands for the model in it. A model that timm knows precedes a folder of its
+    name. A ValueError says that a folder does not exist or holds no model, or of an unknown source.
     """
     is_path = "/" in name or os.sep in name
     folder = Path(name)
@@ -199,20 +183,15 @@ def resolve_model(name: str) -> str:
             folder /= "model"
         return f"local-dir:{folder}"
     if is_path:
-        raise ValueError(
-            f"there is no folder {name}; a repository of the Hugging Face Hub is hf-hub:{name}"
-        )
+        also = f"a repository of the Hugging Face Hub is hf-hub:{name}"
+        raise ValueError(f"there is no folder {name}; {also}")
     if ":" in name:
         raise ValueError(f"{name!r} is no model: {MODEL_HELP}")
     return name
 
 
 def read_model_folder(folder: str | Path) -> dict[str, Any]:
-    """The `config.json` of a model's folder, once it is clear that timm can read it.
-
-    Raises:
-        ValueError: What is wrong with the folder.
-    """
+    """Return the `config.json` of a model's folder, or raise a ValueError on what is wrong."""
     file = Path(folder, "config.json")
     if not file.is_file():
         raise ValueError(f"there is no model in {folder}: {file} is missing")
@@ -242,10 +221,9 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
 
 
 def classifier_width(model: str, checkpoint: Path) -> int:
-    """The number of classes that a checkpoint was trained on; 0 if it has no classifier.
+    """Return the number of classes that a checkpoint was trained on; 0 if it has no classifier.
 
-    Raises:
-        ValueError: The file holds no weights.
+    A ValueError says that the file holds no weights.
     """
     try:
         weights = timm.models.load_state_dict(str(checkpoint), weights_only=True)
@@ -255,8 +233,8 @@ def classifier_width(model: str, checkpoint: Path) -> int:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} holds no weights that can be read: {reason}") from error
     cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
-    classifier = cfg.classifier if cfg else None
-    names = classifier if isinstance(classifier, tuple) else (classifier,)
+    names = cfg.classifier if cfg else None
+    names = names if isinstance(names, tuple) else (names,)
     for name in (*names, "cls"):  # cls: the paper's own code
         if f"{name}.weight" in weights:
             return len(weights[f"{name}.weight"])
@@ -264,7 +242,7 @@ def classifier_width(model: str, checkpoint: Path) -> int:
 
 
 def public_name(model: str) -> str:
-    """A model's name for a page that is passed on: of a folder its own name, without the path."""
+    """Return a model's name without the path, for a page that is passed on."""
     if not model.startswith("local-dir:"):
         return model
     folder = Path(model.removeprefix("local-dir:")).resolve()

@@ -1,7 +1,5 @@
 """An index of embeddings in LanceDB, on disk or in object storage."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -26,16 +24,15 @@ class SearchIndex:
     `tracklet`, the L2-normalised `embedding`, and the user's own columns.
 
     Args:
-        uri: Folder of the LanceDB database; or `s3://`, `gs://` or `az://` and a place there, with
-            credentials in the environment, as LanceDB reads them.
+        uri: Folder of the LanceDB database, or a place in `s3://`, `gs://` or `az://`; LanceDB
+            reads credentials from the environment.
 
     Attributes:
         table: The LanceDB table.
         metadata: How the embeddings were made.
 
     Raises:
-        ImportError: LanceDB is not installed.
-        ValueError: There is no index.
+        ImportError, ValueError: LanceDB is not installed, or there is no index.
     """
 
     def __init__(self, uri: str | Path) -> None:
@@ -56,16 +53,16 @@ class SearchIndex:
         columns: str | Path | None = None,
         splits: Collection[str] = (),
         overwrite: bool = False,
-    ) -> SearchIndex:
-        """Make an index of stored embeddings, of all or none.
+    ) -> "SearchIndex":
+        """Make an index of stored embeddings, all or none.
 
         Args:
             uri: As for the class.
             folder: Stored embeddings.
-            columns: CSV or Parquet file with further columns of the images, which its column `path`
-                names. A column `time` holds timestamps.
+            columns: CSV or Parquet file with the images' `path` and further columns of theirs. A
+                column `time` holds timestamps.
             splits: Splits to take; empty for all.
-            overwrite: Replace an index that is there.
+            overwrite: Replace an existing index.
 
         Raises:
             FileNotFoundError, ValueError: The embeddings or columns are missing or invalid, or
@@ -92,13 +89,10 @@ class SearchIndex:
         splits: Collection[str] = (),
         replace: bool = False,
     ) -> int:
-        """Add further embeddings of the same model, all or none; queries find them at once.
+        """Add further embeddings of the same model, all or none; return how many rows are new.
 
-        Images of the same root, split and path are the same. Those in the index stay as they are,
-        or with `replace` are replaced. The new embeddings are held in memory.
-
-        Returns:
-            How many rows the index grew by.
+        Images of the same root, split and path are the same. Those in the index are kept, or with
+        `replace` replaced. The new embeddings are held in memory. Queries find them at once.
 
         Raises:
             FileNotFoundError, ValueError: As for `build`; or the embeddings were made in another
@@ -155,11 +149,11 @@ class SearchIndex:
 
         Args:
             features: (n, D), of the same model.
-            k: How many; fewer come only where fewer rows fulfil the condition.
-            where: SQL that rows must fulfil, in LanceDB's terms. It is applied before the search.
+            k: How many; fewer only if fewer rows fulfil the condition.
+            where: SQL condition on rows, in LanceDB's terms, applied before the search.
             exact: Compare with every row, whatever index there is.
-            nprobes: Partitions of the approximate index to search; more where they hold too few.
-            refine_factor: As many times k candidates are compared by their full embeddings.
+            nprobes: Partitions of the approximate index to search; more if they hold too few.
+            refine_factor: Compare this many times k candidates by their full embeddings.
 
         Returns:
             For each query its rows, the most similar first: `rank` from 1, `similarity` (cosine),
@@ -181,20 +175,18 @@ class SearchIndex:
             search = search.distance_type("cosine").limit(k).select([*columns, "_distance"])
             search = search.where(where, prefilter=True) if where else search
             if exact:
-                hits = search.bypass_vector_index().to_arrow()
+                search = search.bypass_vector_index()
             else:
-                search = search.refine_factor(refine_factor)
-                hits = search.nprobes(nprobes).to_arrow()
-                if len(hits) < k:  # not at once: LanceDB then searches all partitions in any case
-                    hits = search.maximum_nprobes(0).to_arrow()
-            ranked = enumerate(hits.to_pylist(), start=1)
-            found.append(
-                [{"rank": i, "similarity": 1 - r.pop("_distance"), **r} for i, r in ranked]
-            )
+                search = search.refine_factor(refine_factor).nprobes(nprobes)
+            hits = search.to_arrow()
+            if not exact and len(hits) < k:  # at once, LanceDB would search all partitions anyway
+                hits = search.maximum_nprobes(0).to_arrow()
+            hits = enumerate(hits.to_pylist(), start=1)
+            found.append([{"rank": i, "similarity": 1 - r.pop("_distance"), **r} for i, r in hits])
         return found
 
     def info(self) -> dict[str, Any]:
-        """What is in the index: rows, columns, kind, rows that the kind's index knows, metadata."""
+        """Describe the index: rows, columns, kind, approximately indexed rows, metadata."""
         kind = self._kind()
         known = None if kind == "exact" else self.table.index_stats(_INDEX).num_indexed_rows
         columns = {field.name: str(field.type) for field in self.table.schema}
@@ -208,7 +200,7 @@ class SearchIndex:
 
 
 def _open(uri: str | Path, *, is_new: bool = False) -> tuple[Any, Any]:
-    """The database, and the table in it; None where there is none, unless `is_new`."""
+    """Open the database and the table in it; None if missing (the database: unless `is_new`)."""
     try:
         import lancedb
         import pyarrow  # noqa: F401 - what LanceDB takes and gives

@@ -1,4 +1,4 @@
-"""From a folder of stored embeddings, and a table of the user's, to the rows of an index."""
+"""Turn stored embeddings and a user's table into the rows of an index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EMBEDDING = "embedding"
 KEY = ["root", "split", "path"]  # identifies a row
 _IDS = ("pid", "camid", "tracklet")
-# What decides, beside the weights, whether embeddings can be compared.
+# Decides, beside the weights, whether embeddings can be compared.
 _DECIDES = ("img_size", "interpolation", "mean", "std", "feature", "flip", "scales", "width")
 _METADATA = b"rga_timm"
 _logger = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ def stream(
     splits: Collection[str] = (),
     like: pa.Schema | None = None,
 ) -> Iterator[pa.RecordBatchReader]:
-    """Rows of stored embeddings, which LanceDB reads in its own thread, a shard at a time.
+    """Stream rows of stored embeddings, which LanceDB reads in its own thread, a shard at a time.
 
-    The further columns are those of a CSV or Parquet `file` with a column `path`; cells of CSV get
-    the types that they have in the schema `like`. The schema has the embeddings' metadata.
+    A CSV or Parquet `file` with a column `path` has further columns; the schema `like` gives cells
+    of CSV their types. The schema holds the embeddings' metadata.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -93,7 +93,7 @@ def stream(
 
 
 def _read_table(file: Path, reserved: Collection[str], like: pa.Schema | None) -> pa.Table:
-    """The user's table, with types that LanceDB takes."""
+    """Read the user's table, with types that LanceDB takes."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
@@ -131,8 +131,8 @@ def _read_table(file: Path, reserved: Collection[str], like: pa.Schema | None) -
 
 
 def normalize(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """L2-normalise features, (n, D), to float32; a ValueError names one that is zero."""
-    # In double precision: the square of a float32 neither overflows nor vanishes.
+    """L2-normalise (n, D) features to float32; a ValueError names one that is zero."""
+    # In double precision the square of a float32 neither overflows nor vanishes.
     norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     usable = np.isfinite(norms) & (norms > 0)
     if not usable.all():
@@ -142,14 +142,14 @@ def normalize(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, Any]:
-    """What `stream` wrote into a schema; empty for the schema of another table."""
+    """Read the metadata of a schema by `stream`; empty for another table."""
     return json.loads((schema.metadata or {}).get(_METADATA, '{"stamp": {}}'))["stamp"]
 
 
 def check_same_features(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise a ValueError unless an index's embeddings can be compared with others, by metadata.
+    """Raise a ValueError unless embeddings can be compared with an index's, by their metadata.
 
-    The model is the same if its weights are, whatever it is called.
+    The model is the same if its weights are, whatever its name.
     """
     is_same_model = old["weights_sha256"] == new["weights_sha256"]
     names = [*([] if is_same_model else ["model", "checkpoint", "weights_sha256"]), *_DECIDES]
@@ -157,5 +157,4 @@ def check_same_features(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if lines := [
         f"{n}: {a!r} in the index, {b!r} in these" for n, (a, b) in pairs.items() if a != b
     ]:
-        text = "\n  ".join(["the embeddings cannot be compared with those in the index:", *lines])
-        raise ValueError(text)
+        raise ValueError("\n  ".join(["the embeddings do not match those in the index:", *lines]))

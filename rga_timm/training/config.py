@@ -1,10 +1,8 @@
 """The options of a fine-tuning run, in one typed object.
 
-Name, type, default and help of an option stand here alone: the command line of ``rga-timm
-finetune`` is made from these fields, and recipe files are checked against them.
+Only these fields define an option's name, type, default and help: the command line of ``rga-timm
+finetune`` is made from them, and recipe files are checked against them.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,17 +26,16 @@ _DATA_FIELDS = ("dataset", "data_dir", "eval_dataset", "eval_data_dir")
 
 
 class ConfigError(ValueError):
-    """What a run is asked for cannot be done; the message says why and what to do."""
+    """A run that cannot be done as asked; the message says why and what to do."""
 
 
 def option(
     default: Any, text: str, group: str = "run", *, minimum: float | None = None, **argument: Any
 ) -> Any:
-    """Declare a field; `argument` is what argparse's ``add_argument`` takes beside it."""
+    """Declare a field; `argument` is for argparse's ``add_argument``."""
     metadata = {"help": text, "group": group, "minimum": minimum, "argument": argument}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    kind = "default_factory" if callable(default) else "default"
+    return field(**{kind: default}, metadata=metadata)
 
 
 _data, _model, _loss, _optimisation = (
@@ -50,42 +47,38 @@ _data, _model, _loss, _optimisation = (
 class TrainConfig:
     """What to train, on what, and how; `rga_timm.training.train` does it.
 
-    The fields are the options of ``rga-timm finetune --help``, with underscores. Defaults are those
-    of no recipe: the paper's recipe and others are YAML files of the command.
+    The fields are the options of ``rga-timm finetune --help``, with underscores. The defaults
+    belong to no recipe: the recipes are YAML files of the command.
 
     Raises:
-        ConfigError: Values that are out of range, unknown, or do not go together.
+        ConfigError: Values are out of range, unknown, or cannot be combined.
     """
 
     output: str | None = option(
         None, "the run's folder (output/DATE-MODEL-DATASET if not given)", metavar="DIR"
     )
-    resume: bool = False  # Go on with the run in `output`; of the command line it is --resume RUN.
+    resume: bool = False  # Go on with the run in `output`; on the command line --resume RUN.
     seed: int = option(0, "of weights, batches and augmentation", minimum=0)
 
     dataset: Sequence[str] = _data(("pedestrians",), dataset_help(), metavar=FORM)
     data_dir: Sequence[str] = _data(
         (),
-        "where they lie: one folder for all, or one for each; pedestrians can do without",
+        "its folder: one for all data sets, or one for each; none for pedestrians",
         metavar="DIR",
     )
-    skip_bad_images: bool = _data(
-        False, "decode every image first, and leave out those that cannot be"
-    )
+    skip_bad_images: bool = _data(False, "decode every image first; leave out unreadable ones")
     eval_dataset: Sequence[str] | None = _data(
         None,
-        "what to test on, the best model being that on the first; what is trained on if not given",
+        "test sets, of which the first chooses the best model (default: the training data sets)",
         metavar=FORM,
     )
     eval_data_dir: Sequence[str] | None = _data(
-        None, "where they lie; where the training data lies if not given", metavar="DIR"
+        None, "their folders (default: those of the training data)", metavar="DIR"
     )
     img_size: tuple[int, int] | None = _data(
         None, "pixels; the model's own if not given", metavar=("H", "W")
     )
-    num_identities: int = _data(
-        16, "P, identities a batch, over all processes; lowered where there are fewer"
-    )
+    num_identities: int = _data(16, "P, identities a batch over all processes; or all if fewer")
     num_instances: int = _data(4, "K, images of each", minimum=1)
     epoch_images: Literal["identity", "all"] = _data(
         "identity", "an epoch is K images of each identity, or every image"
@@ -96,16 +89,13 @@ class TrainConfig:
     workers: int = _data(4, "loader processes, for each training process", minimum=0)
     cache: float | None = _data(
         None,
-        "hold the training images in so much shared memory, decoded and resized, and augment "
+        "keep the training images, decoded and resized, in this much shared memory, and augment "
         "batches on the device",
         metavar="GB",
     )
-    cache_on_device: bool = _data(False, "hold them in the memory of each device")
+    cache_on_device: bool = _data(False, "keep them in the memory of each device")
 
-    model: str = _model(
-        "rga_resnet50",
-        f"{MODEL_HELP}; of a folder or repository its weights are what is started from",
-    )
+    model: str = _model("rga_resnet50", f"{MODEL_HELP}; the last two bring their weights")
     model_kwargs: Mapping[str, Any] = _model(
         dict, "further arguments of the model, such as relation=none; added to those of the recipe"
     )
@@ -130,41 +120,34 @@ class TrainConfig:
         None, "factor of the learning rate from layer to layer, towards the input"
     )
     sched: str = _optimisation("cosine", "timm's name of the schedule")
-    sched_on_updates: bool = _optimisation(
-        False, "change the learning rate with every update, not every epoch"
-    )
+    sched_on_updates: bool = _optimisation(False, "step the schedule by updates, not epochs")
     warmup_epochs: int = _optimisation(0, "of rising learning rate")
     warmup_lr: float = _optimisation(1e-5, "learning rate that they begin with")
     min_lr: float = _optimisation(0.0, "learning rate that the schedule ends with")
-    decay_milestones: Sequence[int] = _optimisation(
-        (), "epochs, of the multistep schedule", nargs="*"
-    )
+    decay_milestones: Sequence[int] = _optimisation((), "epochs, of sched multistep", nargs="*")
     decay_rate: float = _optimisation(0.1, "at the milestones")
     clip_grad: float | None = _optimisation(None, "largest norm of the gradient")
     grad_accum_steps: int = _optimisation(1, "batches an update", minimum=1)
     ema_decay: float = _optimisation(0.0, "of the weights' moving average; 0 for none")
-    freeze_backbone_epochs: int = _optimisation(0, "train only what is new for so long")
+    freeze_backbone_epochs: int = _optimisation(0, "epochs that train only the new layers")
     freeze_bn: bool = _optimisation(False, "batch norms keep their statistics")
     sync_bn: bool = _optimisation(False, "batch norms over all GPUs")
 
     device: str = option("cuda" if torch.cuda.is_available() else "cpu", "cuda, cpu, ...")
-    amp_dtype: Literal["bfloat16", "float16"] | None = option(
-        None, "mixed precision; full if not given"
-    )
+    amp_dtype: Literal["bfloat16", "float16"] | None = option(None, "of mixed precision, if any")
     channels_last: bool = option(False, "memory format; often faster")
     compile: bool = option(False, "by torch.compile")
     eval_every: int = option(10, "test after so many epochs", minimum=1, metavar="EPOCHS")
     feature: Feature = option(  # noqa: RUF009 - a default like the others
         "embedding",
-        "to test by: after (embedding) or before (pooled) the BN neck; models without a neck have "
-        "but one feature",
+        "feature to test: after (embedding) or before (pooled) the BN neck, if there is one",
     )
     eval_initial: bool = option(False, "evaluate before training, too")
     eval_batch_size: int = option(128, "images", minimum=1)
-    page: bool = option(True, "at the end write report.html, which shows what the best model finds")
+    page: bool = option(True, "at the end write report.html about the best model")
 
     def __post_init__(self) -> None:
-        """Bring values into one form, and check them."""
+        """Normalise and check the values."""
         for name in _DATA_FIELDS:
             if (value := getattr(self, name)) is not None:
                 value = [value] if isinstance(value, str | Path) else value
@@ -179,7 +162,7 @@ class TrainConfig:
             raise ConfigError(message)
 
     def _conflict(self) -> str | None:
-        """What is unknown or does not go together, for a message; None if all does."""
+        """Return a message on what is unknown or cannot be combined; None if all is well."""
         try:
             pair_with_folders(self.dataset, self.data_dir)
             if self.eval_dataset:
@@ -210,11 +193,11 @@ class TrainConfig:
         }
         return next((message for message, is_so in conflicts.items() if is_so), None)
 
-    def resolved(self) -> TrainConfig:
-        """Return the config with the model's name as timm takes it and with a folder for the run.
+    def resolved(self) -> "TrainConfig":
+        """Return the config with timm's name of the model and a folder for the run.
 
         Raises:
-            ConfigError: There is no such model, or the folder holds a run already.
+            ConfigError: The model is unknown, or the folder holds a run already.
         """
         if self.output and not self.resume and Path(self.output, "summary.csv").exists():
             raise ConfigError(
@@ -253,7 +236,7 @@ class TrainConfig:
         return check_model(model, own_weights=own_weights, file_option="--pretrained-path")
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain data, for args.yaml; the tag stands in the model's name."""
+        """Return the options as plain data, for args.yaml; the tag is in the model's name."""
         kept = asdict(self)
         del kept["resume"], kept["pretrained_tag"]
         return kept
@@ -289,5 +272,5 @@ def read_options(file: Path) -> dict[str, Any]:
 
 
 def _choices(kind: Any) -> list[str]:
-    """The values of a Literal, or of one among a union's types."""
+    """The choices of a Literal or of a union with one."""
     return [v for part in (kind, *get_args(kind)) for v in get_args(part) if isinstance(v, str)]

@@ -1,7 +1,5 @@
 """Curves of a training run, from its summary.csv: losses, accuracy, learning rate, scores."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 
@@ -17,19 +15,16 @@ def draw_curves(run: Path) -> Path:
     """Draw ``curves.png`` beside a run's summary.csv.
 
     Raises:
-        FileNotFoundError: There is no summary.csv.
-        ValueError: It is not one of rga-timm finetune.
+        FileNotFoundError, ValueError: There is no summary.csv of rga-timm finetune.
     """
     curves = read_summary(run / "summary.csv")
-    # Without pyplot, which keeps figures and looks for a screen.
+    # Without pyplot, which keeps figures and needs a screen.
     figure = Figure(figsize=(12, 3.6), layout="constrained", dpi=100)
     losses, accuracy, lr, scores = figure.subplots(1, 4, sharex=True)
     names = {
-        "train_cross_entropy": (losses, "cross-entropy"),
-        "train_triplet": (losses, "triplet"),
-        "train_accuracy": (accuracy, "training identities"),
-        "lr": (lr, "learning rate"),
-    }
+        "train_cross_entropy": (losses, "cross-entropy"), "train_triplet": (losses, "triplet"),
+        "train_accuracy": (accuracy, "training identities"), "lr": (lr, "learning rate"),
+    }  # fmt: skip
     for column, (epochs, values) in curves.items():
         if column.endswith(("mAP", "rank1")):
             axes, label = scores, column.removeprefix("eval_").replace("rank1", "rank-1")
@@ -49,7 +44,7 @@ def draw_curves(run: Path) -> Path:
 
 
 def read_summary(file: Path) -> dict[str, Curve]:
-    """The columns of a summary: epochs, counted from one, and values; without gaps."""
+    """Read the columns of a summary: epochs, from one, and values; without gaps."""
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or "train_cross_entropy" not in rows[0]:
@@ -65,7 +60,7 @@ def read_summary(file: Path) -> dict[str, Curve]:
 
 
 def finish_axes(axes: Axes, title: str) -> None:
-    """Title, grid, whole epochs, and a legend where there is something to tell apart."""
+    """Add title, grid, whole epochs, and a legend for several lines."""
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)

@@ -1,7 +1,5 @@
 """What rga-timm finetune trains and tests on: data sets, batches, preprocessing."""
 
-from __future__ import annotations
-
 import json
 import logging
 from contextlib import ExitStack
@@ -42,14 +40,14 @@ Batches = DataLoader[Any] | CachedTrainLoader
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained and tested on.
+    """The data of a run.
 
     Attributes:
         train: The training images of all sources.
-        sources: What they are from.
-        test_sets: Each a data set, or its partitions; the best model is that on the first.
-        tested: The spec and the folder of each of the test sets, as they were given.
-        left_out: A line for each image that cannot be read.
+        sources: The data sets that are trained on.
+        test_sets: Data sets, each as its partitions; the first chooses the best model.
+        tested: Spec and folder of each test set, as given.
+        left_out: A line for each unreadable image.
     """
 
     train: ReidReader
@@ -60,48 +58,43 @@ class Data:
 
     @property
     def num_classes(self) -> int:
-        """How many people are trained on."""
+        """The number of people trained on."""
         return len(self.train.label_of or ())
 
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:
-        """What the model is to record of the sources."""
+        """What the model records about its training data."""
         return [describe_training(splits) for splits in self.sources]
 
     @property
     def test_names(self) -> list[str]:
-        """What each test set is called, in reports and in summary.csv."""
+        """The names of the test sets in reports and in summary.csv."""
         names: list[str] = []
         for partitions in self.test_sets:
             name = partitions[0].name
-            if len(partitions) > 1:
-                name = name_of_all_partitions(name)
+            name = name_of_all_partitions(name) if len(partitions) > 1 else name
             names.append(f"{name}-{len(names) + 1}" if name in names else name)
         return names
 
     @property
     def test_options(self) -> list[str]:
-        """The options by which rga-timm evaluate tests on the same."""
+        """The options of rga-timm evaluate for the same test sets."""
         folders = [str(folder) for _, folder in self.tested if folder is not None]
         options = ["--dataset", *(spec for spec, _ in self.tested)]
-        if folders:
-            options += ["--data-dir", *(folders[:1] if len(set(folders)) == 1 else folders)]
+        folders = folders[:1] if len(set(folders)) == 1 else folders
+        options += ["--data-dir", *folders] if folders else []
         return options
 
 
 def read_data(config: TrainConfig) -> Data:
-    """Read all data sets.
-
-    Raises:
-        ConfigError: One cannot be read, trained on or tested on.
-    """
+    """Read all data sets, or raise a ConfigError if one cannot be read, trained or tested on."""
     left_out: list[str] = []
 
     def read(option: str, spec: str, folder: str | Path | None) -> list[ReidSplits]:
         try:
             partitions = read_partitions(spec, folder)
             if config.skip_bad_images:
-                # Every process looks at all of them, so that none waits for another too long.
+                # Every process checks all, so that none waits for another too long.
                 checked = [leave_out_bad_images(part, config.workers) for part in partitions]
                 partitions = [part for part, _ in checked]
                 left_out.extend(line for _, lines in checked for line in lines)
@@ -117,7 +110,7 @@ def read_data(config: TrainConfig) -> Data:
     if config.eval_dataset:
         tested = pair_with_folders(config.eval_dataset, config.eval_data_dir or config.data_dir)
         test_sets = [read("--eval-dataset", *pair) for pair in tested]
-    # Of what is trained on, not all need be there to be tested on.
+    # Some of the training data sets may have no test images.
     there = [i for i, partitions in enumerate(test_sets) if len(partitions[0].query)]
     try:
         train = join_train(sources)
@@ -132,14 +125,9 @@ def read_data(config: TrainConfig) -> Data:
         )
     if len(sources) > 1:
         _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
-    data = Data(
-        train,
-        sources,
-        test_sets=[test_sets[i] for i in there],
-        tested=[tested[i] for i in there],
-        left_out=list(dict.fromkeys(left_out)),
-    )
-    # Now, and not after hours of training: what one partition trains on another one tests on.
+    tests = [test_sets[i] for i in there], [tested[i] for i in there]
+    data = Data(train, sources, *tests, left_out=list(dict.fromkeys(left_out)))
+    # One partition may train on what another one tests on. Say so before hours of training.
     for part in (part for partitions in data.test_sets for part in partitions):
         for warning in train_test_overlap(part, data.trained_on):
             _logger.warning("%s: %s", part.name, warning)
@@ -149,10 +137,8 @@ def read_data(config: TrainConfig) -> Data:
 def check_same_data(data: Data, run: Path, resumes: bool) -> None:
     """Check that a resumed run has the data it was begun with; write data.json at the start.
 
-    With other data, people who were trained on could be tested on, and labels could change.
-
-    Raises:
-        ConfigError: The data have changed.
+    With other data, people could be tested on who were trained on, and labels could change. Raises
+    a ConfigError then.
     """
     file = run / "data.json"
     now = {
@@ -164,13 +150,13 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
         return
     if json.loads(file.read_text(encoding="utf-8")) != now:
         raise ConfigError(
-            f"--resume {run}: what it trains or tests on has changed since it was begun. Restore "
+            f"--resume {run}: its training or test data have changed since it was begun. Restore "
             f"the data as {file} describes them, or begin a new run"
         )
 
 
 def _described(splits: ReidSplits) -> dict[str, Any]:
-    """Without what runs of older versions did not note; the other fingerprint covers it."""
+    """Describe the data as older versions did; the other fingerprint covers the test images."""
     return {k: value for k, value in splits.describe().items() if k != "test_fingerprint"}
 
 
@@ -183,18 +169,16 @@ def create_batches(
     world_size: int,
     closing: ExitStack,
 ) -> tuple[Batches, IdentityBatchSampler, Protocol]:
-    """Make the batches to train on, and say how images are prepared to be tested on.
+    """Make the batches to train on, prepared as the model wants, and the protocol to test by.
 
-    The model says how images are to be prepared; `closing` closes the cache after training.
-
-    Raises:
-        ConfigError: The numbers of a batch do not fit, or the cache is too small.
+    `closing` closes the cache after training. A ConfigError says that the numbers of a batch do not
+    fit, or that the cache is too small.
     """
     wanted = {"input_size": (3, *config.img_size)} if config.img_size else {}
     resolved = resolve_data_config(wanted, model=model)
     img_size = resolved["input_size"][1:]
     preparation = {name: resolved[name] for name in ("mean", "std", "interpolation")}
-    # As many as there are, and as the processes can share.
+    # At most all identities, in equal shares of the processes.
     most = max(data.num_classes // world_size * world_size, 1)
     if config.num_identities > most:
         _logger.warning(
@@ -203,23 +187,15 @@ def create_batches(
         )
     try:
         sampler = IdentityBatchSampler(
-            data.train.labels,
-            min(config.num_identities, most),
-            config.num_instances,
-            seed=config.seed,
-            rank=rank,
-            world_size=world_size,
-            epoch_images=config.epoch_images,
-        )
+            data.train.labels, min(config.num_identities, most), config.num_instances,
+            seed=config.seed, rank=rank, world_size=world_size, epoch_images=config.epoch_images,
+        )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"--num-identities, --num-instances: {error}") from error
     augmentation = train_transform(
-        img_size,
-        **preparation,
-        enlarge_prob=config.enlarge_prob,
-        flip_prob=config.flip_prob,
-        erase_prob=config.erase_prob,
-    )
+        img_size, **preparation, enlarge_prob=config.enlarge_prob,
+        flip_prob=config.flip_prob, erase_prob=config.erase_prob,
+    )  # fmt: skip
     protocol = Protocol(
         img_size=img_size, **preparation, feature=config.feature, amp_dtype=config.amp_dtype
     )
@@ -230,13 +206,9 @@ def create_batches(
         return loader, sampler, protocol
     try:
         cache = ImageCache.fill(
-            data.train,
-            img_size,
-            preparation["interpolation"],
-            allowed_gb=config.cache,
-            num_workers=config.workers,
-            progress=rank == 0,
-        )
+            data.train, img_size, preparation["interpolation"], allowed_gb=config.cache,
+            num_workers=config.workers, progress=rank == 0,
+        )  # fmt: skip
         if config.cache_on_device and device.type != "cpu":
             in_memory, cache = cache, cache.to(device)
             in_memory.close()

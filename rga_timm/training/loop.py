@@ -1,7 +1,5 @@
 """The fine-tuning run: one linear function, from the config to the exported model."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import math
@@ -67,7 +65,7 @@ def train(config: TrainConfig) -> Path:
         (run / "args.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
         _logger.info("Run %s on %d x %s", run, process.world_size, device)
 
-    # Data and model, which agree on the image size and the number of identities
+    # Data and model: both need the image size and the number of identities
     data = read_data(config)
     if is_main or config.resume:
         check_same_data(data, run, config.resume)
@@ -94,14 +92,10 @@ def train(config: TrainConfig) -> Path:
     task = ReidTask(model, loss, freeze_bn=config.freeze_bn, device=device, verbose=is_main)
     task.to(device)
     optimizer = create_optimizer_v2(
-        model,
-        opt=config.opt,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        layer_decay=config.layer_decay,
+        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay,
+        momentum=config.momentum, layer_decay=config.layer_decay,
         filter_bias_and_bn=not config.decay_norm_and_bias,
-    )
+    )  # fmt: skip
     updates_per_epoch = math.ceil(len(train_loader) / config.grad_accum_steps)
     scheduler = create_schedule(config, optimizer, updates_per_epoch)
     scaler = utils.NativeScaler(device.type) if config.amp_dtype == "float16" else None
@@ -138,7 +132,9 @@ def train(config: TrainConfig) -> Path:
 
     def evaluate(state: str | None = None) -> list[Report]:
         eval_model: Any = task.get_eval_model(ema=task.has_ema())
-        if process.distributed:  # each rank has seen other images since: all take the first one's
+        if (
+            process.distributed
+        ):  # each rank has seen other images: all take the first one's statistics
             utils.distribute_bn(eval_model, process.world_size, reduce=False)
         name = f"{start.name} ({state})" if state else start.name
         record = ModelRecord(name, trained_on=trained_on).with_hash_of(eval_model)
@@ -169,11 +165,10 @@ def train(config: TrainConfig) -> Path:
             finish(config, run, task, data, start, protocol)
     except KeyboardInterrupt:
         if is_main:
-            _logger.warning(
-                "Interrupted. The epoch that was under way is begun again by:\n"
-                "    rga-timm finetune --resume %s",
-                shlex.quote(str(run)),
+            text = (
+                "Interrupted. Begin the current epoch again by:\n    rga-timm finetune --resume %s"
             )
+            _logger.warning(text, shlex.quote(str(run)))
         raise
     finally:
         closing.close()
@@ -190,19 +185,13 @@ def create_schedule(
 ) -> Scheduler | None:
     """The learning rate over epochs or updates; None for ``--sched none``."""
     scheduler, _ = create_scheduler_v2(
-        optimizer,
-        config.sched,
-        num_epochs=config.epochs,
-        warmup_epochs=config.warmup_epochs,
-        warmup_lr=config.warmup_lr,
-        min_lr=config.min_lr,
+        optimizer, config.sched, num_epochs=config.epochs, warmup_epochs=config.warmup_epochs,
+        warmup_lr=config.warmup_lr, min_lr=config.min_lr, decay_rate=config.decay_rate,
         # timm lowers the rate a step before its milestone; the paper's code in its epoch. (Where
         # steps are updates, one of them does not matter.)
         decay_milestones=[m + (not config.sched_on_updates) for m in config.decay_milestones],
-        decay_rate=config.decay_rate,
-        step_on_epochs=not config.sched_on_updates,
-        updates_per_epoch=updates_per_epoch,
-    )
+        step_on_epochs=not config.sched_on_updates, updates_per_epoch=updates_per_epoch,
+    )  # fmt: skip
     return scheduler
 
 
@@ -231,7 +220,7 @@ def train_epoch(
     scaler: utils.NativeScaler | None,
     epoch: int,
 ) -> dict[str, float]:
-    """One pass over the loader; returns the means of what the task reports, over all ranks."""
+    """Train for one epoch; return the means over all ranks of what the task reports."""
     task.train()
     device = task.device
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -284,7 +273,7 @@ def backward(
     scaler: utils.NativeScaler | None,
     is_update: bool,
 ) -> None:
-    """Gradients, and with the last batch of a group the update."""
+    """Compute gradients, and with the last batch of a group the update."""
     parameters = list(task.get_clip_parameters())
     if scaler is not None:
         scaler(loss, optimizer, config.clip_grad, parameters=parameters, need_update=is_update)
@@ -297,14 +286,9 @@ def backward(
 
 
 def finish(
-    config: TrainConfig,
-    run: Path,
-    task: ReidTask,
-    data: Data,
-    start: Start,
-    protocol: Protocol,
+    config: TrainConfig, run: Path, task: ReidTask, data: Data, start: Start, protocol: Protocol
 ) -> None:
-    """Export the best model, show how it fares, and say how good it is and where."""
+    """Export the best model, and print how good it is and where it is."""
     best = run / "model_best.pth.tar"
     if task.has_ema():
         load_task_ema_checkpoint(task, best)

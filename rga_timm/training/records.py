@@ -1,6 +1,4 @@
-"""What rga-timm finetune keeps of a run, and how it finds it again."""
-
-from __future__ import annotations
+"""Write the records of a run of rga-timm finetune, and read them to resume it."""
 
 import csv
 import logging
@@ -32,18 +30,14 @@ def resume(
     *,
     is_main: bool,
 ) -> tuple[int, tuple[float, int] | None]:
-    """Restore the newest checkpoint of a run.
-
-    Returns:
-        The next epoch, and (mAP, epoch) of the best so far.
-    """
+    """Restore the newest checkpoint; return the next epoch, and (mAP, epoch) of the best so far."""
     newest, epoch = None, -1
     for path in [*run.glob("last.pth.tar"), *run.glob("recovery-*.pth.tar")]:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]
         if found > epoch:
             newest, epoch = path, found
     if newest is None:
-        _logger.info("%s holds no checkpoint yet: its first epoch is begun again.", run)
+        _logger.info("%s holds no checkpoint yet: it starts again at its first epoch.", run)
     else:
         resume_task_checkpoint(task, newest, optimizer, scaler, log_info=is_main)
         if task.has_ema():
@@ -51,9 +45,8 @@ def resume(
     summary = run / "summary.csv"
     if not is_main or not summary.exists():
         return epoch + 1, None
-    with summary.open(newline="") as file:
+    with summary.open(newline="") as file:  # epochs that are done again go
         rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
-    # Without the rows of epochs that are done again.
     if not rows:
         summary.unlink()
         return epoch + 1, None
@@ -77,7 +70,7 @@ def record(
     test_names: Sequence[str],
     reports: Sequence[Report],
 ) -> None:
-    """Log an epoch, and make it one to resume from.
+    """Log an epoch, and save a checkpoint to resume from.
 
     Scores of the first test set are called mAP and so on, those of a further one NAME_mAP.
     """
@@ -97,7 +90,7 @@ def record(
         for name, value in (losses | {k: v for k, v in scores.items() if v != ""}).items():
             board.add_scalar(name, value, epoch + 1)
         board.add_scalar("lr", lr, epoch + 1)
-    # Last, so that an interruption before it only means doing the epoch again.
+    # Last, so that an interruption before it only repeats the epoch.
     if reports:
         saver.save_checkpoint(epoch, reports[0].metrics["mAP"])
         if saver.best_epoch == epoch:
@@ -109,7 +102,7 @@ def record(
 def write_page_of_best(
     config: TrainConfig, run: Path, model: Any, data: Data, start: Start, protocol: Protocol
 ) -> Path | None:
-    """Write ``report.html`` on the first test set; of one with several partitions there is none."""
+    """Write ``report.html`` on the first test set, unless it has several partitions."""
     (splits, *others), page = data.test_sets[0], run / "report.html"
     if others:
         return None
@@ -130,7 +123,7 @@ def write_page_of_best(
 
 
 def open_tensorboard(run: Path) -> Any:
-    """A TensorBoard writer where it is installed, else None."""
+    """Return a TensorBoard writer, or None if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,7 +1,5 @@
 """What a run starts from: a model's name, a folder, a repository of the Hub, or a file."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +20,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """What is known of the weights that a run starts from.
+    """The weights that a run starts from.
 
     Attributes:
-        name: Of the model, for reports and records: without a path of this machine.
-        num_classes: Of the classifier that comes with the weights; 0 if there is none.
-        model_args: What the model is made with, beside the options of the run.
-        trained_on: On whom they were trained, where that is recorded: the people of the classifier,
-            and after them, marked as `earlier`, those of checkpoints before.
+        name: The model's name for reports and records, without a path of this machine.
+        num_classes: Classes of the weights' classifier; 0 if there is none.
+        model_args: Arguments of the model, beside the options of the run.
+        trained_on: Recorded training data: first those of the classifier, then, marked `earlier`,
+            those of previous checkpoints.
         record: What the run's model records of the folder, repository or file.
     """
 
@@ -41,11 +39,11 @@ class Start:
 
     @property
     def classifier_people(self) -> list[Mapping[str, Any]]:
-        """Those of `trained_on` that the classifier is of."""
+        """The part of `trained_on` that the classifier was trained on."""
         return [dataset for dataset in self.trained_on if not dataset.get("earlier")]
 
     def trained_on_with(self, now: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """All data that a model which starts here and is trained on `now` was trained on."""
+        """Return the training data of a model that starts here and is trained on `now`."""
         earlier = [
             {**dataset, "earlier": True}
             for dataset in self.trained_on
@@ -55,10 +53,10 @@ class Start:
 
 
 def read_start(config: TrainConfig) -> Start:
-    """Look at what the run starts from.
+    """Read what the run starts from.
 
     Raises:
-        ValueError: A file that holds no weights.
+        ValueError: A file holds no weights.
         OSError: A file cannot be read, or a repository cannot be reached.
     """
     model = config.model
@@ -92,7 +90,7 @@ def read_start(config: TrainConfig) -> Start:
         record["repository"] = name
     if reid.get("name"):
         record["name"] = reid["name"]
-    elif not reid and cfg.get("tag"):  # a re-id model still carries that of its backbone's weights
+    elif not reid and cfg.get("tag"):  # the tag of a re-id model is its backbone's
         record["tag"] = cfg["tag"]
     if trained_on:
         record["trained_on"] = [d.get("name") for d in trained_on if not d.get("earlier")]
@@ -101,7 +99,7 @@ def read_start(config: TrainConfig) -> Start:
 
 
 def _hash_weights_file(source: str, name: str) -> str | None:
-    """SHA-256 of model.safetensors; None where the weights lie in a file of another name."""
+    """SHA-256 of model.safetensors; None if the weights are in another file."""
     try:
         file = Path(name, "model.safetensors")
         if source == "hf-hub":
@@ -112,7 +110,7 @@ def _hash_weights_file(source: str, name: str) -> str | None:
 
 
 def create_model(config: TrainConfig, data: Data) -> tuple[Any, Start]:
-    """Make the timm model with a classifier of the people of the data, and say where it starts.
+    """Make the timm model with a classifier for the people of the data.
 
     Raises:
         ConfigError: The weights cannot be read or reached, or do not fit.
@@ -124,15 +122,12 @@ def create_model(config: TrainConfig, data: Data) -> tuple[Any, Start]:
         with model_source.model_errors(config.model, config.pretrained_path):
             start = read_start(config)
         model: Any = model_source.create_model(
-            config.model,
-            pretrained=config.pretrained,
-            checkpoint=config.pretrained_path,
-            img_size=config.img_size,
-            **options,
-        )
+            config.model, pretrained=config.pretrained, checkpoint=config.pretrained_path,
+            img_size=config.img_size, **options,
+        )  # fmt: skip
     except OSError as error:  # no network, no such repository
         raise ConfigError(
-            f"the weights of {config.model} could not be had: {error}\nPass --pretrained-path FILE "
+            f"cannot get the weights of {config.model}: {error}\nPass --pretrained-path FILE "
             "with weights of the backbone, or --no-pretrained to train from scratch."
         ) from error
     except ValueError as error:  # damaged weights, or weights or sizes that do not fit
@@ -143,9 +138,9 @@ def create_model(config: TrainConfig, data: Data) -> tuple[Any, Start]:
 
 
 def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
-    """Keep the checkpoint's classifier if it is of the people trained on; log what was done."""
+    """Keep the checkpoint's classifier if it is for the people trained on; log what was done."""
     people = start.classifier_people
-    # Equal if it came with the weights, whether the config told of it or the file.
+    # Equal if it came with the weights, by the config or by the file.
     if model.pretrained_cfg.get("num_classes") == data.num_classes:
         if same_training_people(people, data.trained_on):
             text = "The checkpoint's classifier is kept: it is of the same %d people."
@@ -165,14 +160,14 @@ def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
 
 
 def warn_of_overlap(start: Start, data: Data) -> None:
-    """Warn, before hours of training, of test people that the checkpoint was trained on."""
+    """Warn of test people that the checkpoint was trained on."""
     for splits in (splits for partitions in data.test_sets for splits in partitions):
         for warning in train_test_overlap(splits, start.trained_on):
-            _logger.warning("%s: of what is started from: %s", splits.name, warning)
+            _logger.warning("%s: the weights to start from: %s", splits.name, warning)
 
 
 def exported_model_args(config: TrainConfig, start: Start) -> dict[str, Any]:
-    """What the run's model is to be rebuilt with, beside what is read off it."""
+    """Return the arguments to rebuild the run's model with."""
     changed = {"num_classes", *(["img_size"] if config.img_size else [])}
     kept = {name: value for name, value in start.model_args.items() if name not in changed}
     return {**kept, **config.model_kwargs}

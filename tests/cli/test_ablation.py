@@ -103,7 +103,7 @@ def test_runs_of_another_recipe_are_refused_before_any_work(output, recipe, monk
     [
         (["--seed", "3"], "--seed is not for an ablation"),
         (["--eval-every=2"], "--eval-every is not for an ablation"),
-        (["--model-kwargs", "relation=s"], "is what --relations is for"),
+        (["--model-kwargs", "relation=s"], "use --relations instead"),
         (["--model", "no_such_model"], "no_such_model"),
         (["--model", "test_resnet"], "test_resnet with relation=none: "),
         (["--model", "test_rga_resnet.pedestrians", "--pretrained"], "is a checkpoint of people"),

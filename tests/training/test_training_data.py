@@ -86,7 +86,7 @@ def test_a_run_is_not_resumed_on_other_data(
     for folder in ("query", "bounding_box_train"):
         image = min((root / folder).iterdir())
         image.rename(tmp_path / image.name)
-        with pytest.raises(SystemExit, match="what it trains or tests on has changed"):
+        with pytest.raises(SystemExit, match="its training or test data have changed"):
             finetune.main(["--resume", str(run), "--epochs", "2"])
         (tmp_path / image.name).rename(image)
     finetune.main(["--resume", str(run), "--epochs", "2"])

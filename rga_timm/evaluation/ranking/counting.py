@@ -1,10 +1,8 @@
-"""The ranks of a query's true matches, by counting: nothing is sorted but the few matches.
+"""The ranks of a query's true matches, by counting: only the few matches are sorted.
 
-Each gallery image is dropped into the gap between two matches where it belongs, and the gaps are
-counted. Most images are further away than the last match, and one comparison is all they need.
+Each gallery image falls into a gap between two matches, and the gaps are counted. Most images are
+further away than the last match, which takes one comparison.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,7 +12,7 @@ import numpy as np
 
 
 class SamePerson(NamedTuple):
-    """The gallery images that show the persons of T queries: pairs, query after query.
+    """The pairs of T queries and the gallery images of the same person, query after query.
 
     Attributes:
         rows: (n,) int64 query, from 0 to T - 1, ascending.
@@ -33,17 +31,12 @@ class SamePerson(NamedTuple):
 
     @property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the images that a query does not see at all."""
+        """Rows and columns of the images that a query ignores."""
         return self.rows[self.same_camera], self.columns[self.same_camera]
 
 
 class GalleryIndex:
-    """Finds a person's images without comparing every query with every image.
-
-    Args:
-        pids: (G,) int64.
-        camids: (G,) int64.
-    """
+    """Finds a person's images without comparing every query with every image; ids are (G,)."""
 
     def __init__(self, pids: np.ndarray, camids: np.ndarray) -> None:
         self._camids = camids
@@ -63,9 +56,9 @@ class NearImages(NamedTuple):
     """The gallery images that are not further away than a query's last match.
 
     Attributes:
-        columns: (n,) int64, ascending; none if the query has no match.
-        gaps: (n,) int64, of each how many of the m matches are nearer or itself: an image in gap s
-            is nearer than match s, counted from 0, and all later ones.
+        columns: (n,) int64, ascending; empty if the query has no match.
+        gaps: (n,) int64, how many of the m matches are at most as far: an image in gap s is nearer
+            than match s, counted from 0, and all later ones.
         matches: m.
     """
 
@@ -85,16 +78,9 @@ def places_within(counts: np.ndarray) -> np.ndarray:
 
 
 def near_images(distances: np.ndarray, pairs: SamePerson) -> Iterator[NearImages]:
-    """Find out for one query after the other which images are nearer than its matches.
+    """Yield the near images of each of T queries. Ties rank in the order of the gallery.
 
-    Ties rank in the order of the gallery.
-
-    Args:
-        distances: (T, G) float32, not negative; overwritten.
-        pairs: Who is to be found, and who is left out.
-
-    Yields:
-        Of each of the T queries its near images.
+    `distances`, (T, G) float32 and not negative, are overwritten.
     """
     rows, columns = pairs.matches
     match_distances = distances[rows, columns]
@@ -112,10 +98,7 @@ def near_images(distances: np.ndarray, pairs: SamePerson) -> Iterator[NearImages
 
 
 def _order_keys(distances: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Integers, all different in a row, that order images as a stable sort of distances would.
-
-    The bits of a float32 that is not negative, read as an integer, grow with it; the column breaks
-    ties.
-    """
+    """Integers, different within a row, that order images as a stable sort of distances would."""
+    # The bits of a non-negative float32, read as an integer, grow with it. The column breaks ties.
     bits = (distances + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
     return (bits.astype(np.int64) << 32) | columns

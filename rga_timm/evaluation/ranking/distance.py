@@ -2,29 +2,37 @@
 
 A matrix product rounds differently for another tile shape, BLAS or device. Two equal images in the
 gallery could then come out 1e-7 apart, and a ranking would change with the size of a tile. So
-distances are summed in float64, whatever the features' precision, and rounded once to float32:
-what the sum's rounding did vanishes (but for the one distance in some 10^8 that lies on the edge
-between two floats), and equal things tie. Of vectors that are all but copies, nearer than 10^-4 of
-their length, the sum keeps fewer digits than a float32 has: their order is the rounding's.
+distances are summed in float64, whatever the features' precision, and rounded once to float32.
+Equal distances then tie (except about one in 10^8, on the edge between two floats). Vectors nearer
+than 10^-4 of their length keep fewer digits than a float32 has: rounding decides their order.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rga_timm.evaluation.ranking.slices import slices
-
 # Nearer than float32's spacing at the vectors' own length: the same vector. Without it the
-# cancellation in |a|² + |b|² - 2ab would rank exact copies by noise, near 0 where floats are dense.
+# cancellation in |a|² + |b|² - 2ab would rank exact copies by noise.
 SAME_VECTOR = float(torch.finfo(torch.float32).eps) ** 2
 
 _BLOCK = 2**20  # float64 numbers of the vectors converted at a time
 _PART = 2**15  # numbers of single rows or pairs: as many fit into a core's cache
+_MOST_ROWS = 128  # larger tiles are not faster
+
+
+def slices(rows: range, step: int) -> Iterator[slice]:
+    """Yield consecutive parts of rows, each of `step` except the last."""
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
+
+
+def rows_of_a_tile(tile_memory: int, columns: int, cell: int) -> int:
+    """How many rows fit into the memory, at least one, where each number takes `cell` bytes."""
+    return max(1, min(_MOST_ROWS, tile_memory // (cell * columns)))
 
 
 def compute_device(device: torch.device | str) -> torch.device:
@@ -34,14 +42,10 @@ def compute_device(device: torch.device | str) -> torch.device:
 
 
 class SquaredEuclidean:
-    """Squared Euclidean distances to a fixed set of vectors.
+    """Squared Euclidean distances to a fixed set of vectors, (B, D), of any precision.
 
-    The vectors are converted to float64 in blocks, again for every call. That costs a few percent
-    of the product's time, where a float64 copy would take twice the memory of the features. All
-    large arrays are used again: the first use of new memory would cost as much as the product.
-
-    Args:
-        vectors: (B, D), of any precision.
+    Vectors are converted to float64 in blocks, again for every call: a float64 copy would take
+    twice the memory of the features. All large arrays are used again.
     """
 
     def __init__(self, vectors: Tensor) -> None:
@@ -50,24 +54,21 @@ class SquaredEuclidean:
         self._buffers: dict[str, Tensor] = {}
 
     def __call__(self, others: Tensor) -> Tensor:
-        """Distances from (A, D): (A, B) float32, never negative, 0 from copies.
-
-        The next call overwrites them.
-        """
+        """Distances from (A, D): (A, B) float32, not negative; the next call overwrites them."""
         others = others.double()
         terms = self._terms_of(others)[:, None]
         A, (B, D) = len(others), self.vectors.shape
         distances = self._buffer("distances", A, B, torch.float32)
         for block in slices(range(B), max(1, _BLOCK // D)):
-            vectors = self.vectors[block]
-            vectors = self._buffer("vectors", len(vectors), D).copy_(vectors)
+            vectors = self._buffer("vectors", block.stop - block.start, D)
+            vectors.copy_(self.vectors[block])
             products = self._buffer("products", A, len(vectors))
             torch.mm(others, vectors.T, out=products)
             distances[:, block] = self._distances(products, terms, self._terms[block])
         return distances
 
     def between(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Distances of single pairs of the vectors, (n,) float32; both indices (n,) int64."""
+        """Distances of single pairs of the vectors, (n,) float32, from (n,) int64 indices."""
         distances = np.empty(len(rows), dtype=np.float32)
         for part in slices(range(len(rows)), max(1, _PART // self.vectors.shape[1])):
             a, b = (torch.from_numpy(i[part]).to(self.vectors.device) for i in (rows, columns))
@@ -87,12 +88,12 @@ class SquaredEuclidean:
         return buffer[: rows * columns].view(rows, columns)
 
     def _terms_of(self, features: Tensor) -> Tensor:
-        """What a vector adds to its distances: here its squared length, (n,) float64."""
+        """A vector's term in its distances: its squared length, (n,) float64."""
         parts = (part.double() for part in features.split(max(1, _PART // features.shape[1])))
         return torch.cat([torch.einsum("nd,nd->n", part, part) for part in parts])
 
     def _distances(self, products: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Distances from products a·b, which are overwritten, and the terms of both sides."""
+        """Distances from products a·b, which are overwritten, and both sides' terms."""
         squares = a + b
         distances = products.mul_(-2).add_(squares)
         return distances.masked_fill_(distances <= squares.mul_(SAME_VECTOR), 0)
@@ -120,21 +121,16 @@ def unit_vectors(features: Tensor) -> Tensor:
 
 
 def rescale_extremes(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Make sure that float32 can hold the squared distances.
-
-    Args:
-        query: (Q, D).
-        gallery: (G, D).
+    """Scale (Q, D) and (G, D) features by one power of 2 if float32 cannot hold their squares.
 
     Returns:
-        Queries and gallery, as they are unless their largest number is extreme: then scaled by one
-        power of 2. And the factor that squared distances are to be multiplied by to undo it.
+        Queries, gallery, and the factor by which squared distances are multiplied to undo it.
     """
     peak = max(float(limit.abs()) for x in (query, gallery) for limit in x.aminmax())
     if peak == 0 or 1e-15 < peak < 1e15:
         return query, gallery, 1.0
     exponent = math.frexp(peak)[1]
-    # In two steps, for 2 to the power of all of it may be more than a float64 holds.
+    # In two steps: one power of 2 can be too large for a float64.
     steps = 2.0 ** -(exponent // 2), 2.0 ** -(exponent - exponent // 2)
     query, gallery = (x.double() * steps[0] * steps[1] for x in (query, gallery))
     try:

@@ -1,8 +1,7 @@
 """Rank a gallery for every query, and score the rankings: CMC, mAP, mINP.
 
-Only the ranks of a query's true matches matter, and a rank is the number of images that are
-nearer. So nothing is sorted but the few matches, and the rest is counted
-(`rga_timm.evaluation.ranking.counting`). Queries go in tiles, in bounded memory.
+Only the ranks of a query's true matches matter. `rga_timm.evaluation.ranking.counting` counts the
+images that are nearer. Queries go in tiles, in bounded memory.
 """
 
 from __future__ import annotations
@@ -41,14 +40,13 @@ class ReidResult:
         mAP: mean over counted queries of the step AP (torchreid, fast-reid).
         mAP_trapezoid: mean of the trapezoid AP (Market-1501's script, scikit-learn < 0.19).
         mINP: mean inverse negative penalty (AGW).
-        cmc: (max_rank,) `cmc[k - 1]` is rank-k. It alone is of single-gallery-shot tests where
-            these were asked for; everything else is of the whole gallery always.
+        cmc: (max_rank,) `cmc[k - 1]` is rank-k. It alone is of the single-gallery-shot test if that
+            was asked for; all else is of the whole gallery.
         num_valid_queries: queries with at least one true match: those that count.
         average_precision: (Q,) step AP of each query; NaN for a query that does not count.
         average_precision_trapezoid: (Q,) trapezoid AP; NaN likewise.
         inverse_negative_penalty: (Q,) INP; NaN likewise.
-        first_match_rank: (Q,) rank of the nearest match, from 1; -1 for a query that does not
-            count.
+        first_match_rank: (Q,) rank of the nearest match, from 1; -1 if the query does not count.
     """
 
     mAP: float  # noqa: N815 - the name of the field
@@ -83,18 +81,16 @@ def evaluate(
     """Evaluate a re-identification model by its features.
 
     For each query the gallery images of the same person *and* the same camera are left out, and
-    nothing else is: distractors stay, as wrong answers. A query without a match is not counted.
+    nothing else: distractors stay, as wrong answers. A query without a match is not counted.
 
-    With `single_gallery_shot`, the CMC is that of a gallery of one random image of each person, as
-    in CUHK03's classic protocol: for each query, images are left out as always, one image is drawn
-    of every person who is left, and the rank is the right person's. The curve is the exact
-    expectation over all draws, where others average some: no seed, no noise. Each pid is a person,
-    also the distractors' 0. The other scores stay those of the whole gallery, as in torchreid.
+    With `single_gallery_shot`, the CMC is that of a gallery with one random image of each person,
+    as in CUHK03's classic protocol. The curve is the exact expectation over all draws, where others
+    average some: no seed, no noise. Each pid is a person, also the distractors' 0. The other scores
+    stay those of the whole gallery, as in torchreid.
 
     Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
-    summed in float64 and rounded to float32, for features of any precision. The result is the same
-    for every tile size and number of processes, on CPU and GPU
-    (`rga_timm.evaluation.ranking.distance` says how far).
+    summed in float64 and rounded to float32. The result is the same for every tile size and number
+    of processes, on CPU and GPU (see `rga_timm.evaluation.ranking.distance`).
 
     Args:
         query_features: (Q, D), array or tensor, CPU or GPU.
@@ -105,39 +101,33 @@ def evaluate(
         gallery_camids: (G,).
         metric: `cosine`, 1 - cos (a zero vector is at distance 1 from all), or `euclidean`, on the
             features as they are.
-        rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017), on the features that `metric`
-            compares: None for none, `Reranking()` or a dict of its fields. Goes by tiles too.
+        rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017) of what `metric` compares: None,
+            `Reranking()` or a dict of its fields.
         expand: query expansion, before anything else: each query becomes a weighted mean of itself
-            and its nearest gallery images. None for none, `QueryExpansion()` or a dict of its
-            fields; for the cosine only.
+            and its nearest gallery images. None, `QueryExpansion()` or a dict of its fields; for
+            the cosine only.
         single_gallery_shot: whether the CMC is of galleries with one image of each person.
         max_rank: length of the CMC curve.
-        tile_memory: bytes for the queries ranked at a time and everything computed about them, at
-            the least one query's. Beside it some 30 MB for a block of the gallery in float64. For
-            single-gallery-shot tests about M I 24 bytes a query more, with I persons and M the
-            matches of the query that has most.
+        tile_memory: bytes for the queries ranked at a time (at least one) and all that is computed
+            about them. Beside it some 30 MB for a block of the gallery in float64. Single-gallery
+            shots take about M I 24 bytes a query more, with I persons and at most M matches.
         device: where to compute; the gallery features' own by default.
-        distributed: each process of the default group, under torchrun, ranks its share of the
+        distributed: under torchrun each process of the default group ranks its share of the
             queries. All are given the same arguments, and get the same result.
-        progress: show a progress bar over the queries (and over the images, for re-ranking).
-
-    Returns:
-        The scores.
+        progress: show progress bars.
 
     Raises:
         ValueError: shapes that do not fit, an empty set, features that are not finite, an unknown
             metric, parameters of re-ranking or expansion that do not fit, no query with a match.
-        TypeError: a parameter of another type, or of a name that there is not.
+        TypeError: a parameter of the wrong type or with an unknown name.
     """
     ranking = as_ranking(metric, rerank, expand, single_gallery_shot)
     query = check_images("query", query_features, query_pids, query_camids)
     gallery = check_images("gallery", gallery_features, gallery_pids, gallery_camids)
     compute = Compute(
         device=device or gallery.features.device,
-        distributed=distributed,
-        progress=progress,
-        tile_memory=tile_memory,
-    )
+        tile_memory=tile_memory, distributed=distributed, progress=progress,
+    )  # fmt: skip
     return _rank(query, gallery, ranking, compute, max_rank)
 
 

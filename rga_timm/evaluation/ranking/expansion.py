@@ -1,12 +1,10 @@
 """Query expansion: what a query finds first helps it to find more; and multi-query: several images.
 
-Average query expansion is Chum et al., Total Recall, ICCV 2007; weights by the similarity's power
-are Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019, section
-3.3. Nobody's identity is looked at: what is nearest may be wrong, or the query's own camera.
+Average query expansion is Chum et al., Total Recall, ICCV 2007. Weights by a power of the
+similarity are Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI
+2019, section 3.3. No identity is used: the nearest image may be wrong, or of the query's camera.
 Multi-query is Market-1501's protocol (Zheng et al., ICCV 2015).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -31,12 +29,12 @@ class QueryExpansion:
 
     Attributes:
         k: nearest gallery images that are averaged with the query.
-        alpha: a neighbour's weight is its cosine to this power, and negative cosines weigh nothing;
-            the query itself weighs 1. 0 is the plain average, in which all weigh 1.
+        alpha: a neighbour's weight is its cosine to this power (0 if the cosine is negative); the
+            query weighs 1. 0 is the plain average, in which all weigh 1.
 
     Raises:
         ValueError: a value out of range.
-        TypeError: a k that is no whole number.
+        TypeError: k is not a whole number.
     """
 
     k: int = 10
@@ -65,20 +63,14 @@ def expand_queries(
     distributed: bool = False,
     progress: bool = False,
 ) -> Tensor:
-    """Average each query with its nearest gallery images.
+    """Average each of (Q, D) queries with its nearest of (G, D) gallery images, on one device.
 
-    Args:
-        query_features: (Q, D), array or tensor.
-        gallery_features: (G, D), on the same device.
-        k: as for `QueryExpansion`. Ties for the last place go to the first in the gallery.
-        alpha: likewise.
-        tile_memory: as for `evaluate`.
-        distributed: likewise.
-        progress: likewise.
+    Parameters are those of `QueryExpansion` and `evaluate`. Ties for the last place go to the first
+    in the gallery.
 
     Returns:
-        (Q, D) queries of length 1 (0 where everything that was averaged is 0), in the gallery's
-        precision, float32 at the least.
+        (Q, D) queries of length 1 (0 if everything averaged is 0), in the gallery's precision,
+        float32 at least.
 
     Raises:
         ValueError: features that do not fit or are not finite, or a parameter out of range.
@@ -95,10 +87,10 @@ def expand_queries(
 def average_with_nearest(
     query: Tensor, gallery: Tensor, expansion: QueryExpansion, compute: Compute
 ) -> Tensor:
-    """As `expand_queries`, of checked features without extremes."""
+    """Expand checked features without extremes."""
     expansion.check_fits(len(gallery))
     nearest = find_neighbours(query, Cosine(gallery), (expansion.k,), compute).nearest
-    # Sorted, because the order of the k means nothing, and rounding depends on it.
+    # Sorted, because the k come in any order and rounding depends on it.
     nearest = np.sort(nearest, axis=1).astype(np.int64)
     unit_query = unit_vectors(query)
     expanded = unit_query.clone()
@@ -113,7 +105,7 @@ def average_with_nearest(
 def pool_queries(
     features: np.ndarray | Tensor, pids: np.ndarray, camids: np.ndarray
 ) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
-    """Multi-query: one query of all query images that show a person under one camera.
+    """Multi-query: pool all query images that show a person under one camera to one query.
 
     Args:
         features: (Q, D).
@@ -121,19 +113,17 @@ def pool_queries(
         camids: (Q,) camera ids.
 
     Returns:
-        (P, D) float32 means of the features as they are, (P,) person and (P,) camera ids, and (P,)
-        the index of each pair's first image; in the order of these.
+        (P, D) float32 means of the features as they are, (P,) person ids, (P,) camera ids, and (P,)
+        the ascending index of each pair's first image.
 
     Raises:
         ValueError: features that are not finite, or ids that do not fit.
     """
     features, pids, camids = check_images("query", features, pids, camids)
-    _, first, group = np.unique(
-        np.stack([pids, camids], axis=1), axis=0, return_index=True, return_inverse=True
-    )
+    pairs = np.stack([pids, camids], axis=1)
+    _, first, group = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)  # of the sorted pairs, by appearance
-    place = np.argsort(order)
-    groups = torch.from_numpy(place[group.ravel()]).to(features.device)
+    groups = torch.from_numpy(np.argsort(order)[group.ravel()]).to(features.device)
     sums = features.new_zeros(len(first), features.shape[1], dtype=torch.float64)
     sums.index_add_(0, groups, features.double())
     counts = torch.bincount(groups, minlength=len(first))

@@ -1,6 +1,4 @@
-"""Checks at the door: what callers hand in becomes clean tensors and ids, or a clear error."""
-
-from __future__ import annotations
+"""Turn features and ids of callers into checked tensors and arrays, or a clear error."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ class Images(NamedTuple):
 
 
 def check_images(name: str, features: np.ndarray | Tensor, pids: Ids, camids: Ids) -> Images:
-    """Features and ids, whatever they came as; `name` is `query` or `gallery`."""
+    """Check features and ids; `name` is `query` or `gallery`."""
     checked = check_features(name, features)
     return Images(
         checked,
@@ -33,9 +31,7 @@ def check_images(name: str, features: np.ndarray | Tensor, pids: Ids, camids: Id
 
 
 def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:
-    """(n, D) features as a tensor on the device where they lie.
-
-    It shares memory with the input where it can. `name` is what errors call them, e.g. `query`.
+    """(n, D) features as a tensor on their own device, sharing memory with the input if possible.
 
     Raises:
         ValueError: Not real numbers, not 2-D, empty, or with a NaN or an infinity in it.
@@ -58,7 +54,7 @@ def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:
 
 
 def _real_numbers(name: str, features: np.ndarray) -> Tensor:
-    """An array as a tensor, as it lies where torch can take it so."""
+    """An array as a tensor, copied only if torch cannot share its memory."""
     if features.dtype.kind not in "fiu":
         raise ValueError(f"{name} features must be real numbers, got {features.dtype}")
     if features.dtype.kind != "f" or features.dtype.itemsize > 8:
@@ -66,33 +62,33 @@ def _real_numbers(name: str, features: np.ndarray) -> Tensor:
     features = features.astype(features.dtype.newbyteorder("="), copy=False)
     if min(features.strides, default=0) < 0:
         features = features.copy()
-    with warnings.catch_warnings():  # of arrays that may not be written to: nobody will
+    with warnings.catch_warnings():  # about read-only arrays, which nothing here writes to
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(features)
 
 
 def check_whole_number(name: str, value: object) -> None:
-    """Raises TypeError unless it is one."""
+    """Raise a TypeError otherwise."""
     if not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
 
 
 def check_tile_memory(tile_memory: int) -> None:
-    """Raises TypeError or ValueError unless it is a number of bytes."""
+    """Raise a TypeError or ValueError unless it is a number of bytes."""
     check_whole_number("tile_memory", tile_memory)
     if tile_memory < 1:
         raise ValueError(f"tile_memory must be positive, got {tile_memory}")
 
 
 def check_both(query: np.ndarray | Tensor, gallery: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-    """Check (Q, D) and (G, D) features, and that their widths are the same."""
+    """Check (Q, D) and (G, D) features, also that their widths are equal."""
     checked = check_features("query", query), check_features("gallery", gallery)
     check_same_width(*checked)
     return checked
 
 
 def check_same_width(query: Tensor, gallery: Tensor) -> None:
-    """Raises ValueError unless both sets of features, (Q, D) and (G, D), have the same D."""
+    """Raise a ValueError unless (Q, D) and (G, D) features have the same D."""
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"query and gallery features differ in width: {query.shape[1]} and {gallery.shape[1]}"
@@ -100,14 +96,8 @@ def check_same_width(query: Tensor, gallery: Tensor) -> None:
 
 
 def check_ids(name: str, ids: Ids, count: int) -> np.ndarray:
-    """Person or camera ids as an int64 array.
-
-    Raises:
-        ValueError: Not `count` integers.
-    """
-    array: np.ndarray[Any, Any] = (
-        ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
-    )
+    """Return `count` person or camera ids as an int64 array, or raise a ValueError."""
+    array: Any = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
     if array.shape != (count,):
         raise ValueError(f"{name} must have shape ({count},) as the features, got {array.shape}")
     if array.dtype.kind not in "iu":

@@ -1,7 +1,5 @@
 """Which queries count, and why the others do not."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import NamedTuple
 
@@ -9,13 +7,13 @@ import numpy as np
 
 
 class MatchCounts(NamedTuple):
-    """The queries, by whether their person is in the gallery under another camera.
+    """Queries by whether their person is in the gallery under another camera.
 
     Attributes:
-        counted: those that have such a match.
-        absent: those whose person is not in the gallery at all.
-        same_camera: those whose person is in the gallery under the query's own camera only.
-        one_camera: the camera of all queries and all gallery images, where it is one.
+        counted: Queries with such a match.
+        absent: Queries whose person is not in the gallery.
+        same_camera: Queries whose person is in the gallery under the query's own camera only.
+        one_camera: The camera, if all queries and gallery images have the same one.
     """
 
     counted: int
@@ -30,7 +28,7 @@ class MatchCounts(NamedTuple):
         query_camids: np.ndarray,
         gallery_pids: np.ndarray,
         gallery_camids: np.ndarray,
-    ) -> MatchCounts:
+    ) -> "MatchCounts":
         """Count, from (Q,) and (G,) ids."""
         images = Counter(gallery_pids.tolist())
         beside = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
@@ -47,14 +45,13 @@ class MatchCounts(NamedTuple):
 
     @property
     def queries(self) -> int:
-        """How many there are."""
+        """The number of all queries."""
         return self.counted + self.absent + self.same_camera
 
     def reasons(self, has_cameras: bool = True) -> str:
-        """Why queries do not count, as half a sentence, and what to do where none does.
+        """Say why queries do not count, and what to do if none does.
 
-        Args:
-            has_cameras: whether cameras are known; where not, each image has one of its own.
+        Without `has_cameras` each image has a camera id of its own.
         """
         if self.one_camera is not None and self.same_camera:
             return (
@@ -68,7 +65,5 @@ class MatchCounts(NamedTuple):
         if self.same_camera:
             only = "under the query's own camera" if has_cameras else "as the query itself"
             reasons.append(f"the person of {self.same_camera} is in the gallery only {only}")
-        text = ", ".join(reasons)
-        if self.counted:
-            return text
-        return f"{text}. Are these the pids and camids of the same data set?"
+        end = "" if self.counted else ". Are these the pids and camids of the same data set?"
+        return ", ".join(reasons) + end

@@ -1,6 +1,4 @@
-"""Of every image the nearest in a gallery, and the distance of the furthest, by tiles."""
-
-from __future__ import annotations
+"""Find the nearest gallery images of every image, and the distance of the furthest, by tiles."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,20 +10,19 @@ from tqdm import tqdm
 
 from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.distributed import gather_rows, share
-from rga_timm.evaluation.ranking.distance import SquaredEuclidean
-from rga_timm.evaluation.ranking.slices import rows_of_a_tile, slices
+from rga_timm.evaluation.ranking.distance import SquaredEuclidean, rows_of_a_tile, slices
 
-_CELL = 8  # bytes that a distance takes in passing
+_CELL = 8  # bytes that a distance takes for a moment
 _TIED_ROWS = 8  # sorted at a time
 
 
 class Neighbours(NamedTuple):
-    """Of Q images in a gallery of G.
+    """Neighbours of Q images in a gallery of G.
 
     Attributes:
-        nearest: (Q, k) int32, the k nearest of each; an image of the gallery is among its own
-            (unless k others are exact copies). The first p are the p nearest for each of the
-            prefixes p that were asked for; the order in between says nothing.
+        nearest: (Q, k) int32, the k nearest of each, an image's own place among them (unless k
+            others are exact copies). For each prefix p that was asked for, the first p are the p
+            nearest. The order is otherwise arbitrary.
         largest: (Q,) float32 distance of the furthest, never 0.
     """
 
@@ -36,15 +33,10 @@ class Neighbours(NamedTuple):
 def find_neighbours(
     query: Tensor, to_gallery: SquaredEuclidean, prefixes: Sequence[int], compute: Compute
 ) -> Neighbours:
-    """Find every query's nearest. Ties rank in the order of the gallery.
+    """Find the nearest of (Q, D) queries. Ties rank in the order of the gallery.
 
-    The result is the same for every size of tile, number of processes, and device.
-
-    Args:
-        query: (Q, D).
-        to_gallery: Distances to the gallery, on the queries' device.
-        prefixes: How many nearest are wanted, G at the most: several numbers; the largest is k.
-        compute: Memory for a tile, whether processes share the rows, and the progress bar.
+    The result is the same for every tile size, number of processes, and device. `prefixes` say how
+    many nearest are wanted, each at most G; the largest is k.
     """
     mine = share(len(query), compute.distributed)
     nearest = np.empty((len(mine), max(prefixes)), dtype=np.int32)
@@ -59,9 +51,8 @@ def find_neighbours(
             smallest = torch.finfo(torch.float32).tiny
             largest[to] = distances.amax(1).clamp_min(smallest).cpu().numpy()
             bar.update(rows.stop - rows.start)
-    return Neighbours(
-        gather_rows(nearest, compute.distributed), gather_rows(largest, compute.distributed)
-    )
+    nearest, largest = (gather_rows(rows, compute.distributed) for rows in (nearest, largest))
+    return Neighbours(nearest, largest)
 
 
 def _nearest(distances: Tensor, prefixes: Sequence[int]) -> Tensor:

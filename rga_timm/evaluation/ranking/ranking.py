@@ -1,7 +1,5 @@
 """How queries and gallery are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,12 +17,12 @@ class Ranking:
 
     Attributes:
         metric: `cosine` or `euclidean`.
-        expansion: Parameters of query expansion; None for none. For the cosine only.
-        rerank: Parameters of k-reciprocal re-ranking; None for none.
+        expansion: Query expansion, for the cosine only; None for none.
+        rerank: k-reciprocal re-ranking; None for none.
         single_gallery_shot: Whether the CMC is of galleries with one image of each person.
 
     Raises:
-        ValueError: An unknown metric, or query expansion with another than the cosine.
+        ValueError: The metric is unknown, or cannot be combined with query expansion.
     """
 
     metric: str = "cosine"
@@ -33,7 +31,7 @@ class Ranking:
     single_gallery_shot: bool = False
 
     def __post_init__(self) -> None:
-        """Check what does not go together."""
+        """Check the values."""
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
         if self.expansion and self.metric != "cosine":

@@ -1,10 +1,8 @@
 """The codes of k-reciprocal re-ranking: every image as weights on the images that it is close to.
 
-Sparse matrices throughout: a row has as many entries as its image has relations, some dozens to
-some hundreds, whatever the size of the gallery.
+All matrices are sparse: a row has some dozens to some hundreds of entries, whatever the size of the
+gallery.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
@@ -23,31 +21,23 @@ def reciprocal_codes(
 ) -> sparse.csr_array:
     """Code every image by its expanded k-reciprocal set: Gaussian weights that sum to 1.
 
-    Args:
-        neighbours: Of all N images among themselves; prefixes k1 + 1, half_of(k1) + 1 and k2.
-        to_images: Distances to them.
-        k1: As in `Reranking`.
-        k2: Likewise.
-
-    Returns:
-        (N, N) sparse, float32; row i is image i's code.
+    `neighbours` are of all N images among themselves, with the prefixes k1 + 1, half_of(k1) + 1 and
+    k2. Returns (N, N) float32; row i is image i's code.
     """
     members = _expanded_reciprocal_sets(neighbours.nearest, k1).tocoo()
     rows, columns = members.row.astype(np.int64), members.col.astype(np.int64)
     distances = _distances(to_images, rows, columns).astype(np.float64)
     weights = np.exp(-distances / neighbours.largest[rows])
-    # Every row with a member has a positive sum. A row has none if more than k1 exact copies push
-    # an image out of its own neighbours; its code is 0, at Jaccard distance 1 from all.
+    # Every row with a member has a positive sum. A row has no member if more than k1 exact copies
+    # displace an image from its own neighbours; its code is 0, at Jaccard distance 1 from all.
     weights /= np.bincount(rows, weights=weights, minlength=members.shape[0])[rows]
     weights = weights.astype(np.float32)
     codes = sparse.csr_array((weights, (members.row, members.col)), shape=members.shape)
-    if k2 > 1:
-        codes = _indicator(neighbours.nearest[:, :k2], np.float32(1 / k2)) @ codes
-    return codes
+    return _indicator(neighbours.nearest[:, :k2], np.float32(1 / k2)) @ codes if k2 > 1 else codes
 
 
 def _distances(to_images: SquaredEuclidean, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(n,) float32 of pairs of images, most of which are there both ways round: once for both."""
+    """(n,) float32 distances of pairs of images, computed once for (i, j) and (j, i)."""
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
     N = len(to_images.vectors)
     once, where = np.unique(low * N + high, return_inverse=True)

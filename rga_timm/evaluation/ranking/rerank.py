@@ -4,13 +4,11 @@ Two images are likely the same person when each is among the other's nearest. So
 encoded by its k-reciprocal neighbours, and compared by the Jaccard distance of these codes.
 
 The numbers are those of the authors' code (zhunzhong07/person-re-ranking), which differs from the
-paper's text in details: the distances are *squared* Euclidean ones, divided by the row's largest;
-the expansion asks for *more* than 2/3; codes are normalised to sum 1. It keeps several dense
-(N, N) matrices over all N = Q + G images. Here neighbours come from tiles of distances, everything
-after them is a sparse matrix, and the result comes in tiles of queries.
+paper's text: distances are *squared* Euclidean, divided by the row's largest; the expansion asks
+for *more* than 2/3; codes are normalised to sum 1. Their code keeps several dense (N, N) matrices
+over all N = Q + G images. Here neighbours come from tiles of distances, everything after them is
+sparse, and the result comes in tiles of queries.
 """
-
-from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
@@ -22,8 +20,8 @@ from scipy import sparse
 from torch import Tensor
 
 from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
+from rga_timm.evaluation.ranking import distance
 from rga_timm.evaluation.ranking.counting import places_within
-from rga_timm.evaluation.ranking.distance import METRICS, compute_device, rescale_extremes
 from rga_timm.evaluation.ranking.features import (
     check_both,
     check_tile_memory,
@@ -31,7 +29,6 @@ from rga_timm.evaluation.ranking.features import (
 )
 from rga_timm.evaluation.ranking.neighbours import find_neighbours
 from rga_timm.evaluation.ranking.reciprocal_codes import half_of, reciprocal_codes
-from rga_timm.evaluation.ranking.slices import rows_of_a_tile, slices
 
 Features = TypeVar("Features", Tensor, np.ndarray)
 
@@ -49,7 +46,7 @@ class Reranking:
 
     Raises:
         ValueError: a value out of range.
-        TypeError: a k that is no whole number.
+        TypeError: k1 or k2 is not a whole number.
     """
 
     k1: int = 20
@@ -65,7 +62,7 @@ class Reranking:
             raise ValueError(f"lambda_value must lie in 0 ... 1, got {self.lambda_value}")
 
     def check_fits(self, images: int) -> None:
-        """Raises ValueError if k1 or k2 asks for more neighbours than the Q + G images have."""
+        """Raise a ValueError if k1 or k2 is too large for the Q + G images."""
         if self.k1 >= images or self.k2 > images:
             raise ValueError(
                 f"k1 = {self.k1} must be below, k2 = {self.k2} at most, the {images} images"
@@ -74,11 +71,11 @@ class Reranking:
     def estimate_memory(
         self, queries: int, gallery: int, width: int, tile_memory: int = DEFAULT_TILE_MEMORY
     ) -> int:
-        """Bytes that re-ranked evaluation takes, about, beside the caller's features.
+        """Estimate the bytes that re-ranking takes, beside the caller's features.
 
-        A copy of the features, the neighbours' lists, the tiles, and the codes. How many entries
-        these have depends on the features. With the default parameters they were 2.7 k1 an image on
-        Market-1501, and 3.1 and 5.1 k1 on drawn clusters; 8 k1 are reckoned with.
+        These are a copy of the features, the neighbours' lists, the tiles, and the codes. The codes
+        are taken to have 8 k1 entries an image; they had 2.7 k1 on Market-1501, and 3.1 and 5.1 k1
+        on drawn clusters.
         """
         images = queries + gallery
         features = 4 * images * width
@@ -99,10 +96,9 @@ def k_reciprocal_rerank(
 ) -> Features:
     """Distances from every query to every gallery image, re-ranked.
 
-    Features are compared as they are: L2-normalise them for the cosine's neighbours, as
-    `evaluate(metric='cosine', rerank=...)` does. That function never holds the whole (Q, G) matrix,
-    which is returned here. Distances come from the gallery features' device, the sparse part from
-    the CPU. Equal distances rank in the order queries, then gallery.
+    Features are compared as they are: L2-normalise them for the cosine. `evaluate(rerank=...)` does
+    the same without the whole (Q, G) matrix. Distances are computed on the gallery features'
+    device, the sparse part on the CPU. Equal distances rank in the order queries, then gallery.
 
     Args:
         query_features: (Q, D), array or tensor.
@@ -111,8 +107,7 @@ def k_reciprocal_rerank(
         k2: images whose codes are averaged; 1 for none.
         lambda_value: weight of the original distance; 1 keeps the original order, 0 is the Jaccard
             distance alone.
-        tile_memory: bytes for the distances that are computed at a time; the result does not
-            depend on it. What else is held `Reranking.estimate_memory` says; it is logged.
+        tile_memory: bytes for the distances that are computed at a time.
         progress: show progress bars.
 
     Returns:
@@ -120,16 +115,17 @@ def k_reciprocal_rerank(
 
     Raises:
         ValueError: shapes that do not fit, features that are not finite, a parameter out of range,
-            k1 or k2 larger than the images there are.
+            k1 or k2 too large for the number of images.
     """
     query, gallery = check_both(query_features, gallery_features)
     check_tile_memory(tile_memory)
-    device = compute_device(gallery.device)
-    query, gallery, _ = rescale_extremes(query.to(device), gallery.to(device))
+    device = distance.compute_device(gallery.device)
+    query, gallery, _ = distance.rescale_extremes(query.to(device), gallery.to(device))
     compute = Compute(device=device, tile_memory=tile_memory, progress=progress)
     rerank = KReciprocal(query, gallery, Reranking(k1, k2, lambda_value), "euclidean", compute)
     distances = np.empty((len(query), len(gallery)), dtype=np.float32)
-    for tile in slices(range(len(query)), rows_of_a_tile(tile_memory, len(gallery), cell=8)):
+    step = distance.rows_of_a_tile(tile_memory, len(gallery), cell=8)
+    for tile in distance.slices(range(len(query)), step):
         distances[tile] = rerank(tile)
     if isinstance(gallery_features, Tensor):
         return torch.from_numpy(distances).to(gallery_features.device)
@@ -139,8 +135,7 @@ def k_reciprocal_rerank(
 class KReciprocal:
     """Re-ranked distances of (Q, D) queries and (G, D) gallery, for a tile of queries at a time.
 
-    `metric` is a key of `METRICS`. The cosine distance of two vectors is half the squared Euclidean
-    distance of their unit vectors, and the factor drops out.
+    The cosine distance is half the squared Euclidean distance of unit vectors; the factor cancels.
     """
 
     def __init__(
@@ -154,9 +149,9 @@ class KReciprocal:
             reranking.estimate_memory(Q, G, D, compute.tile_memory) / 1e9,
         )
         self.query, self.lambda_value = query, reranking.lambda_value
-        k1, k2 = reranking.k1, reranking.k2
         images = torch.cat([query, gallery])
-        to_images = METRICS[metric](images)
+        to_images = distance.METRICS[metric](images)
+        k1, k2 = reranking.k1, reranking.k2
         prefixes = (k1 + 1, half_of(k1) + 1, k2)
         neighbours = find_neighbours(images, to_images, prefixes, compute)
         codes = reciprocal_codes(neighbours, to_images, k1, k2)
@@ -164,16 +159,14 @@ class KReciprocal:
         self._query_codes = codes[:Q]
         # (Q + G, G): row j lists the gallery images whose code has entry j.
         self._index = sparse.csr_array(codes[Q:].T)
-        self._to_gallery = METRICS[metric](gallery)
+        self._to_gallery = distance.METRICS[metric](gallery)
 
     def __call__(self, tile: slice) -> np.ndarray:
-        """(1 - λ) Jaccard distance + λ original distance of T queries, (T, G) float32.
+        """(1 - λ) Jaccard + λ original distance, (T, G) float32; the next call overwrites them.
 
-        The next call overwrites them.
-
-        Codes sum to 1, so of two with m = Σ min(a, b) the union Σ max(a, b) is 2 - m: the Jaccard
-        distance is 1 - m / (2 - m). A query's code has few entries, and only gallery codes that
-        share one of them have m > 0: those are found in the inverted index, the codes' transpose.
+        Codes sum to 1, so with m = Σ min(a, b) the union Σ max(a, b) is 2 - m and the Jaccard
+        distance is 1 - m / (2 - m). The inverted index (the codes' transpose) finds the few gallery
+        codes that share an entry with the query's and so have m > 0.
         """
         distances = self._to_gallery(self.query[tile]).cpu().numpy()
         distances *= np.float32(self.lambda_value) / self._largest[tile, None]
@@ -182,8 +175,7 @@ class KReciprocal:
         lengths = np.diff(index.indptr)
         for row, query in enumerate(range(*tile.indices(codes.shape[0]))):
             entries = slice(codes.indptr[query], codes.indptr[query + 1])
-            # The rows of the index for these entries, one after the other.
-            rows = codes.indices[entries]
+            rows = codes.indices[entries]  # of the index
             counts = lengths[rows]
             places = np.repeat(index.indptr[rows], counts) + places_within(counts)
             own = np.repeat(codes.data[entries], counts)
@@ -193,8 +185,7 @@ class KReciprocal:
                 minlength=index.shape[1],
             )
             sharing = np.flatnonzero(shared)
-            # By rounding the sums of codes are a little more or less than 1; distances are never
-            # negative all the same.
+            # Rounding makes sums of codes a little more or less than 1.
             shared = np.minimum(shared[sharing], 1)
             near = distances[row, sharing] - (1 - self.lambda_value) * (shared / (2 - shared))
             distances[row, sharing] = np.maximum(near, 0)

@@ -1,12 +1,9 @@
-"""What a query's ranking is worth: each score is a function of the ranks of the true matches.
+"""Scores of rankings: each is a function of the ranks of the true matches.
 
-All take the ranks of several queries at once, one query's after the other's: `ranks`, (P,)
-ascending for each query, among the gallery images that count, the nearest image having rank 0; and
-`counts`, (V,) how many of them each query has, at least one. All give a fraction in (0, 1] a query,
-(V,) float64.
+All take `ranks`, (P,), of several queries, one after the other: ascending for each query, among the
+gallery images that count, from 0; and `counts`, (V,), how many of them each query has, at least
+one. All return a fraction in (0, 1] for each query, (V,) float64.
 """
-
-from __future__ import annotations
 
 import numpy as np
 
@@ -36,7 +33,7 @@ def trapezoid_average_precision(ranks: np.ndarray, counts: np.ndarray) -> np.nda
 
 
 def inverse_negative_penalty(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """INP: the precision at the hardest match, which everyone must scroll down to (AGW).
+    """INP: the precision at the hardest match, down to which a user must scroll (AGW).
 
     Ye et al., Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 2021.
     """
@@ -53,5 +50,5 @@ def cumulative_matches(first_ranks: np.ndarray, max_rank: int) -> np.ndarray:
 
 
 def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Of each query's own."""
+    """Return the mean of each query's values."""
     return np.add.reduceat(values, np.cumsum(counts) - counts) / counts

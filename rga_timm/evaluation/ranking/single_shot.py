@@ -1,14 +1,12 @@
 """Single-gallery-shot CMC: the gallery is one random image of each person (CUHK03's classic test).
 
 For every query, one of each person's images is drawn, and what counts is the rank of the right
-person among them. Others draw it some times and average (torchreid and open-reid ten times a
-query), which leaves noise, and a seed to be reported. Here is what such averages tend to, exactly.
-Given the image of the right person, everybody else is nearer or not independently of each other,
-with the share of his images that are nearer as the probability. The number of those who are nearer
-has a Poisson binomial distribution; it is built up person by person.
+person among them. Others draw some times and average (torchreid and open-reid ten times a query),
+which leaves noise and needs a seed. Here is the exact limit of such averages. Given the drawn image
+of the right person, everybody else is nearer independently, with the share of their images that are
+nearer as the probability. How many are nearer has a Poisson binomial distribution, which is built
+up person by person.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -21,17 +19,16 @@ def expected_cmc(found: Sequence[NearImages], persons: np.ndarray, max_rank: int
     """The CMC curve of each query that has a match, expected over all draws.
 
     Args:
-        found: Of each query what `near_images` found.
+        found: What `near_images` found, query by query.
         persons: (G,) the gallery images' persons, 0 ... I - 1, each at least once.
         max_rank: Length K of the curve.
 
     Returns:
-        (V, K) float64 probabilities that the right person is among the 1 ... K nearest of all
-        persons, of the V queries with a match in their order.
+        (V, K) float64 probabilities that the right person is among the 1 ... K nearest persons.
     """
     sizes = np.bincount(persons)
     rows = [_nearer(near, persons, sizes) for near in found if near.matches]
-    # (P, K) for P matches: that exactly 0 ... K - 1 persons are nearer.
+    # (P, K) for P matches: the probability that exactly 0 ... K - 1 persons are nearer.
     exactly = np.zeros((sum(map(len, rows)), max_rank))
     exactly[:, 0] = 1
     for nearer in np.concatenate([np.empty((0, len(sizes))), *rows]).T:
@@ -50,7 +47,7 @@ def _nearer(near: NearImages, persons: np.ndarray, sizes: np.ndarray) -> np.ndar
     cells = near.gaps * len(sizes) + persons[near.columns]
     nearer = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).cumsum(axis=0)
     probabilities = nearer[:-1] / sizes
-    # The right person's other images are not in a gallery with this one.
+    # The right person's other images are not drawn along with this one.
     is_last_match = near.gaps == near.matches
     probabilities[:, persons[near.columns[is_last_match]]] = 0
     return probabilities

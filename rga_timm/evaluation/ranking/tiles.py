@@ -1,7 +1,5 @@
 """The distances of all queries to the whole gallery, a tile of queries at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
@@ -9,31 +7,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rga_timm.evaluation.compute import Compute
-from rga_timm.evaluation.ranking.distance import METRICS, compute_device, rescale_extremes
+from rga_timm.evaluation.ranking import distance
 from rga_timm.evaluation.ranking.expansion import average_with_nearest
 from rga_timm.evaluation.ranking.features import check_tile_memory
 from rga_timm.evaluation.ranking.ranking import Ranking
 from rga_timm.evaluation.ranking.rerank import KReciprocal
-from rga_timm.evaluation.ranking.slices import rows_of_a_tile, slices
 
 
 class Tiles:
-    """The distances of Q queries to G gallery images, some rows at a time.
-
-    Args:
-        query: (Q, D) features.
-        gallery: (G, D).
-        ranking: How they are compared.
-        compute: Where, in which memory, and whether processes share what comes before the tiles.
+    """The distances of (Q, D) queries to (G, D) gallery images, some rows at a time.
 
     Attributes:
-        factor: What distances are to be multiplied by, for extreme features are scaled.
+        factor: What distances are to be multiplied by, because extreme features are scaled.
     """
 
     def __init__(self, query: Tensor, gallery: Tensor, ranking: Ranking, compute: Compute) -> None:
         check_tile_memory(compute.tile_memory)
-        device = compute_device(compute.device)
-        query, gallery, factor = rescale_extremes(query.to(device), gallery.to(device))
+        device = distance.compute_device(compute.device)
+        query, gallery, factor = distance.rescale_extremes(query.to(device), gallery.to(device))
         self.factor = 1.0 if ranking.metric == "cosine" else factor
         if ranking.expansion:
             query = average_with_nearest(query, gallery, ranking.expansion, compute)
@@ -42,18 +33,16 @@ class Tiles:
         if ranking.rerank:
             self._reranker = KReciprocal(query, gallery, ranking.rerank, ranking.metric, compute)
         else:
-            self._to_gallery = METRICS[ranking.metric](gallery)
+            self._to_gallery = distance.METRICS[ranking.metric](gallery)
 
     def of(self, queries: range, *, cell: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield queries and their (T, G) float32 distances, which the next ones overwrite.
+        """Yield slices of the queries and (T, G) float32 distances, which the next ones overwrite.
 
-        Args:
-            queries: Which ones.
-            cell: Bytes that a distance takes, with all that the caller makes of it.
+        `cell` is how many bytes a distance takes, with all that the caller makes of it.
         """
-        step = rows_of_a_tile(self._compute.tile_memory, self._columns, cell)
+        step = distance.rows_of_a_tile(self._compute.tile_memory, self._columns, cell)
         with tqdm(total=len(queries), desc="rank", disable=not self._compute.progress) as bar:
-            for tile in slices(queries, step):
+            for tile in distance.slices(queries, step):
                 if self._reranker:
                     yield tile, torch.from_numpy(self._reranker(tile))
                 else:

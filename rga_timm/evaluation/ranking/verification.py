@@ -1,10 +1,9 @@
 """Verification: are these two images the same person? True accepts at a given rate of false ones.
 
-A threshold on the distance answers yes or no for a pair of images. Every query makes a pair with
-every gallery image that it sees (the same person under the same camera is left out, as in ranking):
-genuine pairs of one person, impostor pairs of two. There are Q x G of them, up to billions. The
-threshold for a false positive rate is the k-th smallest of the impostors' distances, so only the k
-smallest are kept.
+A threshold on the distance accepts or rejects a pair. Every query makes a pair with every gallery
+image (except the same person under the same camera, as in ranking): genuine pairs of one person,
+impostor pairs of two. There are Q x G of them, up to billions. The threshold for a false positive
+rate is the k-th smallest distance of impostors, so only the k smallest are kept.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from rga_timm.evaluation.ranking.tiles import Tiles
 if TYPE_CHECKING:  # embedding imports the readers, which nothing here needs
     from rga_timm.evaluation.embedding.embed import Embeddings
 
-_BYTES = 16  # that a distance takes in passing
+_BYTES = 16  # that a distance takes for a moment
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, and what it does.
+    """A threshold and its rates.
 
     Attributes:
         target_fpr: the false positive rate that was asked for.
-        fpr: the one that there is: the share of impostor pairs that are accepted. The largest
-            possible that is not above the target; 0 if the target is less than one pair.
+        fpr: the share of impostor pairs that are accepted: the largest possible that is not above
+            the target; 0 if the target is less than one pair.
         tpr: the share of genuine pairs that are accepted.
         threshold: a pair is accepted if its distance is *below* it. For the cosine, 1 - threshold
-            is the similarity that is to be surpassed. Infinite if everything may be accepted.
+            is the least similarity. Infinite if everything may be accepted.
     """
 
     target_fpr: float
@@ -85,9 +84,9 @@ def verify(
 ) -> Verification:
     """The true positive rate at given false positive rates, and the thresholds that give it.
 
-    All parameters are those of `evaluate`, but for `fprs`: false positive rates, from 0 to 1.
-    Distances are the same. Memory grows with the largest rate below 1: 8 bytes for each pair that
-    it accepts, some 80 MB for 0.01 and data of MSMT17's size.
+    All parameters but `fprs` (false positive rates, from 0 to 1) and all distances are those of
+    `evaluate`. Memory grows with the largest rate below 1: 8 bytes for each accepted pair, some
+    80 MB for 0.01 and data of MSMT17's size.
 
     Raises:
         ValueError: as `evaluate`, a rate out of range, or pairs of one kind only.
@@ -97,10 +96,8 @@ def verify(
     ranking = as_ranking(metric, rerank, expand)
     compute = Compute(
         device=device or gallery.features.device,
-        distributed=distributed,
-        progress=progress,
-        tile_memory=tile_memory,
-    )
+        tile_memory=tile_memory, distributed=distributed, progress=progress,
+    )  # fmt: skip
     return _verify(query, gallery, fprs, ranking, compute)
 
 
@@ -168,14 +165,14 @@ def _most_accepted(fpr: float, pairs: int) -> int:
 
 
 class _Smallest:
-    """The `count` smallest of all distances, and for a while some more."""
+    """The `count` smallest of all distances, and at times some more."""
 
     def __init__(self, count: int) -> None:
         self._count, self._bound = count, np.inf if count else -np.inf
         self._parts, self._size = [np.empty(0, dtype=np.float32)], 0
 
     def add(self, distances: Tensor) -> None:
-        """Look at some more distances, of which infinite ones do not count."""
+        """Add distances; infinite ones do not count."""
         self._parts.append(distances[distances < self._bound].cpu().numpy())
         self._size += len(self._parts[-1])
         if self._size > 2 * self._count:
@@ -184,5 +181,5 @@ class _Smallest:
 
     @property
     def values(self) -> np.ndarray:
-        """(count or more,) float32; all distances if there are not as many."""
+        """(count or more,) float32, or all distances if there are fewer."""
         return np.concatenate(self._parts)
