@@ -1,5 +1,6 @@
-"""Decoded, resized images in memory, so that reading them does not keep a GPU waiting."""
+"""Decoded, resized images in memory, so that a GPU need not wait for files."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,15 +12,13 @@ from tqdm import tqdm
 from .node_memory import Node
 from .reader import ReidDataset, ReidReader
 
-_BATCH = 32  # images that a process hands over at a time
+_BATCH = 32  # images that a process sends at a time
 
 
-class ImageCache:
-    """The images of a reader, decoded and resized, as bytes in memory; made by `fill`.
+class ImageCache(AbstractContextManager):
+    """The images of a reader, decoded and resized, as (n, 3, H, W) uint8 in memory.
 
-    Args:
-        images: (n, 3, H, W) uint8, in the reader's order.
-        interpolation: By which they were resized, as timm names it.
+    Made by `fill`. ``interpolation`` is how they were resized, as timm names it.
     """
 
     def __init__(self, images: torch.Tensor, interpolation: str = "bilinear") -> None:
@@ -28,7 +27,7 @@ class ImageCache:
 
     @staticmethod
     def required_bytes(n: int, img_size: tuple[int, int]) -> int:
-        """How many bytes ``n`` images of (height, width) pixels take."""
+        """Compute how many bytes ``n`` images of (height, width) pixels take."""
         return n * 3 * img_size[0] * img_size[1]
 
     @classmethod
@@ -44,17 +43,10 @@ class ImageCache:
     ) -> "ImageCache":
         """Read all images of a reader.
 
-        With torch.distributed, all ranks call this together. Those on one machine share one cache,
-        which the first of them fills; an error of one is raised on all.
-
-        Args:
-            reader: A split.
-            img_size: (height, width) in pixels.
-            interpolation: As timm names them: ``"bilinear"``, ``"bicubic"``, …
-            allowed_gb: How much memory it may take on each machine, in GB (10⁹ bytes); None for
-                all that is free.
-            num_workers: Processes that read, for each rank on the machine; 0 reads in this one.
-            progress: Whether to show a bar, where there is a terminal.
+        With torch.distributed, all ranks must call this together. Those on one machine share one
+        cache, which the first of them fills; an error of one is raised on all. ``img_size`` is
+        (height, width) in pixels, ``allowed_gb`` the limit on each machine in GB (10⁹ bytes), None
+        for all free memory. ``num_workers`` processes read for each rank; with 0, this one does.
 
         Raises:
             ValueError: It takes more than is allowed.
@@ -65,25 +57,31 @@ class ImageCache:
         if allowed_gb is not None and needed > allowed_gb * 1e9:
             gb = needed / 1e9
             digits = 2 if f"{gb:.2f}" != f"{allowed_gb:.2f}" else 6
-            raise ValueError(
-                f"caching {len(reader)} images of {img_size[0]}x{img_size[1]} needs "
-                f"{gb:.{digits}f} GB, --cache allows {allowed_gb:.{digits}f} GB"
-            )
+            text = f"caching {len(reader)} images of {img_size[0]}x{img_size[1]} needs"
+            figures = f"{gb:.{digits}f} GB, --cache allows {allowed_gb:.{digits}f} GB"
+            raise ValueError(f"{text} {figures}")
+        resize = T.Resize(tuple(img_size), str_to_interp_mode(interpolation))
         node = Node()
         images = node.allocate(needed).view(len(reader), 3, *img_size)
         with node.together():
             if node.is_first:
-                workers = num_workers * len(node.ranks)
-                _read_all(reader, images, interpolation, workers, progress)
+                loader: DataLoader = DataLoader(
+                    ReidDataset(reader, T.Compose([resize, T.PILToTensor()])),
+                    batch_size=_BATCH,
+                    num_workers=num_workers * len(node.ranks),
+                    generator=torch.Generator(),  # or it takes a number from torch's global ones
+                )
+                hidden = None if progress else True
+                bar = tqdm(total=len(reader), desc="caching images", unit="img", disable=hidden)
+                with bar:
+                    for batch, into in zip(loader, images.split(_BATCH), strict=False):
+                        into[:] = batch[0]
+                        bar.update(len(into))
         return cls(images, interpolation)
 
     @property
     def images(self) -> torch.Tensor:
-        """(n, 3, H, W) uint8.
-
-        Raises:
-            ValueError: The cache was closed.
-        """
+        """(n, 3, H, W) uint8; a ValueError if the cache is closed."""
         if self._images is None:
             raise ValueError("the image cache is closed")
         return self._images
@@ -97,27 +95,18 @@ class ImageCache:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "ImageCache":
-        """The cache in a device's memory. Close this one then.
-
-        Raises:
-            MemoryError: The GPU has less free.
-        """
+        """Copy the cache to a device, or raise a MemoryError if it has no room. Close this one."""
         device = torch.device(device)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            if self.images.nbytes > free:
-                raise MemoryError(
-                    f"the image cache needs {self.images.nbytes / 1e9:.2f} GB, "
-                    f"{device} has {free / 1e9:.2f} GB free"
-                )
+            if (needed := self.images.nbytes) > free:
+                text = f"the image cache needs {needed / 1e9:.2f} GB"
+                raise MemoryError(f"{text}, {device} has {free / 1e9:.2f} GB free")
         return ImageCache(self.images.to(device), self.interpolation)
 
     def close(self) -> None:
         """Release the memory. It is free once all ranks on the machine have done so."""
         self._images = None
-
-    def __enter__(self) -> "ImageCache":
-        return self
 
     def __exit__(self, *error: Any) -> None:
         self.close()
@@ -128,22 +117,3 @@ class ImageCache:
         size = "x".join(map(str, self.img_size))
         gb = self._images.nbytes / 1e9
         return f"ImageCache({len(self)} images of {size}, {gb:.2f} GB on {self._images.device})"
-
-
-def _read_all(
-    reader: ReidReader, images: torch.Tensor, interpolation: str, num_workers: int, progress: bool
-) -> None:
-    """Fill ``images`` (n, 3, H, W) uint8 with those of the reader."""
-    resize = T.Resize(tuple(images.shape[2:]), str_to_interp_mode(interpolation))
-    loader: DataLoader = DataLoader(
-        ReidDataset(reader, T.Compose([resize, T.PILToTensor()])),
-        batch_size=_BATCH,
-        num_workers=num_workers,
-        generator=torch.Generator(),  # or it takes a number from torch's global ones
-    )
-    hidden, done = None if progress else True, 0
-    with tqdm(total=len(reader), desc="caching images", unit="img", disable=hidden) as bar:
-        for batch, _ in loader:
-            images[done : done + len(batch)] = batch
-            done += len(batch)
-            bar.update(len(batch))

@@ -1,9 +1,9 @@
 """Training batches from an `ImageCache`, augmented on the device.
 
-Loader processes only draw the augmentation of each image. A batch is sent to the device as bytes, a
-quarter of the size of floats.
+Loader processes only draw the augmentation. A batch goes to the device as bytes, not floats.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from timm.data.transforms import str_to_interp_mode
 from torch.utils.data import DataLoader, Dataset
 
 from .cache import ImageCache
-from .loader import _random_state_kept, _SampleKey, _seed_all, _SeededBatches
+from .loader import _random_numbers_of, _SampleKey, _SeededBatches
 from .sampler import IdentityBatchSampler
 from .transforms import TrainTransform, send
 
@@ -29,39 +29,26 @@ def create_cached_train_loader(
     seed: int = 0,
     persistent_workers: bool = True,
 ) -> "CachedTrainLoader":
-    """The batches of `create_train_loader`, except that images are enlarged from the cache.
+    """Load the batches of `create_train_loader`, but from the cache's images.
 
-    See `TrainTransform.apply_batch`. Call ``batch_sampler.set_epoch(epoch)`` before each epoch.
-
-    Args:
-        cache: Of the training split's images.
-        transform: By `train_transform`, for images of the cache's size and interpolation.
-        batch_sampler: Over the labels in ``targets``.
-        targets: (n, 2) integers, [label, camera] of each image.
-        device: Where batches are wanted, and where they are augmented.
-        num_workers: Processes that draw the augmentation; 0 draws in this one.
-        seed: Of the augmentation; at least 0.
-        persistent_workers: Whether to keep the processes from epoch to epoch.
+    See `TrainTransform.apply_batch` for the difference. The transform must have the cache's image
+    size and interpolation; ``targets`` are (n, 2) integers, [label, camera] of each image. Batches
+    are augmented and returned on ``device``; worker processes draw the augmentation.
 
     Raises:
         ValueError: Cache, transform and targets do not fit each other.
     """
     targets = torch.as_tensor(targets, dtype=torch.int64)
-    if targets.shape != (len(cache), 2):
-        raise ValueError(
-            f"targets are (n, 2), [label, camera] of each of the {len(cache)} cached images, "
-            f"not {tuple(targets.shape)}"
-        )
+    shape, wanted = tuple(targets.shape), transform.enlarge.interpolation
+    if shape != (len(cache), 2):
+        text = f"targets are (n, 2), [label, camera] of each of the {len(cache)} images"
+        raise ValueError(f"{text}, not {shape}")
     if cache.img_size != transform.img_size:
-        raise ValueError(
-            f"the cached images are {cache.img_size} (height, width), "
-            f"the transform is for {transform.img_size}"
-        )
-    if str_to_interp_mode(cache.interpolation) != transform.enlarge.interpolation:
-        raise ValueError(
-            f"the cached images were resized by {cache.interpolation!r}, the transform's "
-            f"interpolation is {transform.enlarge.interpolation.value!r}"
-        )
+        text = f"the cached images are {cache.img_size} (height, width)"
+        raise ValueError(f"{text}, the transform is for {transform.img_size}")
+    if str_to_interp_mode(cache.interpolation) != wanted:
+        found = f"the cache was resized by {cache.interpolation!r}"
+        raise ValueError(f"{found}, the transform's interpolation is {wanted.value!r}")
     draws = DataLoader(
         _Draws(transform),
         batch_size=None,  # the data set makes batches itself
@@ -87,40 +74,36 @@ class CachedTrainLoader:
         return len(self.draws)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        # The epoch is planned here and not at the first next(), as by the plain loader.
-        return self._load(iter(self.draws))
+        # iter() plans the epoch here and not at the first next(), as in the plain loader.
+        return itertools.starmap(self._load, iter(self.draws))
 
     def _load(
-        self, draws: Iterator[tuple[torch.Tensor, torch.Tensor]]
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for indices, drawn in draws:
-            images = send(self._gather(indices), self.device)
-            targets = send(self.targets[indices], self.device)
-            yield self.transform.apply_batch(images, drawn), targets
+        self, indices: torch.Tensor, drawn: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        images = send(self._gather(indices), self.device)
+        return self.transform.apply_batch(images, drawn), send(self.targets[indices], self.device)
 
     def _gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) uint8, where the cache is; from RAM, in memory that a GPU reads faster."""
+        """Copy images (B, 3, H, W) uint8 on the cache's device, pinned for a GPU to read faster."""
         images = self.cache.images
         if images.device.type != "cpu" or self.device.type != "cuda":
             return images.index_select(0, send(indices, images.device))
-        batch = torch.empty(
-            len(indices), *images.shape[1:], dtype=images.dtype, pin_memory=True
-        )  # of memory that torch keeps, and gives out again when the copy is done
+        # torch keeps this memory, and uses it again when the copy to the GPU is done.
+        batch = images.new_empty(len(indices), *images.shape[1:], pin_memory=True)
         return torch.index_select(images, 0, indices, out=batch)
 
 
 class _Draws(Dataset):
-    """The augmentation of a batch, drawn with the random numbers of each image's own seed."""
+    """Draws the augmentation of a batch, with the random numbers of each image's own seed."""
 
     def __init__(self, transform: TrainTransform) -> None:
         self.transform = transform
 
     def __getitem__(self, batch: list[_SampleKey]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices (B,) of the images, and their augmentation (B, 8), int64."""
+        """Return indices (B,) of the images, and their augmentation (B, 8), int64."""
         drawn = []
-        with _random_state_kept():
-            for key in batch:
-                _seed_all(key.seed)
+        for key in batch:
+            with _random_numbers_of(key.seed):
                 drawn.append(self.transform.draw())
         indices = torch.tensor([key.image for key in batch])
         return indices, torch.tensor(drawn, dtype=torch.int64)

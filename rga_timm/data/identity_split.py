@@ -2,8 +2,8 @@
 
 Re-identification is tested on people whom the model has never seen, so identities are split, not
 images. The split is kept as a CSV file with the columns ``identity`` and ``split`` (``train`` or
-``test``), and from then on the file decides: images can be added without anybody changing sides, a
-user's own file can be put in its place, and it can be published with a score.
+``test``), and from then on the file decides: added images change nobody's side, users can put a
+file of their own in its place, and the file can be published with a score.
 """
 
 import csv
@@ -12,6 +12,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,20 +25,12 @@ _MINIMUM = 2  # identities a side: a single one cannot be confused with another
 
 
 class IdentitySplit(NamedTuple):
-    """How to split by identity, as the options of a data set say it.
+    """How to split by identity, from the options of a data set."""
 
-    Attributes:
-        default_file: Where the split is kept if `split_file` is None.
-        split_file: Where it is kept otherwise.
-        test_share: The share of identities that are tested on. With 0 all are trained on and with 1
-            all are tested on: then there is no file.
-        seed: Of the random split.
-    """
-
-    default_file: Path
+    default_file: Path  # where the split is kept, unless `split_file` is given
     split_file: str | None = None
-    test_share: float = DEFAULT_SHARE
-    seed: int = DEFAULT_SEED
+    test_share: float = DEFAULT_SHARE  # of the identities. With 0 or 1 there is no file
+    seed: int = DEFAULT_SEED  # of the random split
 
     @property
     def file(self) -> Path:
@@ -50,17 +43,14 @@ class IdentitySplit(NamedTuple):
         return self == IdentitySplit(self.default_file)
 
     def apply(self, identities: Iterable[str]) -> dict[str, str]:
-        """The side of each identity, ``"train"`` or ``"test"``: as in the file, or drawn and kept.
+        """Return the side of each identity, ``"train"`` or ``"test"``.
 
-        Processes may do this at the same time. The file appears in one piece, the first one to
-        write it wins, and all others use what it wrote.
-
-        Args:
-            identities: The names of all in the data, in any order.
+        Reads the file, or draws a split and writes it. Processes may do this at the same time: the
+        first one to write the file wins, and all others use what it wrote.
 
         Raises:
-            ValueError: ``test_share`` is invalid; a side has too few identities; the file is not
-                such a file, or lacks identities; it cannot be written.
+            ValueError: ``test_share`` is invalid; a side has too few identities; the file is
+                invalid, lacks identities, or cannot be written.
         """
         names = sorted(set(identities))
         if not 0 <= self.test_share <= 1:
@@ -71,33 +61,29 @@ class IdentitySplit(NamedTuple):
         if is_new:
             _write(self.file, split_identities(names, self.test_share, self.seed))
         split = self._read(names)
-        _logger.info(
-            "split by identity, %s %s: %s",
-            *("kept from now on in" if is_new else "as kept in", self.file, _sizes(split)),
-        )
+        kept = "kept from now on in" if is_new else "as kept in"
+        _logger.info("split by identity, %s %s: %s", kept, self.file, _sizes(split))
         return split
 
     def _read(self, names: list[str]) -> dict[str, str]:
-        """What the file says of these identities."""
+        """Read the sides of these identities."""
         sides = read_identity_split(self.file)
         if unknown := [name for name in names if name not in sides]:
             raise ValueError(
-                f"{self.file} does not say on which side {len(unknown)} of the identities in the "
-                f"data are ({_some(unknown)}). Add a line for each, such as {unknown[0]},train; or "
-                "delete the file for a new random split"
+                f"{self.file} does not say the side of {len(unknown)} of the identities "
+                f"({_some(unknown)}). Add a line for each, such as {unknown[0]},train; or delete "
+                "the file for a new random split"
             )
         if gone := sorted(set(sides) - set(names)):
-            _logger.warning(
-                "%s has %d identities that are not in the data: %s",
-                *(self.file, len(gone), _some(gone)),
-            )
+            text = "%s has %d identities that are not in the data: %s"
+            _logger.warning(text, self.file, len(gone), _some(gone))
         split = {name: sides[name] for name in names}
         _check_sizes(split, f"{self.file}: ")
         options = (self.test_share, self.seed)
         if options != (DEFAULT_SHARE, DEFAULT_SEED) and split != _draw(names, *options):
             _logger.warning(
-                "%s is not what test_share=%s and seed=%d would give. The file decides: delete it, "
-                "or name another one by split_file, for these options to have an effect",
+                "%s is not what test_share=%s and seed=%d would give. The file decides: delete it "
+                "or name another one by split_file for these options to have an effect",
                 *(self.file, *options),
             )
         return split
@@ -106,11 +92,8 @@ class IdentitySplit(NamedTuple):
 def split_identities(identities: Iterable[str], test_share: float, seed: int) -> dict[str, str]:
     """Split identities into ``"train"`` and ``"test"`` at random.
 
-    The split depends on the set of names, on the share and the seed alone: those with the smallest
-    SHA-256 of "seed name" are tested on.
-
-    Raises:
-        ValueError: Fewer than two would be on a side.
+    The split depends on the set of names, the share and the seed alone: the test side gets those
+    with the smallest SHA-256 of "seed name". Fewer than two on a side are a ValueError.
     """
     split = _draw(sorted(set(identities)), test_share, seed)
     _check_sizes(split, f"test_share={test_share} of {len(split)} identities: ")
@@ -128,17 +111,15 @@ def _draw(names: list[str], test_share: float, seed: int) -> dict[str, str]:
 
 
 def read_identity_split(path: Path) -> dict[str, str]:
-    """The side of each identity in a split file; a ValueError with FILE:LINE if it is not one."""
+    """Read the side of each identity; a ValueError with FILE:LINE if it is not a split file."""
     sides: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file)
             if next(rows, None) != ["identity", "split"]:
                 raise ValueError(f"{path}:1 is not the header identity,split of a split file")
-            for row in rows:
+            for row in filter(None, rows):
                 place = f"{path}:{rows.line_num}"
-                if not row:
-                    continue
                 if len(row) != 2 or (side := row[1].strip()) not in _SIDES:
                     raise ValueError(f"{place} is not IDENTITY,train or IDENTITY,test: {row}")
                 if row[0] in sides:
@@ -150,37 +131,28 @@ def read_identity_split(path: Path) -> dict[str, str]:
 
 
 def _write(path: Path, split: Mapping[str, str]) -> None:
-    """Write a split, unless somebody else did in the meantime."""
-    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    """Write a split, unless another process did in the meantime."""
+    part = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
+        with part.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            csv.writer(file).writerows([("identity", "split"), *split.items()])
         try:
-            with unfinished.open(
-                "x", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file:
-                csv.writer(file).writerows([("identity", "split"), *split.items()])
-            os.link(unfinished, path)  # unlike a rename, it does not replace what is there
-        except FileExistsError:
-            pass
-        except OSError:
-            if not unfinished.exists():
-                raise
-            if not path.exists():  # a file system without hard links
-                unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            os.link(part, path)  # unlike a rename, it does not replace a file
+        except OSError:  # the file exists, or the file system has no hard links
+            if not path.exists():
+                part.replace(path)
     except OSError as error:
-        raise ValueError(
-            f"the split by identity cannot be kept in {path} ({error.strerror or error}): choose "
-            "another place by split_file=PATH"
-        ) from error
+        text = f"cannot keep the split by identity in {path} ({error.strerror or error})"
+        raise ValueError(f"{text}: choose another place by split_file=PATH") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _check_sizes(split: Mapping[str, str], where: str) -> None:
     if any(list(split.values()).count(side) < _MINIMUM for side in _SIDES):
-        raise ValueError(
-            f"{where}{_sizes(split)}, but at least {_MINIMUM} must be on each side. test_share=0 "
-            "trains on all and test_share=1 tests on all"
-        )
+        text = f"{where}{_sizes(split)}, but at least {_MINIMUM} must be on each side"
+        raise ValueError(f"{text}. test_share=0 trains on all and test_share=1 tests on all")
 
 
 def _sizes(split: Mapping[str, str]) -> str:

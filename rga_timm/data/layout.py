@@ -11,26 +11,20 @@ from pathlib import Path
 
 _logger = logging.getLogger(__name__)
 
-SEARCH_DEPTH = 2  # how many folders too many may be around a data set
+SEARCH_DEPTH = 2  # how many levels below the given folder a data set may be
 _NOT_DATA = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a data set is stored on disk.
+    """One way in which a data set is stored on disk."""
 
-    Attributes:
-        name: Whose layout it is, such as ``"the archive's own"``.
-        paths: Files and folders that must be there, relative to the layout's root; `glob`
-            wildcards.
-    """
-
-    name: str
-    paths: tuple[str, ...]
+    name: str  # whose layout it is, such as "the archive's own"
+    paths: tuple[str, ...]  # that must exist, relative to the layout's root; may be `glob` patterns
 
     def missing_in(self, folder: Path) -> list[str]:
-        """Those of `paths` that a folder does not hold."""
-        return [path for path in self.paths if not _holds(folder, path)]
+        """List those of `paths` that a folder does not hold."""
+        return [path for path in self.paths if not any(glob.iglob(path, root_dir=folder))]
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.paths)})"
@@ -39,23 +33,16 @@ class Layout:
 def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tuple[Path, Layout]:
     """Find a data set in a folder or below it.
 
-    Looks at ``root`` itself, then at what is right below it, then a level deeper; and at the folder
-    above where ``root`` is one of the data set's own folders. Earlier layouts win over later ones.
-
-    Args:
-        name: Of the data set, as registered. Of several data sets in the same layout, the one in a
-            folder that is called like it is taken.
-        root: Folder of the data set, or one around it.
-        layouts: Those that it is known to have.
-
-    Returns:
-        The layout's root and the layout.
+    Looks in ``root`` itself, then in its subfolders, then a level deeper; and in the folder above
+    if ``root`` is one of the data set's own folders. Earlier layouts win over later ones. Of
+    several folders in the same layout, the one whose name contains ``name`` is taken. Returns the
+    layout's root and the layout.
 
     Raises:
-        FileNotFoundError: No layout fits, or several folders do. The error says what was expected,
-            what is there, and what the nearest layout lacks.
+        FileNotFoundError: No layout fits, or several folders do. The error says what is missing.
     """
-    expected = f"Expected one of these layouts, or a folder around it: {_join(layouts)}"
+    known = "; ".join(map(str, layouts))
+    expected = f"Expected one of these layouts, or a folder around it: {known}"
     if root is None:
         raise FileNotFoundError(f"{name} needs the folder of the data set. {expected}")
     if not root.is_dir():
@@ -78,22 +65,23 @@ def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tupl
         _, folder, layout, missing = near[0]
         where = "it" if folder == root else str(folder)
         nearest = f"As {layout.name} layout {where} lacks {', '.join(missing)}. "
-    raise FileNotFoundError(
-        f"{name} was not found in {root}, which holds {listing(root)}. {nearest}{expected}"
-    )
+    text = f"{name} was not found in {root}, which holds {listing(root)}"
+    raise FileNotFoundError(f"{text}. {nearest}{expected}")
 
 
-def levels_below(root: Path, depth: int = SEARCH_DEPTH) -> Iterator[list[Path]]:
-    """Yield the folder itself, then the folders right below it, and so on, ``depth`` levels."""
+def levels_below(root: Path) -> Iterator[list[Path]]:
+    """Yield the folder itself, then its readable subfolders, and so on, `SEARCH_DEPTH` levels."""
     level = [root]
-    for _ in range(depth):
+    for _ in range(SEARCH_DEPTH):
         yield level
-        level = [below for folder in level for below in _readable_subfolders(folder)]
+        # A disk's root has a ``lost+found`` that may not be read.
+        below = (path for folder in level for path in subfolders(folder))
+        level = [path for path in below if os.access(path, os.R_OK | os.X_OK)]
     yield level
 
 
 def fitting(layouts: Sequence[Layout], folders: Iterable[Path]) -> list[tuple[Path, Layout]]:
-    """The folders that hold all of a layout, each with the first layout that fits."""
+    """List the folders that hold all of a layout, each with the first layout that fits."""
     return [
         (folder, layout)
         for folder in folders
@@ -104,7 +92,7 @@ def fitting(layouts: Sequence[Layout], folders: Iterable[Path]) -> list[tuple[Pa
 def nearest_layouts(
     layouts: Iterable[Layout], folders: Sequence[Path]
 ) -> list[tuple[float, Path, Layout, list[str]]]:
-    """Layouts of which a part is there, best first: missing share, folder, layout, its gaps."""
+    """List partly present layouts, best first: missing share, folder, layout, missing paths."""
     partial = [
         (len(missing) / len(layout.paths), folder, layout, missing)
         for folder in folders
@@ -115,36 +103,30 @@ def nearest_layouts(
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders right below one, sorted, without those that operating systems leave behind."""
+    """List the subfolders, sorted, without those that operating systems leave behind."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
     return [folder / name for name in sorted(names)]
 
 
 def file_names(folder: Path) -> list[str]:
-    """The names of the files right below a folder, sorted, without what operating systems leave.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
+    """List the names of the files in a folder, sorted, without what operating systems leave."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     with os.scandir(folder) as entries:
-        # Not is_file(): on a network drive that can be a question to the server for each file.
+        # Not is_file(), which on a network drive can ask the server about each file.
         return sorted(entry.name for entry in entries if is_data(entry.name) and not entry.is_dir())
 
 
 def is_data(name: str) -> bool:
-    """Whether a name is not one of those that macOS (._*) and Windows leave in folders."""
+    """Tell names of data from those that macOS (._*) and Windows leave in folders."""
     return not name.startswith(".") and name.lower() not in _NOT_DATA
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
-    """The lines of a list that are not empty, each with its place ``FILE:LINE`` for errors.
+    """Read the lines of a list that are not empty, each with its place ``FILE:LINE`` for errors.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a text file, or empty.
+    A missing list is a FileNotFoundError, an empty or binary one a ValueError.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no list {path}")
@@ -153,18 +135,14 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file: {error}") from error
-    numbered = ((f"{path}:{number}", line.strip()) for number, line in enumerate(lines, start=1))
-    found = [(place, line) for place, line in numbered if line]
-    if not found:
-        raise ValueError(f"the list {path} is empty")
-    return found
+    numbered = enumerate(map(str.strip, lines), start=1)
+    if found := [(f"{path}:{number}", line) for number, line in numbered if line]:
+        return found
+    raise ValueError(f"the list {path} is empty")
 
 
 class ListedFiles:
-    """Whether files are there, by listing each of their folders once: ``"a/b.jpg" in files``.
-
-    On a network drive each question about one file is a question to the server.
-    """
+    """Tells whether ``"a/b.jpg" in files``, listing each folder once, for slow network drives."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -173,47 +151,29 @@ class ListedFiles:
     def __contains__(self, path: str) -> bool:
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
-            try:
-                self._folders[folder] = frozenset(os.listdir(self.root / folder))
-            except (FileNotFoundError, NotADirectoryError):
-                self._folders[folder] = frozenset()
+            place = self.root / folder
+            self._folders[folder] = frozenset(os.listdir(place) if place.is_dir() else ())
         return name in self._folders[folder]
 
 
 def listing(folder: Path, limit: int = 8) -> str:
-    """What a folder holds, in words."""
+    """Say what a folder holds."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return (", ".join(names[:limit]) + more) or "nothing: it is empty"
 
 
 def plain_name(name: str) -> str:
-    """A name without case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
+    """Drop case, spaces and punctuation: market1501 is in Market-1501-v15.09.15."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _holds(folder: Path, path: str) -> bool:
-    if not glob.has_magic(path):
-        return (folder / path).exists()
-    return any(True for _ in glob.iglob(path, root_dir=folder))
-
-
-def _readable_subfolders(folder: Path) -> list[Path]:
-    """Those of `subfolders` that may be read: a disk's root has a closed ``lost+found``."""
-    return [path for path in subfolders(folder) if os.access(path, os.R_OK | os.X_OK)]
-
-
 def _choose(name: str, root: Path, found: list[tuple[Path, Layout]]) -> tuple[Path, Layout]:
-    """One of several folders that fit: the only one that is called like the data set."""
-    called = [item for item in found if plain_name(name) in plain_name(item[0].name)]
-    candidates = called or found
+    """Choose, of several folders that fit, the only one whose name contains the data set's."""
+    named = [item for item in found if plain_name(name) in plain_name(item[0].name)]
+    candidates = named or found
     if len(candidates) == 1:
         return candidates[0]
     folders = ", ".join(str(folder.relative_to(root)) for folder, _ in candidates)
-    raise FileNotFoundError(
-        f"{root} holds several folders that could be {name} ({folders}): name one of them"
-    )
-
-
-def _join(layouts: Sequence[Layout]) -> str:
-    return "; ".join(map(str, layouts))
+    text = f"{root} holds several folders that could be {name} ({folders}): name one of them"
+    raise FileNotFoundError(text)

@@ -1,8 +1,7 @@
 """Loaders: reader → transform → batch.
 
 The augmentation of an image depends on (seed, epoch, its place in the epoch's global batches)
-alone: the number of workers, the number of ranks and a resumed run do not change what is learnt
-from.
+alone, not on the number of workers or ranks, or on whether a run was resumed.
 """
 
 import random
@@ -30,21 +29,15 @@ def create_train_loader(
     pin_memory: bool = False,
     persistent_workers: bool = True,
 ) -> DataLoader:
-    """Batches to train on. Call ``batch_sampler.set_epoch(epoch)`` before each epoch.
+    """Load batches to train on. Call ``batch_sampler.set_epoch(epoch)`` before each epoch.
 
-    Args:
-        reader: The training split.
-        transform: From a PIL RGB image to a tensor (3, H, W). It may draw from Python's, numpy's
-            and torch's global random numbers.
-        batch_sampler: Over ``reader.labels``.
-        num_workers: Processes that read; 0 reads in this one.
-        seed: Of the augmentation; at least 0.
-        pin_memory: Whether to copy batches to memory that a GPU reads faster.
-        persistent_workers: Whether to keep the processes from epoch to epoch.
+    The transform makes a tensor (3, H, W) of a PIL RGB image. It may draw from Python's, numpy's
+    and torch's global random numbers, which ``seed``, at least 0, determines. The batch sampler is
+    over ``reader.labels``. The other arguments are torch's `DataLoader`'s.
 
     Returns:
-        A loader of (images (P·K / world_size, 3, H, W) float32, targets (…, 2) int64), a target
-        being [label, camera].
+        A loader of (images (P·K / world_size, 3, H, W) float32, targets (…, 2) int64). A target is
+        [label, camera].
     """
     return DataLoader(
         _SeededDataset(ReidDataset(reader, transform)),
@@ -66,22 +59,16 @@ def create_eval_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """Every image once, in the reader's order, the last batch as small as it comes.
+    """Load every image once, in the reader's order. The last batch may be smaller.
 
-    Args:
-        reader: A split.
-        transform: From a PIL RGB image to a tensor (3, H, W), without randomness.
-        batch_size: Images in a batch.
-        num_workers: Processes that read; 0 reads in this one.
-        rank: This process. Rank after rank, their batches are those of one process: no image is
-            repeated to make the ranks even, and a rank may have none.
-        world_size: How many processes share the images.
-        pin_memory: Whether to copy batches to memory that a GPU reads faster.
+    The transform makes a tensor (3, H, W) of a PIL RGB image, without randomness. The batches of
+    all ranks, one rank after another, are those of one process: no image is repeated to make the
+    ranks even, and a rank may have none. The other arguments are torch's `DataLoader`'s.
 
     Returns:
-        A loader of (images (B, 3, H, W) float32, targets (B, 2) int64), a target being
-        [label or pid, camera]; (B, 3), [pid, camera, tracklet], of a test split of tracklets. Two
-        ranks may have a part each of a tracklet.
+        A loader of (images (B, 3, H, W) float32, targets (B, 2) int64). A target is
+        [label or pid, camera]; of a test split of tracklets [pid, camera, tracklet], (B, 3). The
+        images of a tracklet may be on two ranks.
 
     Raises:
         ValueError: ``rank`` is not one of ``world_size``.
@@ -91,11 +78,10 @@ def create_eval_loader(
     # Whole batches: features, whose last bits depend on the batch, are those of one process.
     batches = -(-len(reader) // batch_size)
     first, end = (batches * r // world_size * batch_size for r in (rank, rank + 1))
-    share = range(first, min(end, len(reader)))
     return DataLoader(
         ReidDataset(reader, transform),
         batch_size=batch_size,
-        sampler=share,  # a range is all that a sampler has to be
+        sampler=range(first, min(end, len(reader))),
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),
@@ -103,7 +89,9 @@ def create_eval_loader(
 
 
 class _SampleKey(NamedTuple):
-    image: int  # its index in the data set
+    """An image's index in the data set, and the seed of its augmentation."""
+
+    image: int
     seed: int
 
 
@@ -129,18 +117,17 @@ class _SeededBatches(Sampler[list[_SampleKey]]):
     def _with_seeds(self, batches: list[list[int]], epoch: int) -> Iterator[list[_SampleKey]]:
         rank, world_size = self.batch_sampler.rank, self.batch_sampler.world_size
         for number, batch in enumerate(batches):
-            place = (number * world_size + rank) * len(batch)  # in the global epoch
-            seeds = (self._seed_of(epoch, place + i) for i in range(len(batch)))
-            yield [_SampleKey(*pair) for pair in zip(batch, seeds, strict=True)]
-
-    def _seed_of(self, epoch: int, place: int) -> int:
-        # A hash of the three: neighbouring places get unrelated seeds.
-        sequence = np.random.SeedSequence([self.seed, epoch, place])
-        return int(sequence.generate_state(1, np.uint64)[0])
+            keys = []
+            # From the place in the global epoch.
+            for place, image in enumerate(batch, (number * world_size + rank) * len(batch)):
+                # A hash of the three: neighbouring places get unrelated seeds.
+                sequence = np.random.SeedSequence([self.seed, epoch, place])
+                keys.append(_SampleKey(image, int(sequence.generate_state(1, np.uint64)[0])))
+            yield keys
 
 
 class _SeededDataset(Dataset):
-    """Read an image with the random numbers of its own seed."""
+    """Reads an image with the random numbers of its own seed."""
 
     def __init__(self, dataset: ReidDataset) -> None:
         self.dataset = dataset
@@ -149,26 +136,21 @@ class _SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: _SampleKey) -> tuple[Any, torch.Tensor]:
-        with _random_state_kept():
-            _seed_all(key.seed)
+        with _random_numbers_of(key.seed):
             return self.dataset[key.image]
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Put the global random numbers back: without workers they are the training process's."""
+def _random_numbers_of(seed: int) -> Iterator[None]:
+    """Seed the global random numbers, and restore them: they can be the training process's."""
     python, torch_cpu = random.getstate(), torch.get_rng_state()
     numpy = np.random.get_state()  # noqa: NPY002 - transforms may use the global one
     try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds GPUs too
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(torch_cpu)
-
-
-def _seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    # Not torch.manual_seed, which would seed the GPUs too.
-    torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Image files whose names say who is in them, and before which camera."""
+"""Image files whose names give the person and the camera."""
 
 import re
 from collections.abc import Callable
@@ -11,33 +11,20 @@ from .reader import ReidImage
 
 @dataclass(frozen=True)
 class Naming:
-    """How a data set names its image files.
+    """How a data set names its image files."""
 
-    Attributes:
-        title: Of the data set.
-        pattern: A regular expression for a whole name, whatever its case, with a group ``pid``,
-            and ``camid`` where the name tells the camera.
-        example: A name, with what its parts mean.
-        junk_pid: Images of this person are left out.
-    """
-
-    title: str
+    title: str  # of the data set
+    # Regular expression for a whole name, ignoring case, with a group pid and perhaps camid.
     pattern: str
-    example: str
-    junk_pid: int | None = None
+    example: str  # a name, with what its parts mean
+    junk_pid: int | None = None  # images of this person are left out
 
     def match(self, folder: Path, name: str) -> re.Match[str]:
-        """The match of a name in a folder.
-
-        Raises:
-            ValueError: The name is of another form.
-        """
+        """Match the name of a file in a folder, or raise a ValueError."""
         match = re.fullmatch(self.pattern, name, re.ASCII | re.IGNORECASE)
         if match is None:
-            raise ValueError(
-                f"{folder / name} is not named as in {self.title}, where names are like "
-                f"{self.example}. Is this another data set, or a file that does not belong there?"
-            )
+            text = f"{folder / name} is not named as in {self.title}, where names are like"
+            raise ValueError(f"{text} {self.example}. Is it of another data set?")
         return match
 
     def read_folder(
@@ -49,19 +36,11 @@ class Naming:
         prefix: str = "",
         may_be_empty: bool = False,
     ) -> list[ReidImage]:
-        """The images right in a folder, in the order of their names.
+        """List the images directly in ``root / folder``, in the order of their names.
 
-        Args:
-            root: That the paths of the images start from.
-            folder: Below ``root``.
-            camid: Camera of all images, or from the match of a name to its camera; by default the
-                name's group ``camid``.
-            prefix: Files whose names start otherwise are ignored.
-            may_be_empty: Whether there may be no images.
-
-        Raises:
-            FileNotFoundError: There are no images.
-            ValueError: A name is of another form.
+        The camera is ``camid``, or what ``camid`` returns for the match of a name, or by default
+        the name's group ``camid``. Only files whose names start with ``prefix`` count. A name that
+        does not match is a ValueError; no images are a FileNotFoundError, unless they may be.
         """
         images = []
         for name in file_names(root / folder):
@@ -74,10 +53,8 @@ class Naming:
         return images if may_be_empty else self.check_any(images, root / folder)
 
     def check_any(self, images: list[ReidImage], folder: Path) -> list[ReidImage]:
-        """The images; a FileNotFoundError if there are none."""
+        """Return the images, or raise a FileNotFoundError if there are none."""
         if not images:
-            raise FileNotFoundError(
-                f"{folder} holds no images of {self.title}. Expected files such as {self.example}, "
-                f"found {listing(folder)}"
-            )
+            text = f"{folder} holds no images of {self.title}. Expected files such as"
+            raise FileNotFoundError(f"{text} {self.example}, found {listing(folder)}")
         return images

@@ -1,7 +1,7 @@
-"""Memory that the ranks of a training run on one machine have in common.
+"""Memory that the ranks of a training run on one machine share.
 
-It is a file in the system's shared memory that all of them map. Its name is deleted as soon as they
-have: the memory is freed when the last of them releases it or dies, and nothing can stay behind.
+It is a file in the system's shared memory that all of them map. Its name is deleted once they have
+mapped it: the memory is freed when the last of them releases it or dies.
 """
 
 import os
@@ -24,13 +24,9 @@ _CGROUP = Path("/sys/fs/cgroup")  # of a container
 
 
 class Node:
-    """The ranks of this run that are on this machine. Without torch.distributed, this process.
+    """The ``ranks`` of this run on this machine; without torch.distributed, this process.
 
-    Made, and every method called, by all ranks of the run together.
-
-    Attributes:
-        ranks: On this machine, in order.
-        is_first: Whether this is the first of them, which does what is to be done once.
+    All ranks of the run must create it, and call every method, together.
     """
 
     def __init__(self) -> None:
@@ -38,8 +34,8 @@ class Node:
         self.rank, self.ranks, self._token = 0, [0], ""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self.rank = dist.get_rank()
-            # Not the run's own group: a GPU's gives up after minutes of waiting. It is left to the
-            # run's destroy_process_group(): right after use, older torch waits for ever in there.
+            # Not the run's own group: a GPU's gives up after minutes of waiting. The run's
+            # destroy_process_group() ends it: right after use, older torch hangs in that.
             self.group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
             names = self._gather((socket.gethostname(), uuid.uuid4().hex))
             host = names[self.rank][0]
@@ -49,17 +45,12 @@ class Node:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Wait for all ranks at the end of the block. An error of one is an error of all.
-
-        Raises:
-            RuntimeError: There was an error on another rank, which it names.
-        """
+        """Wait for all ranks at the end of the block; an error of one is a RuntimeError on all."""
         error: Exception | None = None
         try:
             yield
-        except Exception as caught:
+        except Exception as caught:  # not KeyboardInterrupt, which comes to all ranks
             error = caught
-        # A KeyboardInterrupt goes past this: it comes to all ranks, or their connection breaks.
         failed = self._gather(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
             raise error
@@ -68,11 +59,7 @@ class Node:
                 raise RuntimeError(f"rank {rank} failed with {text}")
 
     def allocate(self, size: int) -> torch.Tensor:
-        """Memory of ``size`` bytes, (size,) uint8, the same in all ranks on the machine.
-
-        Raises:
-            MemoryError: There is less free, of RAM or of shared memory.
-        """
+        """Allocate (size,) uint8, the same memory in all ranks on the machine, or a MemoryError."""
         folder = shared_folder() if len(self.ranks) > 1 else None
         path = Path(folder or "", f"rga_timm-{self._token}")
         try:
@@ -90,7 +77,7 @@ class Node:
                 path.unlink(missing_ok=True)
 
     def _gather(self, item: Any) -> list[Any]:
-        """Each rank's item, in the order of the ranks."""
+        """Return each rank's item, in the order of the ranks."""
         if self.group is None:
             return [item]
         items: list[Any] = [None] * dist.get_world_size()
@@ -99,33 +86,30 @@ class Node:
 
 
 def shared_folder() -> Path:
-    """Where files are memory that processes share; on systems without that, a temporary folder."""
+    """Return the folder of shared memory; a temporary folder on systems without one."""
     shared = Path("/dev/shm")
     return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def check_free(size: int, folder: Path | None = None) -> None:
     """Raise a MemoryError unless ``size`` bytes of RAM are free, and in ``folder`` for a file."""
-    available = available_memory()
-    if size > available:
-        raise MemoryError(f"{_gb(size)} GB of memory are needed, {_gb(available)} GB are free")
+    if size > (free := available_memory()):
+        raise MemoryError(f"{size / 1e9:.2f} GB of memory are needed, {free / 1e9:.2f} GB are free")
     if folder is not None and size > (free := shutil.disk_usage(folder).free):
         raise MemoryError(
-            f"{_gb(size)} GB are needed in {folder}, where {_gb(free)} GB are free. "
+            f"{size / 1e9:.2f} GB are needed in {folder}, where {free / 1e9:.2f} GB are free. "
             "(A container may have been given little: docker run --shm-size gives it more.)"
         )
 
 
 def available_memory() -> int:
-    """Bytes of RAM that can be had without swapping, in a container what is left of its limit.
+    """Bytes of RAM that are free without swapping, in a container what is left of its limit.
 
     The limit is that of Linux's control groups, version 2. Page cache does not count as used.
     """
     available = int(psutil.virtual_memory().available)
     try:
-        limit, used = (
-            int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
-        )
+        limit, used = (int((_CGROUP / f"memory.{n}").read_text()) for n in ("max", "current"))
         lines = (_CGROUP / "memory.stat").read_text().splitlines()
         cached = dict(line.split(" ", 1) for line in lines).get("inactive_file", 0)
         return max(0, min(available, limit - used + int(cached)))
@@ -134,16 +118,9 @@ def available_memory() -> int:
 
 
 def _create(path: Path, size: int) -> None:
-    """An empty file whose space is set aside: otherwise a write without room kills the process."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
+    """Create an empty file and reserve its space: a write without room kills the process."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
+            os.posix_fallocate(file.fileno(), 0, size)
         else:
-            os.truncate(descriptor, size)
-    finally:
-        os.close(descriptor)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f}"
+            file.truncate(size)

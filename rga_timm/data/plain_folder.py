@@ -1,4 +1,4 @@
-"""Images of a folder, without persons or cameras: to be embedded, not trained or tested on."""
+"""Images of a folder without persons or cameras: to embed, not to train or test on."""
 
 from pathlib import Path
 
@@ -6,15 +6,14 @@ from .datasets.folder import IMAGE_EXTENSIONS, Ignored, images_below
 from .layout import listing
 from .reader import ReidImage, ReidReader
 
-UNKNOWN = -1  # the person and the camera of an image that nothing is known of
+UNKNOWN = -1  # the person and the camera of these images
 
 
 def read_images(folder: str | Path) -> ReidReader:
-    """All images below a folder, sorted by their paths, without persons or cameras.
+    """Read all images below a folder, sorted by their paths, without persons or cameras.
 
-    Args:
-        folder: Links to other folders are followed. What macOS and Windows leave behind is
-            ignored, and so are, with a warning, files that do not end like images.
+    Links to other folders are followed. Files that do not end like images are ignored, with a
+    warning unless macOS or Windows left them behind.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
@@ -26,8 +25,7 @@ def read_images(folder: str | Path) -> ReidReader:
     paths = sorted(path.relative_to(root).as_posix() for path in images_below(root, ignored))
     ignored.log(root)
     if not paths:
-        raise FileNotFoundError(
-            f"{root} holds no images, whose names end in {', '.join(IMAGE_EXTENSIONS)}; found "
-            f"{listing(root)}"
-        )
+        endings = ", ".join(IMAGE_EXTENSIONS)
+        text = f"{root} holds no images, whose names end in {endings}"
+        raise FileNotFoundError(f"{text}; found {listing(root)}")
     return ReidReader(root, (ReidImage(path, UNKNOWN, UNKNOWN) for path in paths))

@@ -22,23 +22,18 @@ class ReidImage(NamedTuple):
     pid: int  # person, as the data set numbers them
     camid: int  # camera, as the data set numbers them
     tracklet: int = NO_TRACKLET  # images of one tracklet are tested as one, by their mean feature
-    # What to cut out: left, top, right, bottom in pixels.
+    # The part of the image to read: left, top, right, bottom in pixels.
     box: tuple[int, int, int, int] | None = None
 
 
 class ReidReader(Reader):
     """A list of images as timm's data sets read it.
 
-    ``reader[i]`` is an open file and the tensor ``[label, camid]`` (2,) int64, where the label is
-    ``label_of[pid]`` for training and the pid itself for testing; in a test split of tracklets it
-    is ``[pid, camid, tracklet]`` (3,). Read images through `ReidDataset`, which cuts out the boxes.
-
-    Args:
-        root: Folder that the paths of the images start from.
-        images: The images, in the order in which they are to be read.
-        label_of: From pid to the classifier's label.
-        opener: From an image's path to an open file of it, where it is not a file below ``root``.
-            Loader processes need it to be picklable.
+    ``reader[i]`` is an open file and the tensor ``[label, camid]`` (2,) int64. The label is
+    ``label_of[pid]`` for training and the pid itself for testing. In a test split of tracklets the
+    tensor is ``[pid, camid, tracklet]`` (3,). Read images through `ReidDataset`, which crops them
+    to their boxes. Paths are relative to ``root``; ``opener`` opens those that are not files, and
+    loader processes must be able to pickle it.
     """
 
     def __init__(
@@ -56,9 +51,8 @@ class ReidReader(Reader):
 
     def _set_images(self, images: Iterable[ReidImage]) -> None:
         self.images = list(images)
-        self.pids, self.camids, self.tracklets = (
-            np.array([image[1:4] for image in self.images], dtype=np.int64).reshape(-1, 3).T
-        )
+        ids = np.array([image[1:4] for image in self.images], dtype=np.int64)
+        self.pids, self.camids, self.tracklets = ids.reshape(-1, 3).T
 
     @property
     def labels(self) -> np.ndarray:
@@ -69,7 +63,7 @@ class ReidReader(Reader):
 
     @property
     def targets(self) -> np.ndarray:
-        """(n, 2) int64: label and camera of each image, what training batches hold."""
+        """(n, 2) int64: label and camera of each image, as in training batches."""
         return np.stack([self.labels, self.camids], axis=1)
 
     @property
@@ -82,21 +76,18 @@ class ReidReader(Reader):
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, torch.Tensor]:
         image = self.images[index]
-        if self.label_of is not None:
-            target = [self.label_of[image.pid], image.camid]
-        elif image.tracklet != NO_TRACKLET:
-            target = [image.pid, image.camid, image.tracklet]
-        else:
-            target = [image.pid, image.camid]
+        target = [image.pid if self.label_of is None else self.label_of[image.pid], image.camid]
+        if self.label_of is None and image.tracklet != NO_TRACKLET:
+            target.append(image.tracklet)
         return self.open(index), torch.tensor(target, dtype=torch.int64)
 
     def open(self, index: int) -> BinaryIO:
-        """The file of an image, open for reading."""
+        """Open the file of an image for reading."""
         path = self.images[index].path
         return self.opener(path) if self.opener else builtins.open(self.root / path, "rb")
 
     def without(self, indices: Iterable[int]) -> "ReidReader":
-        """The same reader without the images at these indices. Labels stay as they are."""
+        """Copy the reader without the images at these indices. Labels stay as they are."""
         dropped = set(indices)
         reader = copy(self)
         reader._set_images(image for i, image in enumerate(self.images) if i not in dropped)
@@ -112,11 +103,7 @@ class ReidReader(Reader):
 class ReidDataset(ImageDataset):
     """timm's `ImageDataset`, except that an image which cannot be read is a RuntimeError.
 
-    timm goes on with the next image, which may be of another person or camera.
-
-    Args:
-        reader: What to read.
-        transform: From a PIL RGB image to whatever a batch is made of.
+    timm goes on with the next image, which may show another person or camera.
     """
 
     def __init__(self, reader: ReidReader, transform: Any = None) -> None:
@@ -127,9 +114,9 @@ class ReidDataset(ImageDataset):
         try:
             file, target = self.reader[index]
             with file, Image.open(file) as image:
-                pixels = image.convert("RGB")  # this is what decodes
+                pixels = image.convert("RGB")  # decodes the file
             if box is not None:
-                pixels = _cut_out(pixels, box)
+                pixels = _crop(pixels, box)
         # What Pillow raises on a broken file depends on the format and on where it is broken.
         except (OSError, SyntaxError, ValueError) as error:
             name = self.reader.filename(index, absolute=True)
@@ -137,12 +124,9 @@ class ReidDataset(ImageDataset):
         return pixels if self.transform is None else self.transform(pixels), target
 
 
-def _cut_out(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+def _crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     left, top, right, bottom = box
-    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
-        # Pillow would pad with black.
-        raise ValueError(
-            f"the box {box} (left, top, right, bottom) is not within "
-            f"the {image.width}x{image.height} (width x height) image"
-        )
-    return image.crop(box)
+    if 0 <= left < right <= image.width and 0 <= top < bottom <= image.height:
+        return image.crop(box)
+    size = f"{image.width}x{image.height} (width x height)"  # beyond it, Pillow pads with black
+    raise ValueError(f"the box {box} (left, top, right, bottom) is not within the {size} image")

@@ -11,7 +11,7 @@ from .splits import Counts, ReidSplits
 
 Factory = Callable[..., ReidSplits]
 
-# By plain name: people ask for them, and should be told why they are not there.
+# By plain name: people ask for them, and should learn why they are not offered.
 _WITHDRAWN = dict.fromkeys(
     ("dukemtmcreid", "dukemtmc", "duke"),
     "DukeMTMC-reID was withdrawn by its authors in 2019, because the people in it were filmed "
@@ -21,24 +21,15 @@ _WITHDRAWN = dict.fromkeys(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is read.
+    """What is known of a data set before it is read."""
 
-    Attributes:
-        name: That it is registered under.
-        title: As its authors call it.
-        factory: From its folder and its options to its splits.
-        layouts: In which it circulates; none for users' own data.
-        published: The counts of its splits with the default options, as far as its authors give
-            them.
-        partitions: How many values ``split`` takes where the protocol is a mean over partitions.
-    """
-
-    name: str
-    title: str
-    factory: Factory
-    layouts: tuple[Layout, ...] = ()
+    name: str  # that it is registered under: lower case, without colons
+    title: str  # as its authors write it
+    factory: Factory  # reads it, from its folder and its options
+    layouts: tuple[Layout, ...] = ()  # in which it circulates; none for users' own data
+    # The counts of its splits with the default options, as far as its authors give them.
     published: Mapping[str, Counts] = field(default_factory=dict)
-    partitions: int = 1
+    partitions: int = 1  # how many values `split` takes, if the protocol is a mean over partitions
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -62,18 +53,12 @@ def register_dataset(
     published: Mapping[str, Counts] | None = None,
     partitions: int = 1,
 ) -> Callable[[Factory], Factory]:
-    """Decorate a function from a root folder to a `ReidSplits`, to be found under ``name``.
+    """Register the decorated function, from a root folder to a `ReidSplits`, as a data set.
 
-    The function's keyword-only parameters are the data set's options; they are annotated as bool,
-    int, float, str, a Literal, or one of these or None.
-
-    Args:
-        name: Lower case, without colons.
-        title: The name as the authors write it; ``name`` if there is none.
-        layouts: In which it circulates.
-        published: The counts of its splits with the default options. Where other options change
-            them, the function gives `ReidSplits` its own, ``{}`` for unknown ones.
-        partitions: The function's option ``split`` goes from 0 to this, exclusively.
+    The function's keyword-only parameters are the data set's options. Annotate them as bool, int,
+    float, str, a Literal, or one of these or None. If options change the published counts, the
+    function sets `ReidSplits.published`, to ``{}`` for unknown ones. The other arguments are those
+    of `DatasetInfo`.
 
     Raises:
         ValueError: The name is taken.
@@ -91,16 +76,12 @@ def register_dataset(
 
 
 def list_datasets() -> list[str]:
-    """The names that `create_dataset` knows, sorted."""
+    """List the names that `create_dataset` knows, sorted."""
     return sorted(_datasets)
 
 
 def dataset_info(spec: str) -> DatasetInfo:
-    """What is known of a data set, by its name or a spec.
-
-    Raises:
-        ValueError: There is no such data set.
-    """
+    """Look up a data set by its name or a spec; a ValueError if there is none."""
     name = spec.partition(":")[0]
     if name in _datasets:
         return _datasets[name]
@@ -108,11 +89,10 @@ def dataset_info(spec: str) -> DatasetInfo:
         raise ValueError(f"no data set {name!r}: {reason}")
     close = difflib.get_close_matches(name.lower(), _datasets, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    raise ValueError(
-        f"unknown data set {name!r}: {hint}The known ones are {', '.join(list_datasets())}"
-    )
+    known = ", ".join(list_datasets())
+    raise ValueError(f"unknown data set {name!r}: {hint}The known ones are {known}")
 
 
 def why_withdrawn(name: str) -> str | None:
-    """Why a data set of this name, in any spelling, is not offered; None if nothing is known."""
+    """Say why a data set of this name, in any spelling, is not offered; None for other names."""
     return _WITHDRAWN.get(plain_name(name))

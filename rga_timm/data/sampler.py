@@ -1,4 +1,4 @@
-"""P×K batches: P identities with K images each, what triplet losses mine their triplets from.
+"""P×K batches: P identities with K images each, from which triplet losses mine their triplets.
 
 Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017.
 """
@@ -21,13 +21,13 @@ class IdentityBatchSampler(Sampler[list[int]]):
         labels: (n,) the identity of each image of the data set.
         num_identities: P, over all ranks.
         num_instances: K.
-        seed: Of everything random; at least 0.
+        seed: Seed of everything random; at least 0.
         rank: This process.
         world_size: How many processes share a batch.
         epoch_images: What makes an epoch. ``"identity"``: K images of each identity, the paper's.
             ``"all"``: every image, so that an identity with more images comes up more often.
-        drop_last: Batches are always full. Where identities are left over at the end of an epoch,
-            False fills up with identities that have been seen already, True leaves as many out.
+        drop_last: Whether to drop the identities that do not fill the last batch of an epoch.
+            Otherwise identities that were in the epoch already complete it.
 
     Raises:
         ValueError: The numbers do not fit each other or the data set.
@@ -46,22 +46,28 @@ class IdentityBatchSampler(Sampler[list[int]]):
         drop_last: bool = False,
     ) -> None:
         identities = np.unique(np.asarray(labels))
-        _check(len(identities), num_identities, num_instances, seed, rank, world_size)
+        if num_identities < 1 or num_instances < 1:
+            raise ValueError(f"P={num_identities} and K={num_instances} must be at least 1")
+        if (count := len(identities)) < num_identities:
+            text = f"a batch of {num_identities} identities cannot be made of {count}"
+            raise ValueError(f"{text}: lower num_identities")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not one of the {world_size} ranks from 0")
+        if num_identities % world_size:
+            raise ValueError(f"{num_identities=} must be a multiple of world_size={world_size}")
+        if seed < 0:
+            raise ValueError(f"the seed is at least 0, not {seed}")
         if epoch_images not in ("identity", "all"):
             raise ValueError(f"epoch_images is 'identity' or 'all', not {epoch_images!r}")
-        self.num_identities = num_identities
-        self.num_instances = num_instances
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.num_identities, self.num_instances = num_identities, num_instances
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self._images = [np.flatnonzero(np.asarray(labels) == identity) for identity in identities]
         # From here on, an identity's images come in groups of K; an epoch is a number of groups
         # for each identity, and a batch is made of groups of P different identities.
         sizes = np.array([len(images) for images in self._images])
-        self._groups = (
-            np.ones_like(sizes) if epoch_images == "identity" else -(-sizes // num_instances)
-        )
+        needed = -(-sizes // num_instances)
+        self._groups = needed if epoch_images == "all" else np.ones_like(sizes)
         self._num_batches = _count_batches(self._groups, num_identities, drop_last)
 
     @property
@@ -77,10 +83,7 @@ class IdentityBatchSampler(Sampler[list[int]]):
         return self._num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        # Planned here and not at the first next(): a set_epoch in between must not have a say.
-        return iter(self._plan())
-
-    def _plan(self) -> list[list[int]]:
+        # Planned here and not at the first next(), so that a set_epoch in between has no effect.
         rng = np.random.default_rng([self.seed, self.epoch])
         B, P, K = self._num_batches, self.num_identities, self.num_instances
         groups = self._fit_groups(rng)  # (identities,), B * P in all, none above B
@@ -97,25 +100,21 @@ class IdentityBatchSampler(Sampler[list[int]]):
         }
         share = P // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        plan = []
-        for batch in batches.tolist():
-            # Every rank draws for all identities, or it would lose track of what comes next.
-            drawn = [next(hands[identity]) for identity in batch]
-            plan.append(np.concatenate(drawn[mine]).tolist())
-        return plan
+        # Every rank draws for all identities, so that all have the same groups left.
+        drawn = [[next(hands[identity]) for identity in batch] for batch in batches.tolist()]
+        return iter([np.concatenate(batch[mine]).tolist() for batch in drawn])
 
     def _fit_groups(self, rng: np.random.Generator) -> np.ndarray:
-        """How many groups each identity has in this epoch, so that they fill the batches."""
+        """Draw how many groups each identity has in this epoch, so that they fill the batches."""
         groups = np.minimum(self._groups, self._num_batches)  # once a batch at most
         surplus = int(groups.sum()) - self._num_batches * self.num_identities
         if surplus > 0:
             return groups - rng.multivariate_hypergeometric(groups, surplus)
-        room = self._num_batches - groups
-        return groups + rng.multivariate_hypergeometric(room, -surplus)
+        return groups + rng.multivariate_hypergeometric(self._num_batches - groups, -surplus)
 
 
 def _count_batches(groups: np.ndarray, P: int, drop_last: bool) -> int:
-    """How many batches of P different identities ``groups`` (identities,) come to."""
+    """Count the batches of P different identities that ``groups`` (identities,) make."""
     if not drop_last:  # an identity needs a batch for each of its groups
         return max(-(-int(groups.sum()) // P), int(groups.max()))
     batches = int(groups.sum()) // P
@@ -129,8 +128,7 @@ def _draw_groups(
 ) -> list[np.ndarray]:
     """Draw ``count`` times K of ``images``; all come once before one comes a second time.
 
-    Where a round of all images ends within a group, the group is completed from the next round by
-    images that are not in it yet.
+    A group that the end of a round cuts is completed by images that are not in it yet.
     """
     groups = []
     deck = rng.permutation(images)
@@ -143,21 +141,3 @@ def _draw_groups(
         groups.append(deck[:K])
         deck = deck[K:]
     return groups
-
-
-def _check(identities: int, P: int, K: int, seed: int, rank: int, world_size: int) -> None:
-    if P < 1 or K < 1:
-        raise ValueError(f"a batch is made of at least 1 identity and 1 image, not P={P}, K={K}")
-    if identities < P:
-        raise ValueError(
-            f"a batch of {P} identities cannot be made of {identities}: lower num_identities"
-        )
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} is not one of the {world_size} ranks from 0")
-    if P % world_size:
-        raise ValueError(
-            f"{P} identities a batch cannot be shared by {world_size} ranks: "
-            "make num_identities a multiple of world_size"
-        )
-    if seed < 0:
-        raise ValueError(f"the seed is at least 0, not {seed}")

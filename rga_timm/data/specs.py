@@ -26,10 +26,9 @@ def dataset_help() -> str:
 
 
 def parse_spec(spec: str) -> tuple[DatasetInfo, dict[str, Any]]:
-    """``NAME`` or ``NAME:OPTION=VALUE,OPTION=VALUE``, as a data set and options for it.
+    """Parse ``NAME:OPTION=VALUE,OPTION=VALUE`` into a data set and its options.
 
-    Raises:
-        ValueError: There is no such data set or option, or a value is not one of the option's.
+    An unknown data set or option, or an invalid value, is a ValueError.
     """
     info = dataset_info(spec)
     options = {}
@@ -49,32 +48,22 @@ def parse_spec(spec: str) -> tuple[DatasetInfo, dict[str, Any]]:
 
 
 def partition_specs(spec: str) -> list[str]:
-    """The specs of all partitions for a spec with ``split=all``; else the spec alone.
-
-    Raises:
-        ValueError: The data set has no partitions.
-    """
+    """List the specs of all partitions if the spec says ``split=all``; else the spec alone."""
     info = dataset_info(spec)
-    options = spec.partition(":")[2].split(",")
-    if "split=all" not in options:
+    if "split=all" not in spec.partition(":")[2].split(","):
         return [spec]
     if info.partitions == 1:
         raise ValueError(f"{spec}: {info.name} has no partitions to take all of")
-    splits = (f"split={number}" for number in range(info.partitions))
-    return [
-        f"{info.name}:{','.join(split if option == 'split=all' else option for option in options)}"
-        for split in splits
-    ]
+    before, _, after = spec.partition("split=all")
+    return [f"{before}split={number}{after}" for number in range(info.partitions)]
 
 
 def create_dataset(spec: str, root: str | Path | None = None, **options: Any) -> ReidSplits:
     """Read a data set, and log what is unusual about it.
 
-    Args:
-        spec: One of `list_datasets`, alone or with options: ``viper:split=3``.
-        root: Folder of the data set, or a folder above it; ``~`` is the home directory.
-            Only the data set that is drawn (`pedestrians`) and the Hub's do without.
-        options: The options as arguments; they win over those in ``spec``.
+    ``spec`` is one of `list_datasets`, alone or with options: ``viper:split=3``. Options given as
+    arguments win over those. ``root`` is the folder of the data set, or one above it; only
+    `pedestrians`, which is drawn, and data sets of the Hub need none.
 
     Raises:
         ValueError: There is no such data set or option, or its files are invalid.
@@ -88,14 +77,11 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
     for option, value in given.items():
         choices = _choices(info.options[option].annotation)
         if choices and value not in choices:
-            raise ValueError(
-                f"{option} of {info.name} is one of {', '.join(map(str, choices))}, not {value!r}"
-            )
+            offered = ", ".join(map(str, choices))
+            raise ValueError(f"{option} of {info.name} is one of {offered}, not {value!r}")
     if "split" in given and info.partitions > 1 and not 0 <= given["split"] < info.partitions:
-        raise ValueError(
-            f"split {given['split']} is not one of the {info.partitions} partitions of "
-            f"{info.title}, 0 to {info.partitions - 1}"
-        )
+        offered = f"the {info.partitions} partitions of {info.title}, 0 to {info.partitions - 1}"
+        raise ValueError(f"split {given['split']} is not one of {offered}")
     splits = info.factory(None if root is None else Path(root).expanduser(), **given)
     if splits.published is None:
         splits = replace(splits, published=info.published)
@@ -104,50 +90,42 @@ def create_dataset(spec: str, root: str | Path | None = None, **options: Any) ->
         for option, value in sorted(given.items())
         if value != info.options[option].default and option not in _PATHS
     ]
-    # A reader that finds out an option by itself has named it: msmt17:version=v2.
+    # A reader names an option that it finds out by itself: msmt17:version=v2.
     name, _, named = splits.name.partition(":")
-    if options_of_name := sorted({*unusual, *filter(None, named.split(","))}):
-        splits = replace(splits, name=f"{name}:{','.join(options_of_name)}")
+    if named_options := sorted({*unusual, *filter(None, named.split(","))}):
+        splits = replace(splits, name=f"{name}:{','.join(named_options)}")
     splits.warn_unexpected()
     return splits
 
 
 def read_partitions(spec: str, folder: str | Path | None) -> list[ReidSplits]:
-    """A data set; all of its partitions where the spec says ``split=all``."""
+    """Read a data set; all of its partitions if the spec says ``split=all``."""
     return [create_dataset(partition, folder) for partition in partition_specs(spec)]
 
 
 def pair_with_folders(
     specs: Sequence[str], folders: Sequence[str | Path], *, option: str = "--data-dir"
 ) -> list[tuple[str, str | Path | None]]:
-    """Each data set with the folder that it is looked for in: one for all, or one each.
+    """Pair each data set with its folder: one folder for all, or one for each that needs one.
 
-    With several data sets, those that need no folder get None.
-
-    Raises:
-        ValueError: The numbers do not fit, or a spec is invalid.
+    With several data sets, those that need no folder get None. Other numbers are a ValueError.
     """
-    needs_folder = []
-    for spec in specs:
-        info, options = parse_spec(partition_specs(spec)[0])
-        needs_folder.append(info.name != "pedestrians" and "repo" not in options)
+    parsed = [parse_spec(partition_specs(spec)[0]) for spec in specs]
+    needs = [info.name != "pedestrians" and "repo" not in options for info, options in parsed]
     if len(specs) == 1 and len(folders) <= 1:
         return [(specs[0], folders[0] if folders else None)]
-    count = sum(needs_folder)
+    count = sum(needs)
     if len(folders) > 1 and len(folders) != count:
-        raise ValueError(
-            f"{option} is one folder for all data sets or one for each: "
-            f"there are {len(folders)} for {count}"
-        )
+        text = f"{option} is one folder for all data sets or one for each"
+        raise ValueError(f"{text}: there are {len(folders)} for {count}")
     left = iter(folders if len(folders) > 1 else [*folders] * count)
     return [
-        (spec, next(left, None) if needs else None)
-        for spec, needs in zip(specs, needs_folder, strict=True)
+        (spec, next(left, None) if need else None) for spec, need in zip(specs, needs, strict=True)
     ]
 
 
 def leave_out_bad_images(splits: ReidSplits, workers: int) -> tuple[ReidSplits, list[str]]:
-    """The data set without images that cannot be decoded, and a line for each of those."""
+    """Drop the images that cannot be decoded; return a line for each of them too."""
     splits, bad = skip_bad_images(splits, workers=workers)
     lines = [f"{splits.name} {split} {path}: {reason}" for split, path, reason in bad]
     for line in lines:
@@ -158,20 +136,20 @@ def leave_out_bad_images(splits: ReidSplits, workers: int) -> tuple[ReidSplits, 
 
 
 def _parse(text: str, kind: Any) -> Any:
-    """An option's value; a ValueError says what it should be."""
+    """Return an option's value, or raise a ValueError that says what it should be."""
     arguments = typing.get_args(kind)
     if type(None) in arguments:
         if text.lower() == "none":
             return None
         kind = next(argument for argument in arguments if argument is not type(None))
-    if choices := _choices(kind):
-        if text not in map(str, choices):
-            raise ValueError(f"one of {', '.join(map(str, choices))}")
-        return next(choice for choice in choices if str(choice) == text)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError("true or false")
         return text.lower() == "true"
+    if choices := {str(choice): choice for choice in _choices(kind)}:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return choices[text]
     try:
         return kind(text)
     except ValueError:
@@ -180,11 +158,11 @@ def _parse(text: str, kind: Any) -> Any:
 
 def _choices(kind: Any) -> tuple[Any, ...]:
     """The values of an option of a Literal type, or of that or None; empty for other types."""
+    arguments = typing.get_args(kind)
     if typing.get_origin(kind) is Literal:
-        return typing.get_args(kind)
-    several = typing.get_args(kind)
-    literals = [choice for one in several for choice in _choices(one)]
-    return (*literals, None) if literals and type(None) in several else tuple(literals)
+        return arguments
+    literals = tuple(choice for one in arguments for choice in _choices(one))
+    return (*literals, None) if literals and type(None) in arguments else literals
 
 
 def _offer(info: DatasetInfo) -> str:

@@ -26,7 +26,7 @@ class Counts(NamedTuple):
 
     @classmethod
     def of(cls, reader: ReidReader, has_cameras: bool = True) -> "Counts":
-        """Those of a reader."""
+        """Count what a reader holds."""
         return cls(
             images=len(reader),
             ids=len(np.unique(reader.pids)),
@@ -35,44 +35,35 @@ class Counts(NamedTuple):
         )
 
     def agrees(self, published: "Counts") -> bool:
-        """Whether these are the published counts, as far as there are some."""
+        """Whether these are the published counts, as far as some are published."""
         return all(theirs in (None, ours) for ours, theirs in zip(self, published, strict=True))
 
+    def as_dict(self) -> dict[str, int]:
+        """Return the known counts."""
+        return {name: count for name, count in self._asdict().items() if count is not None}
+
     def __str__(self) -> str:
-        return ", ".join(f"{n} {name}" for name, n in self._asdict().items() if n is not None)
+        return ", ".join(f"{count} {name}" for name, count in self.as_dict().items())
 
 
 @dataclass(frozen=True)
 class ReidSplits:
-    """A data set: one split to train on, and queries to be looked for in a gallery.
+    """A data set: a split to train on, and queries to look for in a gallery. Splits may be empty.
 
-    A split may be empty: some data sets are there to be tested on only.
-
-    Attributes:
-        name: Of the data set, with the options that are not its defaults, paths apart:
-            ``viper:split=3``.
-        root: Folder that was read, which holds the images.
-        train: Its labels are 0 … len(classes) - 1.
-        query: Its labels are pids.
-        gallery: Its labels are pids.
-        published: The counts of each split as its authors give them, as far as they do.
-        has_cameras: Whether the camera of each image is known. Where it is not, each image has a
-            camera id of its own, or all queries one and the gallery another where no image is in
-            both: so only the query image itself is left out of a ranking.
-        single_gallery_shot: Whether the protocol of the data set is a gallery with one random image
-            of each person, drawn many times.
-        same_numbering: Whether a pid means the same person in ``train`` and in the test splits.
+    If the cameras are not known, each image has a camera id of its own; or all queries have one and
+    the gallery another, if no image is in both. So a ranking leaves out only the query image.
     """
 
-    name: str
-    root: Path
-    train: ReidReader
+    name: str  # with the options that are not its defaults, except paths: viper:split=3
+    root: Path  # folder that was read, which holds the images
+    train: ReidReader  # with the labels 0 … len(classes) - 1
     query: ReidReader
     gallery: ReidReader
-    published: Mapping[str, Counts] | None = None
-    has_cameras: bool = True
+    published: Mapping[str, Counts] | None = None  # the counts that its authors give
+    has_cameras: bool = True  # whether the camera of each image is known
+    # Whether the protocol is a gallery with one random image of each person, drawn many times.
     single_gallery_shot: bool = False
-    same_numbering: bool = True
+    same_numbering: bool = True  # whether a pid is the same person in train and in the test splits
 
     @classmethod
     def from_images(
@@ -86,22 +77,13 @@ class ReidSplits:
         opener: Callable[[str], BinaryIO] | None = None,
         **attributes: Any,
     ) -> "ReidSplits":
-        """Make the readers. Label i is the i-th smallest pid of ``train``.
-
-        Sorted, so that a checkpoint's classifier means the same people whatever the order in
-        which a file system lists them. ``opener`` is `ReidReader`'s, ``attributes`` are this
-        class's.
-        """
+        """Make the readers, with this class's ``attributes`` and `ReidReader`'s ``opener``."""
+        # Label i is the i-th smallest pid, so that it does not depend on the order of files.
         pids = sorted({image.pid for image in train})
         label_of = {pid: label for label, pid in enumerate(pids)}
-        return cls(
-            name=name,
-            root=root,
-            train=ReidReader(root, train, label_of, opener),
-            query=ReidReader(root, query, opener=opener),
-            gallery=ReidReader(root, gallery, opener=opener),
-            **attributes,
-        )
+        to_train = ReidReader(root, train, label_of, opener)
+        to_test = (ReidReader(root, images, opener=opener) for images in (query, gallery))
+        return cls(name, root, to_train, *to_test, **attributes)
 
     @property
     def readers(self) -> dict[str, ReidReader]:
@@ -121,44 +103,30 @@ class ReidSplits:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all images with their ids: two runs with the same one used the same data.
-
-        Of the sorted lines "split path pid camid", and where there are some "tracklet" and "left
-        top right bottom" of the box. The pixels do not count.
-        """
+        """SHA-256 of the sorted lines of `fingerprint_line`: the images' paths and ids."""
         return _fingerprint(self.readers)
 
     @property
     def test_fingerprint(self) -> str:
-        """`fingerprint` of queries and gallery alone: it does not change with who is trained on."""
+        """`fingerprint` of queries and gallery alone, which does not depend on the train split."""
         return _fingerprint({"query": self.query, "gallery": self.gallery})
 
     def describe(self) -> dict[str, Any]:
-        """Name, fingerprints, and per split the numbers of images, ids and cameras.
-
-        Plain types only, ready for JSON or YAML.
-        """
-        counts = {
-            split: {name: n for name, n in count._asdict().items() if n is not None}
-            for split, count in self.counts.items()
-        }
+        """Name, counts of each split and fingerprints in plain types, ready for JSON or YAML."""
         return {
             "name": self.name,
-            **counts,
+            **{split: count.as_dict() for split, count in self.counts.items()},
             "fingerprint": self.fingerprint,
             "test_fingerprint": self.test_fingerprint,
         }
 
     def warn_unexpected(self) -> None:
-        """Warn of counts that are not the published ones, and of people in train and test."""
+        """Warn if counts are not the published ones, or if people are in train and test."""
         counts = self.counts if self.published else {}
         for split, published in (self.published or {}).items():
             if not counts[split].agrees(published):
-                _logger.warning(
-                    "%s of %s has %s; %s was published with %s. "
-                    "Scores will not compare with published ones.",
-                    *(split, self.root, counts[split], self.name, published),
-                )
+                text = "%s of %s has %s; %s was published with %s. Its scores do not compare."
+                _logger.warning(text, split, self.root, counts[split], self.name, published)
         # Only a warning: in users' own data that is at times what they want to measure.
         if shared := self.shared_pids():
             _logger.warning(
@@ -168,7 +136,7 @@ class ReidSplits:
             )
 
     def shared_pids(self) -> list[int]:
-        """The people who are trained and tested on, sorted, without the distractor."""
+        """The people who are in train and in a test split, sorted, without the distractor."""
         if not self.same_numbering:
             return []
         test = {*self.query.pids.tolist(), *self.gallery.pids.tolist()}
@@ -176,20 +144,13 @@ class ReidSplits:
 
 
 def _fingerprint(readers: Mapping[str, ReidReader]) -> str:
-    lines = sorted(
-        fingerprint_line(split, image)
-        for split, reader in readers.items()
-        for image in reader.images
-    )
+    lines = [fingerprint_line(split, image) for split in readers for image in readers[split].images]
     # surrogateescape: the name of a file is not always valid UTF-8.
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def fingerprint_line(split: str, image: ReidImage) -> str:
-    """The line of an image in `ReidSplits.fingerprint`."""
-    fields: list[object] = [split, image.path, image.pid, image.camid]
-    if image.tracklet != NO_TRACKLET:
-        fields.append(image.tracklet)
-    if image.box is not None:
-        fields.extend(image.box)
+    """Return an image's line ``split path pid camid [tracklet] [left top right bottom]``."""
+    tracklet = () if image.tracklet == NO_TRACKLET else (image.tracklet,)
+    fields = (split, image.path, image.pid, image.camid, *tracklet, *(image.box or ()))
     return " ".join(map(str, fields)) + "\n"

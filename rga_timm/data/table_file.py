@@ -12,22 +12,17 @@ _DELIMITERS = ",;\t"
 
 
 class Row(NamedTuple):
-    """One row: the text of the cell of each column, empty where there is nothing in it."""
+    """One row: the text of each column's cell, empty for an empty cell."""
 
     place: str  # FILE:LINE, or FILE: row N
     cells: dict[str, str]
 
 
 class TableFile:
-    """A CSV or Parquet file; its attribute ``columns`` has the names of all columns.
+    """A CSV or Parquet file, told apart by its extension.
 
-    Args:
-        path: Of the file; its extension says what it is.
-        expected: Columns that are likely there: they tell which delimiter a CSV file has.
-
-    Raises:
-        ValueError: It is not such a file, has no header, or two columns of the same name.
-        ImportError: It is Parquet, and pyarrow is missing.
+    Its attribute ``columns`` has the names of all columns. The ``expected`` columns are likely
+    there: they tell which delimiter a CSV file has. An invalid file is a ValueError.
     """
 
     def __init__(self, path: Path, expected: Collection[str] = ()) -> None:
@@ -42,46 +37,37 @@ class TableFile:
             headers = {d: [n.strip() for n in next(self._csv(d), ("", []))[1]] for d in _DELIMITERS}
             if not any(headers.values()):
                 raise ValueError(f"{path} is empty, or its first line is: that must be the header")
-            # The one that gives most of the expected columns, and then most columns.
-            self.delimiter = max(
-                headers, key=lambda d: (len({*headers[d]} & {*expected}), len(headers[d]))
+            # The delimiter that gives most of the expected columns, and then most columns.
+            self.delimiter, self.columns = max(
+                headers.items(), key=lambda item: (len({*item[1]} & {*expected}), len(item[1]))
             )
-            self.columns = headers[self.delimiter]
         for column in self.columns:
             if self.columns.count(column) > 1:
                 raise ValueError(f"{path} has two columns {column!r}")
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Yield the rows that are not empty, with these of the columns only.
-
-        Raises:
-            ValueError: A row of a CSV file has more or fewer cells than the header.
-        """
+        """Yield the rows that are not empty, with these columns; a wrong cell count is an error."""
         if self.is_parquet:
-            number = 0
-            for batch in self._parquet().iter_batches(columns=list(columns)):
-                for row in batch.to_pylist():
-                    number += 1
-                    cells = {column: text_of(value) for column, value in row.items()}
-                    yield Row(f"{self.path}: row {number}", cells)
+            batches = self._parquet().iter_batches(columns=list(columns))
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                cells = {column: text_of(value) for column, value in row.items()}
+                yield Row(f"{self.path}: row {number}", cells)
             return
         lines = self._csv(self.delimiter)
         next(lines)
         for place, texts in lines:
             if not any(texts):
-                continue  # spreadsheets like to leave some at the end
+                continue  # spreadsheets leave such rows at the end
             if len(texts) != len(self.columns):
-                raise ValueError(
-                    f"{place} has {len(texts)} cells, but the header has {len(self.columns)}. "
-                    "Does a cell with the delimiter in it lack its quotes?"
-                )
+                text = f"{place} has {len(texts)} cells, but the header has {len(self.columns)}"
+                raise ValueError(f"{text}. Does a cell with the delimiter in it lack quotes?")
             by_column = dict(zip(self.columns, texts, strict=True))
             yield Row(place, {column: by_column[column] for column in columns})
 
     def _csv(self, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-        """The place and the cells of each line of a CSV file."""
-        # surrogateescape: the name of a file is not always valid UTF-8. newline: the csv module
-        # asks for it.
+        """Yield the place and the cells of each line of a CSV file."""
+        # surrogateescape: the name of a file is not always valid UTF-8.
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
             try:
@@ -95,9 +81,8 @@ class TableFile:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
-            raise ImportError(
-                f"reading {self.path} needs pyarrow: pip install 'rga-timm[data]'"
-            ) from error
+            text = f"reading {self.path} needs pyarrow: pip install 'rga-timm[data]'"
+            raise ImportError(text) from error
         try:
             return pq.ParquetFile(self.path)
         except pa.ArrowInvalid as error:
@@ -105,9 +90,8 @@ class TableFile:
 
 
 def text_of(value: Any) -> str:
-    """A value as CSV would have it."""
+    """Write a value as CSV has it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # other tools make floats of whole numbers with gaps between them
-    return str(value)
+    # Other tools make floats of a column of whole numbers with gaps.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)

@@ -17,9 +17,9 @@ from ..splits import ReidSplits
 
 _logger = logging.getLogger(__name__)
 
-_CHUNK = 32  # images that a process does at a time: sending each alone costs as much as decoding
+_CHUNK = 32  # images that a process sends at a time: each alone costs as much as decoding
 
-# What a failed download leaves in the place of images, by its first bytes.
+# What a failed download leaves instead of images, by its first bytes.
 _NOT_IMAGES = {
     b"version https://git-lfs": "a Git LFS pointer in the place of the file: run git lfs pull",
     b"<!doctype html": "a web page, not an image: the download failed",
@@ -32,8 +32,8 @@ class ImageFacts(NamedTuple):
 
     position: int  # in its reader
     reason: str | None = None  # why it cannot be decoded; then the rest is not known
-    size: tuple[int, int] = (0, 0)  # width, height in pixels, of the box where there is one
-    digest: str = ""  # SHA-256 of size and RGB pixels; empty where it was not wanted
+    size: tuple[int, int] = (0, 0)  # width, height in pixels, of the box if there is one
+    digest: str = ""  # SHA-256 of size and RGB pixels; empty if not asked for
 
 
 def inspect_images(
@@ -46,19 +46,10 @@ def inspect_images(
 ) -> Iterator[ImageFacts]:
     """Decode every image as `ReidDataset` does: what fails here would end a training run.
 
-    A JPEG that is damaged in its middle decodes to wrong pixels without an error; that cannot be
-    told from its file.
-
-    Args:
-        reader: The split.
-        workers: Processes; 0 decodes in this one.
-        hashes: Whether to hash the pixels. Of the pixels and not the file, as the same image with
-            other metadata or in another lossless format is still the same image.
-        progress: Whether to show a bar, where there is a terminal.
-        name: What the bar calls the images.
-
-    Yields:
-        What was found, in the reader's order.
+    A JPEG that is damaged in its middle decodes to wrong pixels without an error, so it is not
+    found. ``hashes`` adds a hash of the pixels, which is the same for an image with other metadata
+    or in another lossless format. ``name`` is what the bar calls the images; ``workers=0`` decodes
+    in this process. Yields facts in the reader's order.
     """
     loader = DataLoader(
         _Inspection(reader, hashes),
@@ -77,10 +68,7 @@ def inspect_images(
 def find_bad_images(
     reader: ReidReader, workers: int = 4, progress: bool = True, name: str = "images"
 ) -> dict[int, str]:
-    """From the index of each image that cannot be decoded to the reason, in the reader's order.
-
-    Arguments are those of `inspect_images`.
-    """
+    """Map the index of each image that cannot be decoded to the reason; see `inspect_images`."""
     facts = inspect_images(reader, workers=workers, hashes=False, progress=progress, name=name)
     return {fact.position: fact.reason for fact in facts if fact.reason is not None}
 
@@ -88,35 +76,23 @@ def find_bad_images(
 def skip_bad_images(
     splits: ReidSplits, workers: int = 4, progress: bool = True
 ) -> tuple[ReidSplits, list[tuple[str, str, str]]]:
-    """A data set without the images that cannot be decoded, in any of its splits.
+    """Drop the images that cannot be decoded from all splits of a data set.
 
-    Labels stay as they are, also where an identity loses its last training image: a broken file is
-    no reason for the classifier's outputs to mean other people than those of everybody else's
-    checkpoints. Such a class has no images; a warning is logged. It does no harm: batches are made
-    of the identities that have some, and the classifier learns never to answer with it.
+    Labels stay as they are, even if an identity loses its last training image, which logs a
+    warning: a classifier's outputs keep the meaning that they have in other checkpoints. Such a
+    class does no harm: no batch has it, and the classifier learns never to answer with it.
 
-    Args:
-        splits: The data set.
-        workers: Processes; 0 decodes in this one.
-        progress: Whether to show a bar, where there is a terminal.
-
-    Returns:
-        The data set, and the (split, path, reason) of each image that was left out. Without any,
-        it is the same data set.
-
-    Raises:
-        ValueError: A split has no image left.
+    Returns the data set, the same if all images are fine, and the (split, path, reason) of each
+    image that was left out. A split without any image left is a ValueError.
     """
     kept: dict[str, ReidReader] = {}
     skipped: list[tuple[str, str, str]] = []
     for split, reader in splits.readers.items():
         bad = find_bad_images(reader, workers, progress, name=split)
         if bad and len(bad) == len(reader):
-            index, reason = next(iter(bad.items()))
-            raise ValueError(
-                f"none of the {len(reader)} images of {split} in {splits.root} can be read; the "
-                f"first is {reader.filename(index, absolute=True)}: {reason}"
-            )
+            first = reader.filename(0, absolute=True)
+            text = f"none of the {len(reader)} images of {split} in {splits.root} can be read"
+            raise ValueError(f"{text}; the first is {first}: {bad[0]}")
         skipped += [(split, reader.images[index].path, reason) for index, reason in bad.items()]
         kept[split] = reader.without(bad)
     if not skipped:
@@ -159,7 +135,7 @@ class _Inspection(Dataset):
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    """Why an image cannot be decoded, in a few words without the path."""
+    """Say why an image cannot be decoded, in a few words without the path."""
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
     if isinstance(cause, FileNotFoundError):
         return "there is no such file"
@@ -173,6 +149,5 @@ def _reason(error: Exception, data: bytes) -> str:
     for beginning, reason in _NOT_IMAGES.items():
         if start.startswith(beginning):
             return reason
-    if isinstance(cause, UnidentifiedImageError):
-        return "not an image in a format that Pillow knows"
-    return str(cause)
+    unknown = isinstance(cause, UnidentifiedImageError)
+    return "not an image in a format that Pillow knows" if unknown else str(cause)

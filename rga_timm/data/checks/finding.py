@@ -11,40 +11,27 @@ _VERDICTS = {"note": "OK", "warning": "warnings", "error": "errors"}  # the wors
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was found.
+    """Something that a check found."""
 
-    Attributes:
-        kind: What it is, one word for programs.
-        level: ``note``: good to know. ``warning``: scores or training suffer. ``error``: the data
-            cannot be used as they are.
-        text: What it is, for people.
-        fix: What to do about it.
-        items: Each case of it, in plain types.
-    """
-
-    kind: str
+    kind: str  # one word for programs
+    # note: good to know; warning: scores or training suffer; error: the data cannot be used.
     level: Level
-    text: str
-    fix: str = ""
-    items: list[dict[str, Any]] = field(default_factory=list)
+    text: str  # what was found
+    fix: str = ""  # what to do about it
+    items: list[dict[str, Any]] = field(default_factory=list)  # each case of it, in plain types
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything in plain types, ready for JSON."""
+        """Return everything in plain types, ready for JSON."""
         return asdict(self)
 
     def lines(self, limit: int = 5) -> list[str]:
-        """The finding for people to read, with its first cases."""
+        """Format the finding for people, with its first cases."""
         lines = [f"{self.level}: {self.text}"]
         for item in self.items[:limit]:
-            # Texts as they are, numbers after what they are, lists with " = " between.
-            words = (
-                " = ".join(map(str, value))
-                if isinstance(value, list)
-                else value
-                if isinstance(value, str)
-                else f"{name} {value}"
-                for name, value in item.items()
-            )
+            words = []
+            for name, value in item.items():
+                text = " = ".join(map(str, value)) if isinstance(value, list) else str(value)
+                words.append(text if isinstance(value, list | str) else f"{name} {text}")
             lines.append("    " + ": ".join(words))
         if len(self.items) > limit:
             lines.append(f"    and {len(self.items) - limit} more")
@@ -52,6 +39,6 @@ class Finding:
 
 
 def verdict(findings: Iterable[Finding]) -> str:
-    """``OK``, ``warnings`` or ``errors``: the worst of the findings. Notes are OK."""
+    """Return ``OK``, ``warnings`` or ``errors`` for the worst of the findings. Notes are OK."""
     levels = {finding.level for finding in findings} | {"note"}
     return [_VERDICTS[level] for level in _VERDICTS if level in levels][-1]

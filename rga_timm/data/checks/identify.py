@@ -31,21 +31,13 @@ _UNPACK = {".zip": "unzip", ".rar": "unrar x", ".7z": "7z x"} | dict.fromkeys(
 
 @dataclass(frozen=True)
 class Identification:
-    """What a folder is.
+    """Which data set a folder holds."""
 
-    Attributes:
-        splits: The data set; None where there is none, or more than one.
-        info: What is registered of it.
-        layout: Its layout there.
-        why: How it was told from other data sets in the same layout; empty where there is none.
-        findings: Why there are no `splits`.
-    """
-
-    splits: ReidSplits | None = None
+    splits: ReidSplits | None = None  # None if there is no data set, or more than one
     info: DatasetInfo | None = None
     layout: Layout | None = None
-    why: str = ""
-    findings: tuple[Finding, ...] = ()
+    why: str = ""  # how it was told from other data sets in the same layout, if any
+    findings: tuple[Finding, ...] = ()  # why there are no splits
 
 
 class _Candidate(NamedTuple):
@@ -54,73 +46,56 @@ class _Candidate(NamedTuple):
     info: DatasetInfo
     layout: Layout
     splits: ReidSplits
-    has_counts: bool
-    has_name: bool
-
-    @property
-    def score(self) -> tuple[bool, bool]:
-        return self.has_counts, self.has_name
+    score: tuple[bool, bool]
 
 
 def identify(root: Path) -> Identification:
     """Find out which data set a folder holds.
 
-    Tries the layouts of all registered data sets, with their default options. Where several fit,
-    those that cannot be read drop out, an outer folder wins over the folders in it, and then the
-    published counts and the name of the folder decide.
-
-    Args:
-        root: The folder.
-
-    Returns:
-        The data set, or what to do where there is none.
+    Tries the layouts of all registered data sets, with their default options. If several fit, those
+    that cannot be read drop out, an outer folder wins over the folders in it, and then the
+    published counts and the name of the folder decide. If there is none, findings say what to do.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        return _nothing(Finding("not_found", "error", f"{root} {what}", "Give a folder."))
+        finding = Finding("not_found", "error", f"{root} {what}", "Give a folder.")
+        return Identification(findings=(finding,))
     infos = [info for name in list_datasets() if (info := dataset_info(name)).layouts]
     folders = [folder for level in levels_below(root) for folder in level]
     candidates: list[_Candidate] = []
     problems: dict[str, Finding] = {}  # by text: data sets in the same layout find the same
     for info in infos:
-        # Before find_layout, which would list all folders anew for each data set.
+        # Before find_layout, which would list all folders again for each data set.
         if fitting(info.layouts, [*folders, root.resolve().parent]):
             found = _try(info, root, bool(fitting(info.layouts, folders)))
-            if isinstance(found, _Candidate):
-                candidates.append(found)
-            elif found is not None:
+            if isinstance(found, Finding):
                 problems[found.text] = found
-    outer = [
-        candidate
-        for candidate in candidates
-        if not any(other.splits.root in candidate.splits.root.parents for other in candidates)
-    ]
+            elif found is not None:
+                candidates.append(found)
+    roots = {candidate.splits.root for candidate in candidates}
+    outer = [each for each in candidates if not roots & {*each.splits.root.parents}]
     if not outer:
         withdrawn = list(filter(None, map(_withdrawn, [root.resolve(), *folders])))
-        found_none = list(problems.values()) or withdrawn or _explain(root, infos, folders)
-        return _nothing(*found_none)
-    if len({candidate.splits.root for candidate in outer}) > 1:
+        findings = list(problems.values()) or withdrawn or _explain(root, infos, folders)
+        return Identification(findings=tuple(findings))
+    if len({each.splits.root for each in outer}) > 1:
         items = [{"folder": str(each.splits.root), "dataset": each.info.name} for each in outer]
         text, fix = f"{root} holds several data sets", "Give the folder of one of them."
-        return _nothing(Finding("several", "error", text, fix, items))
-    ranked = sorted(outer, key=lambda candidate: candidate.score, reverse=True)
-    best, others = ranked[0], ", ".join(candidate.info.name for candidate in ranked[1:])
+        return Identification(findings=(Finding("several", "error", text, fix, items),))
+    best, *others = sorted(outer, key=lambda candidate: candidate.score, reverse=True)
     why = ""
     if others:
-        reason = "nothing tells them apart here, so this is a guess: "
-        if best.score != ranked[1].score:
-            reason = "the published counts are its counts" if best.has_counts else ""
-            reason = (reason or "the folder is called so") + ". Otherwise "
-        why = f"{others} would fit too; {reason}name one with --dataset"
+        reason = "the published counts are its counts" if best.score[0] else ""
+        reason = (reason or "the folder is called so") + ". Otherwise "
+        if best.score == others[0].score:
+            reason = "nothing tells them apart here, so this is a guess: "
+        names = ", ".join(other.info.name for other in others)
+        why = f"{names} would fit too; {reason}name one with --dataset"
     return Identification(best.splits, best.info, best.layout, why)
 
 
-def _nothing(*findings: Finding) -> Identification:
-    return Identification(findings=findings)
-
-
 def _try(info: DatasetInfo, root: Path, is_below: bool) -> _Candidate | Finding | None:
-    """Read a data set; what is in the way, if it is worth telling."""
+    """Read a data set, or return what prevents that, if it is worth telling."""
     try:
         folder, layout = find_layout(info.name, root, info.layouts)
     except FileNotFoundError as error:  # several folders, if it fits at all
@@ -143,7 +118,7 @@ def _try(info: DatasetInfo, root: Path, is_below: bool) -> _Candidate | Finding 
         splits = replace(splits, published=info.published)
     has_counts = bool(splits.published) and not check_counts(splits)
     has_name = plain_name(info.name) in plain_name(folder.resolve().name)
-    return _Candidate(info, layout, splits, has_counts, has_name)
+    return _Candidate(info, layout, splits, (has_counts, has_name))
 
 
 def _withdrawn(folder: Path) -> Finding | None:
@@ -154,36 +129,29 @@ def _withdrawn(folder: Path) -> Finding | None:
 
 
 def _explain(root: Path, infos: Iterable[DatasetInfo], folders: list[Path]) -> list[Finding]:
-    """That no data set was found, and what may be in the way: archives, missing parts of one."""
-    text = (
-        f"no data set was found in {root} or up to {SEARCH_DEPTH} folders below; it holds "
-        f"{listing(root)}"
-    )
+    """Say that no data set was found, and what may be the cause: archives, missing parts of one."""
+    text = f"no data set was found in {root} or up to {SEARCH_DEPTH} folders below; it holds"
     fix = (
         f"Give the folder of one of the known data sets: {', '.join(i.name for i in infos)}. "
         "Images of your own can be read with --dataset folder (a folder for each person) or "
         "--dataset table (a table that says who is in which image)."
     )
-    findings = [Finding("not_found", "error", text, fix)]
-    commands = [
-        f"cd {shlex.quote(str(folder))} && {command} {shlex.quote(name)}"
+    findings = [Finding("not_found", "error", f"{text} {listing(root)}", fix)]
+    if items := [
+        {"command": f"cd {shlex.quote(str(folder))} && {command} {shlex.quote(name)}"}
         for folder in folders
         for name in file_names(folder)
         for ending, command in _UNPACK.items()
         if name.lower().endswith(ending)
-    ]
-    if commands:
-        items = [{"command": command} for command in commands]
-        text = f"{len(commands)} archives are there. Are they unpacked?"
+    ]:
+        text = f"{len(items)} archives are there. Are they unpacked?"
         findings.append(Finding("packed", "note", text, "Unpack them by these commands.", items))
-    title_of = {layout: info for info in infos for layout in info.layouts}
-    for share, folder, layout, missing in nearest_layouts(title_of, folders)[:_MOST_HINTS]:
+    info_of = {layout: info for info in infos for layout in info.layouts}
+    for share, folder, layout, missing in nearest_layouts(info_of, folders)[:_MOST_HINTS]:
         if share <= _MOSTLY_MISSING:
-            info = title_of[layout]
-            text = (
-                f"{folder} could be {info.title} ({info.name}) in {layout.name} layout "
-                f"({', '.join(layout.paths)}), but lacks {', '.join(missing)}"
-            )
+            info = info_of[layout]
+            text = f"{folder} could be {info.title} ({info.name}) in {layout.name} layout "
+            text += f"({', '.join(layout.paths)}), but lacks {', '.join(missing)}"
             fix = "Unpack or download again what is missing."
             findings.append(Finding("incomplete", "note", text, fix))
     return findings

@@ -1,7 +1,7 @@
-"""What decoding all images tells: broken and tiny ones, and the same one twice."""
+"""What decoding all images shows: broken and tiny ones, and the same one twice."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..splits import ReidSplits
@@ -12,45 +12,37 @@ SMALLEST = 16  # pixels of the shorter side, below which people cannot be told a
 
 
 def check_images(splits: ReidSplits, facts_of: Mapping[str, Iterable[ImageFacts]]) -> list[Finding]:
-    """What is wrong with images.
+    """Check images, from the facts of each split that `inspect_images` gave, or some of them.
 
-    Args:
-        splits: The data set.
-        facts_of: From the name of a split to what `inspect_images` gave for it, or a part of it.
-
-    Returns:
-        Findings of the kinds ``unreadable``, ``tiny`` and, where the facts have digests,
-        ``two_identities``, ``train_and_test``, ``query_in_gallery`` and ``twice``.
+    Finds the kinds ``unreadable``, ``tiny`` and, if the facts have digests, ``two_identities``,
+    ``train_and_test``, ``query_in_gallery`` and ``twice``.
     """
-    facts = [
-        (split, splits.readers[split].images[fact.position], fact)
-        for split, of_split in facts_of.items()
-        for fact in of_split
-    ]
-    findings = []
-    if items := [
-        {"split": split, "path": image.path, "why": fact.reason}
-        for split, image, fact in facts
-        if fact.reason is not None
-    ]:
-        text = f"{len(items)} images cannot be read"
-        findings.append(Finding("unreadable", "error", text, _UNREADABLE, items))
-    if items := [
-        {"split": split, "path": image.path, "size": "{}x{}".format(*fact.size)}
-        for split, image, fact in facts
-        if fact.reason is None and min(fact.size) < SMALLEST
-    ]:
-        text = f"{len(items)} images have a side of less than {SMALLEST} pixels"
-        findings.append(Finding("tiny", "warning", text, _TINY, items))
+    unreadable, tiny, findings = [], [], []
     groups: dict[str, list[_Copy]] = defaultdict(list)
-    for split, image, fact in facts:
+    for split, fact in ((split, fact) for split, facts in facts_of.items() for fact in facts):
+        image = splits.readers[split].images[fact.position]
+        if fact.reason is not None:
+            unreadable.append({"split": split, "path": image.path, "why": fact.reason})
+        elif min(fact.size) < SMALLEST:
+            size = "{}x{}".format(*fact.size)
+            tiny.append({"split": split, "path": image.path, "size": size})
         if fact.digest:
-            groups[fact.digest].append(_Copy(split, image.pid, image.camid, image.path))
-    several = [copies for copies in groups.values() if len(copies) > 1]
-    for kind, (level, is_wrong, text, fix) in _DUPLICATES.items():
-        if found := [copies for copies in several if is_wrong(copies, splits.same_numbering)]:
-            copies_of = [{"images": [str(copy) for copy in copies]} for copies in found]
-            findings.append(Finding(kind, level, text.format(len(found)), fix, copies_of))
+            # Without the same numbering a pid may be another person in train than in the test.
+            other = split == "train" and not splits.same_numbering
+            groups[fact.digest].append(_Copy(split, image.pid, image.camid, image.path, other))
+    if unreadable:
+        text = f"{len(unreadable)} images cannot be read"
+        findings.append(Finding("unreadable", "error", text, _UNREADABLE, unreadable))
+    if tiny:
+        text = f"{len(tiny)} images have a side of less than {SMALLEST} pixels"
+        findings.append(Finding("tiny", "warning", text, _TINY, tiny))
+    several = [group for group in groups.values() if len(group) > 1]
+    for kind, (text, fix) in _DUPLICATES.items():
+        if items := [
+            {"images": [str(copy) for copy in group]} for group in several if kind in _kinds(group)
+        ]:
+            level: Level = "note" if kind == "twice" else "warning"
+            findings.append(Finding(kind, level, f"{len(items)} images are {text}", fix, items))
     return findings
 
 
@@ -61,73 +53,50 @@ class _Copy(NamedTuple):
     pid: int
     camid: int
     path: str
+    other_numbering: bool
 
     def __str__(self) -> str:
         return f"{self.path} ({self.split}, pid {self.pid}, camera {self.camid})"
 
-    @property
-    def is_train(self) -> bool:
-        return self.split == "train"
 
-
-def _is_two_people(copies: list[_Copy], same_numbering: bool) -> bool:
-    # Without the same numbering a pid may be another person in train than in the test splits.
-    people = {(copy.is_train and not same_numbering, copy.pid) for copy in copies}
-    return len(people) > len({side for side, _ in people})
-
-
-def _is_train_and_test(copies: list[_Copy], same_numbering: bool) -> bool:
-    return len({copy.is_train for copy in copies}) == 2
-
-
-def _finds_itself(copies: list[_Copy], same_numbering: bool) -> bool:
-    """Under the same camera a gallery image is not looked at."""
-    return any(
-        query.pid == answer.pid and query.camid != answer.camid
-        for query in copies
-        for answer in copies
-        if (query.split, answer.split) == ("query", "gallery")
-    )
-
-
-def _is_twice(copies: list[_Copy], same_numbering: bool) -> bool:
-    return len({(copy.split, copy.pid) for copy in copies}) < len(copies)
+def _kinds(copies: list[_Copy]) -> Iterator[str]:
+    """Yield what is wrong with identical images."""
+    people = {(copy.other_numbering, copy.pid) for copy in copies}
+    if len(people) > len({numbering for numbering, _ in people}):
+        yield "two_identities"
+    if len({copy.split == "train" for copy in copies}) == 2:
+        yield "train_and_test"
+    queries = [copy for copy in copies if copy.split == "query"]
+    answers = [copy for copy in copies if copy.split == "gallery"]
+    if any(q.pid == a.pid and q.camid != a.camid for q in queries for a in answers):
+        yield "query_in_gallery"
+    if len({(copy.split, copy.pid) for copy in copies}) < len(copies):
+        yield "twice"
 
 
 _UNREADABLE = (
     "Unpack or download these files again. Or leave them out: --skip-bad-images, in Python "
     "rga_timm.data.skip_bad_images. Scores then do not compare with those on the whole set."
 )
-_TINY = (
-    "Look at them: wrong boxes, or thumbnails in the place of the images? Leave out what shows "
-    "nobody."
-)
-# Identical images. From the kind to level, what is wrong, text (of how many), and what to do.
-_DUPLICATES: dict[str, tuple[Level, Callable[[list[_Copy], bool], bool], str, str]] = {
+_TINY = "Are they wrong boxes, or thumbnails of the images? Leave out what shows nobody."
+# Identical images: text and what to do.
+_DUPLICATES = {
     "two_identities": (
-        "warning",
-        _is_two_people,
-        "{} images are there under two identities",
+        "there under two identities",
         "One of them is wrong, and teaches or tests something wrong. In data of your own correct "
         "it; in a published set leave it, or scores do not compare.",
     ),
     "train_and_test": (
-        "warning",
-        _is_train_and_test,
-        "{} images are both trained and tested on",
+        "both trained and tested on",
         "The scores are too good. In data of your own take them out of one of the splits.",
     ),
     "query_in_gallery": (
-        "warning",
-        _finds_itself,
-        "{} images are queries, and in the gallery under another camera: they find themselves",
+        "queries, and in the gallery under another camera: they find themselves",
         "The scores are too good. In data of your own take them out of one of the two, or correct "
         "their cameras.",
     ),
     "twice": (
-        "note",
-        _is_twice,
-        "{} images are there more than once under one identity, in the same split",
+        "there more than once under one identity, in the same split",
         "They count more than others. In data of your own delete all but one.",
     ),
 }
