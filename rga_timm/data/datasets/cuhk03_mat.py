@@ -1,9 +1,9 @@
 """CUHK03's own file, ``cuhk-03.mat``: a MATLAB file of version 7.3, which is HDF5.
 
-``detected`` and ``labeled`` are each a cell array of 5 pairs of cameras, and each of these one of
-M people × 10 images; ``testsets`` is one of 20 test sets. A cell array is a data set of references.
-What MATLAB calls H×W×3 is (3, W, H) here, because it stores columns first. All functions raise a
-ValueError if it is another file or a broken one, and an ImportError without h5py.
+``detected`` and ``labeled`` are each a cell array of 5 pairs of cameras, each a cell array of
+M people × 10 images; ``testsets`` is one of 20 test sets. A cell array is an array of references.
+MATLAB's H×W×3 is (3, W, H) here, because it stores columns first. All functions raise a ValueError
+for another or broken file, and an ImportError without h5py.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .cuhk03_protocol import PAIR_SIZES, VIEW_IMAGES, Cell, Person, parse_name
 
 
 def list_cells(path: Path, boxes: str) -> list[Cell]:
-    """The cells that hold an image, in order. Not everybody has all ten images."""
+    """The cells that hold an image, in order; many people have fewer than ten."""
     with _open(path) as file:
         tables = [file[reference][()] for reference in file[boxes][()].ravel()]
         return [
@@ -44,15 +44,13 @@ def list_test_sets(path: Path) -> list[set[Person]]:
 
 
 def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
-    """One image, (H, W, 3) uint8, RGB.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: There is no such image.
-    """
-    handle = _handle(str(path))
+    """One RGB image, (H, W, 3) uint8; an OSError or a ValueError if it cannot be read."""
+    handle, key = _handle(str(path)), (boxes, cell.pair)
     try:
-        data = handle.file[handle.references(boxes, cell.pair)[cell.number - 1, cell.person - 1]]
+        if key not in handle.references:
+            table = handle.file[boxes][()].ravel()[cell.pair - 1]
+            handle.references[key] = handle.file[table][()]
+        data = handle.file[handle.references[key][cell.number - 1, cell.person - 1]]
         if not _is_image(data):
             raise ValueError(f"the cell of {cell.name} is empty")
         pixels = data[()]
@@ -64,10 +62,10 @@ def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MatOpener:
-    """Opens the images in ``cuhk-03.mat`` by the names that they would have as files.
+    """Opens the images in ``cuhk-03.mat`` by the names that they have when extracted.
 
-    An image comes as a PPM file in memory: no pixel is changed, and none is compressed for nothing.
-    Loader processes get only the path, and each opens the file on its first image.
+    An image becomes an uncompressed PPM file in memory. Loader processes get only the path, and
+    each opens the file on its first image.
     """
 
     path: str
@@ -80,34 +78,27 @@ class MatOpener:
         return io.BytesIO(b"P6 %d %d 255\n" % (width, height) + pixels.tobytes())
 
 
-class _Handle:
+class _Handle(NamedTuple):
     """The open file, and the references in it that were needed so far."""
 
-    def __init__(self, path: str) -> None:
-        self.process = os.getpid()
-        self.file = _open(Path(path))
-        self._references: dict[tuple[str, int], np.ndarray] = {}
-
-    def references(self, boxes: str, pair: int) -> np.ndarray:
-        """(10, people): where the images of a pair of cameras are."""
-        if (boxes, pair) not in self._references:
-            cells = self.file[boxes][()].ravel()
-            self._references[boxes, pair] = self.file[cells[pair - 1]][()]
-        return self._references[boxes, pair]
+    process: int
+    file: Any
+    references: dict[tuple[str, int], np.ndarray]  # (10, people) of each pair of cameras
 
 
-_handles: dict[str, _Handle] = {}  # one a file, however many readers there are of it
+_handles: dict[str, _Handle] = {}  # by path: readers share the file
 
 
 def _handle(path: str) -> _Handle:
     handle = _handles.get(path)
-    if handle is None or handle.process != os.getpid():
-        if handle is not None:
-            # After a fork the descriptor, and with it the place in the file, is shared with the
-            # parent. HDF5 would use it for as long as the file is open in this process.
-            with contextlib.suppress(Exception):
-                handle.file.close()
-        handle = _handles[path] = _Handle(path)
+    if handle and handle.process != os.getpid():
+        # After a fork the descriptor, with its position in the file, is shared with the parent.
+        # HDF5 would use it as long as the file is open in this process.
+        with contextlib.suppress(Exception):
+            handle.file.close()
+        handle = None
+    if handle is None:
+        handle = _handles[path] = _Handle(os.getpid(), _open(Path(path)), {})
     return handle
 
 
@@ -154,7 +145,7 @@ def _cells_of_pair(file: Any, table: np.ndarray, pair: int, place: str) -> Itera
 
 
 def _is_image(data: Any) -> bool:
-    """Whether a cell holds an image: an empty one holds its size, 0×0. Others are a ValueError."""
+    """Whether a cell holds an image, or its size 0×0; a ValueError for anything else."""
     if data.size == 0 or data.ndim == 1:
         return False
     if data.ndim != 3 or data.shape[0] != 3 or data.dtype != np.uint8:
