@@ -21,30 +21,16 @@ VIEWS = ("front", "back", "left", "right")  # "left": the person walks to the le
 
 # Few colours, shared by everyone: people differ in where they wear a colour, so that a colour
 # histogram fails.
-CLOTHES: tuple[Colour, ...] = (
-    (32, 32, 38),  # black
-    (226, 224, 218),  # white
-    (184, 38, 42),  # red
-    (38, 74, 160),  # blue
-    (46, 122, 66),  # green
-    (214, 178, 52),  # yellow
-)
-LOWER_CLOTHES: tuple[Colour, ...] = (
-    (32, 32, 38),  # black
-    (38, 54, 104),  # denim
-    (124, 124, 128),  # grey
-    (176, 150, 108),  # khaki
-)
+CLOTHES: tuple[Colour, ...] = (  # black, white, red, blue, green, yellow
+    (32, 32, 38), (226, 224, 218), (184, 38, 42), (38, 74, 160), (46, 122, 66), (214, 178, 52),
+)  # fmt: skip
+LOWER_CLOTHES: tuple[Colour, ...] = (  # black, denim, grey, khaki
+    (32, 32, 38), (38, 54, 104), (124, 124, 128), (176, 150, 108),
+)  # fmt: skip
 ALL_CLOTHES = CLOTHES + LOWER_CLOTHES
 _SHOES = ((36, 32, 32), (232, 230, 226), (150, 44, 40))
 _SKIN = ((240, 202, 172), (214, 164, 128), (150, 104, 74), (96, 66, 50))
 _HAIR = ((28, 24, 24), (96, 62, 36), (206, 170, 98), (168, 168, 170))
-
-_UPPERS = ("t-shirt", "jumper", "vest", "coat")
-_LOWERS = ("trousers", "shorts", "skirt", "long skirt")
-_BAGS = ("none", "backpack", "handbag", "suitcase")
-_HATS = ("none", "none", "cap", "beanie")
-_HAIR_STYLES = ("short", "long", "bun", "bald")
 
 # Where the second colour of a pattern goes, as a function of the figure's coordinates.
 _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -54,8 +40,6 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "two-tone": lambda x, y: y < 0.33,
     "band": lambda x, y: (y > 0.27) & (y < 0.36),
 }
-_UPPER_PATTERNS = ("plain", "logo", "back print", *_PATTERNS)
-_LOWER_PATTERNS = ("plain", "plain", "piped", "checks")
 
 T = TypeVar("T")
 
@@ -90,17 +74,17 @@ class Person:
             build=float(rng.choice([0.85, 1.0, 1.2])),
             skin=pick(rng, _SKIN),
             hair=pick(rng, _HAIR),
-            hair_style=pick(rng, _HAIR_STYLES),
-            hat=pick(rng, _HATS),
+            hair_style=pick(rng, ("short", "long", "bun", "bald")),
+            hat=pick(rng, ("none", "none", "cap", "beanie")),
             hat_colour=pick(rng, CLOTHES),
-            upper=pick(rng, _UPPERS),
-            upper_pattern=pick(rng, _UPPER_PATTERNS),
+            upper=pick(rng, ("t-shirt", "jumper", "vest", "coat")),
+            upper_pattern=pick(rng, ("plain", "logo", "back print", *_PATTERNS)),
             upper_colours=(CLOTHES[first], CLOTHES[second]),
-            lower=pick(rng, _LOWERS),
-            lower_pattern=pick(rng, _LOWER_PATTERNS),
+            lower=pick(rng, ("trousers", "shorts", "skirt", "long skirt")),
+            lower_pattern=pick(rng, ("plain", "plain", "piped", "checks")),
             lower_colours=(pick(rng, LOWER_CLOTHES), pick(rng, CLOTHES)),
             shoes=pick(rng, _SHOES),
-            bag=pick(rng, _BAGS),
+            bag=pick(rng, ("none", "backpack", "handbag", "suitcase")),
             bag_colour=pick(rng, CLOTHES),
         )
 
