@@ -41,8 +41,8 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="CUHK03_DIR", help="with cuhk-03.mat in it or below")
-    add("--output", type=Path, metavar="DIR", help="where to write to (default: CUHK03_DIR)")
+    add("folder", type=Path, metavar="CUHK03_DIR", help="folder that holds cuhk-03.mat")
+    add("--output", type=Path, metavar="DIR", help="folder to write to (default: CUHK03_DIR)")
     return parser
 
 
@@ -113,11 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\ninterrupted. {again}", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (ImportError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             sys.exit(f"no space left in {output}. Free some, or choose --output. {again}")
-        sys.exit(str(error))
-    except (ImportError, ValueError) as error:
         sys.exit(str(error))
     print(f"extracted to {output}")
     if missing:

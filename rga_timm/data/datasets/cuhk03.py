@@ -54,19 +54,20 @@ _PUBLISHED = {
 
 def _layouts(boxes: str) -> dict[str, Layout]:
     """The layouts with a kind of boxes."""
+    images = f"images_{boxes}"
     return {
         "raw": RAW,
-        "extracted": Layout("torchreid's extracted", (f"images_{boxes}",)),
-        "own list": Layout("rga-timm extract-cuhk03's", (f"images_{boxes}", TEST_SETS)),
+        "extracted": Layout("torchreid's extracted", (images,)),
+        "own list": Layout("rga-timm extract-cuhk03's", (images, TEST_SETS)),
         "torchreid's list": Layout(
-            "torchreid's extracted", (f"images_{boxes}", f"splits_classic_{boxes}.json")
+            "torchreid's extracted", (images, f"splits_classic_{boxes}.json")
         ),
         "np": Layout("CUHK03-NP's", tuple(f"{boxes}/{folder}" for folder in FOLDERS)),
         "pair": Layout("the first pair of cameras'", (f"{boxes}/train", f"{boxes}/val")),
     }
 
 
-# Which layouts a protocol can be read from, the better ones first.
+# The layouts of each protocol, in order of preference.
 _LAYOUTS_OF = {
     "new": ("extracted", "np", "raw"),
     "classic": ("own list", "torchreid's list", "raw", "pair"),
@@ -154,7 +155,7 @@ class _Images(NamedTuple):
 
 
 def _find(root: Path | None, protocol: str, boxes: str) -> tuple[Path, str]:
-    """The root, and which of the layouts it is."""
+    """The root and the kind of layout."""
     layouts = _layouts(boxes)
     suited = {layouts[kind]: kind for kind in _LAYOUTS_OF[protocol]}
     try:
@@ -164,10 +165,8 @@ def _find(root: Path | None, protocol: str, boxes: str) -> tuple[Path, str]:
         kind = "pair" if other == "classic" else "np"
         with suppress(FileNotFoundError):
             root, layout = find_layout("cuhk03", root, [layouts[kind]])
-            raise ValueError(
-                f"{root} is in {layout.name} layout, which has protocol={other} only, "
-                f"not protocol={protocol}"
-            ) from None
+            only = f"which has protocol={other} only, not protocol={protocol}"
+            raise ValueError(f"{root} is in {layout.name} layout, {only}") from None
         raise
     return root, suited[layout]
 
@@ -200,10 +199,8 @@ def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set
     people = {cell.who for cell in images.paths}
     if unknown := sorted(test_sets[split] - people):
         pair, person = unknown[0]
-        raise ValueError(
-            f"{path}: test set {split + 1} names person {person} of pair {pair}, of whom there is "
-            f"no image, and {len(unknown) - 1} others like that"
-        )
+        who = f"{len(unknown)} people without images, such as person {person} of pair {pair}"
+        raise ValueError(f"{path}: test set {split + 1} names {who}")
     return test_sets[split]
 
 
@@ -222,15 +219,9 @@ def _classic(
     """The classic protocol: every image of a test person is in both query and gallery."""
     if not train or not test:
         raise FileNotFoundError(f"{root} has {len(train)} images to train and {len(test)} to test")
+    attributes |= {"published": {}, "single_gallery_shot": True}
     return ReidSplits.from_images(
-        "cuhk03",
-        root,
-        train=train,
-        query=test,
-        gallery=test,
-        published={},
-        single_gallery_shot=True,
-        **attributes,
+        "cuhk03", root, train=train, query=test, gallery=test, **attributes
     )
 
 

@@ -21,13 +21,11 @@ from .cuhk03_protocol import PAIR_SIZES, VIEW_IMAGES, Cell, Person, parse_name
 
 def list_cells(path: Path, boxes: str) -> list[Cell]:
     """The cells that hold an image, in order; many people have fewer than ten."""
+    cells: list[Cell] = []
     with _open(path) as file:
-        tables = [file[reference][()] for reference in file[boxes][()].ravel()]
-        return [
-            cell
-            for pair, table in enumerate(tables, start=1)
-            for cell in _cells_of_pair(file, table, pair, f"{path}: {boxes}")
-        ]
+        for pair, reference in enumerate(file[boxes][()].ravel(), start=1):
+            cells += _cells_of_pair(file, file[reference][()], pair, f"{path}: {boxes}")
+    return cells
 
 
 def list_test_sets(path: Path) -> list[set[Person]]:
@@ -37,9 +35,8 @@ def list_test_sets(path: Path) -> list[set[Person]]:
         tables = [file[reference][()] for reference in file["testsets"][()].ravel()]
     for number, table in enumerate(tables, start=1):
         if table.ndim != 2 or len(table) != 2:
-            raise ValueError(
-                f"{path}: test set {number} has the shape {table.shape}; expected is (2, people)"
-            )
+            found = f"test set {number} has the shape {table.shape}"
+            raise ValueError(f"{path}: {found}; expected (2, people)")
     return [{(int(pair), int(person)) for pair, person in table.T} for table in tables]
 
 
@@ -111,11 +108,9 @@ def _open(path: Path) -> Any:
         ) from error
     if not h5py.is_hdf5(path):
         with path.open("rb") as start:
-            page = start.read(512).lstrip().startswith(b"<")
-        raise ValueError(
-            f"{path} is not an HDF5 file, as cuhk-03.mat is: "
-            + ("it is a web page" if page else "it is another file, or the download went wrong")
-        )
+            is_page = start.read(512).lstrip().startswith(b"<")
+        reason = "a web page" if is_page else "another file, or the download went wrong"
+        raise ValueError(f"{path} is not an HDF5 file, as cuhk-03.mat is: it is {reason}")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -130,10 +125,8 @@ def _open(path: Path) -> Any:
 def _cells_of_pair(file: Any, table: np.ndarray, pair: int, place: str) -> Iterator[Cell]:
     people = PAIR_SIZES[pair - 1] if pair <= len(PAIR_SIZES) else 0
     if table.ndim != 2 or len(table) != 2 * VIEW_IMAGES or table.shape[1] > people:
-        raise ValueError(
-            f"{place}, pair {pair}, has the shape {table.shape}; expected are "
-            f"{2 * VIEW_IMAGES} images of each of {people} people"
-        )
+        expected = f"{2 * VIEW_IMAGES} images of each of {people} people"
+        raise ValueError(f"{place}, pair {pair}, has the shape {table.shape}; expected {expected}")
     for person, references in enumerate(table.T, start=1):
         for number, reference in enumerate(references, start=1):
             cell = Cell(pair, person, number)

@@ -191,7 +191,7 @@ def _warn_of_unread_cameras(root: Path, images: Sequence[NamedImage], is_below: 
     alike = [name for name in names if _MARKET_NAME.match(name)]
     if len(alike) > len(images) / 2:
         _logger.warning(
-            "names such as %s seem to contain the camera. Choose camera=name to read it; without "
+            "names such as %s seem to contain the camera. camera=name reads it; without "
             "it, matches within the same camera count as well",
             alike[0],
         )

@@ -88,13 +88,9 @@ def hf(
         for part, split in split_of.items()
         for named in _rows(f"{source}, {part}", part, parts[part], wanted)
     ]
-    return splits_from_names(
-        "hf",
-        Path(source),
-        images,
-        IdentitySplit(kept_in, split_file, test_share, seed),
-        opener=RowOpener({part: parts[part] for part in split_of}, image, source, root),
-    )
+    opener = RowOpener({part: parts[part] for part in split_of}, image, source, root)
+    by_identity = IdentitySplit(kept_in, split_file, test_share, seed)
+    return splits_from_names("hf", Path(source), images, by_identity, opener=opener)
 
 
 class RowOpener:
@@ -140,9 +136,8 @@ def _package() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            "the data set hf needs the package datasets: pip install 'rga-timm[hf]'"
-        ) from error
+        needed = "the data set hf needs the package datasets: pip install 'rga-timm[hf]'"
+        raise ImportError(needed) from error
     return datasets
 
 

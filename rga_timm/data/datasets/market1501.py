@@ -2,7 +2,7 @@
 
 12,936 images of 751 people to train on, 3,368 queries, 15,913 gallery images, 6 cameras.
 
-Many other data sets are distributed in its layout; `read_market1501` reads any of them.
+Many other data sets are distributed in its layout, and can be read as ``market1501`` too.
 """
 
 import logging
@@ -33,12 +33,9 @@ MULTI_QUERY_FOLDER = "gt_bbox"
 
 # distractors_500k.zip unpacks to images/.
 DISTRACTOR_FOLDERS = (
-    "images",
-    "distractors_500k/images",
-    "distractors_500k",
-    "../distractors_500k/images",
-    "../distractors_500k",
-)
+    "images", "distractors_500k/images", "distractors_500k",
+    "../distractors_500k/images", "../distractors_500k",
+)  # fmt: skip
 DISTRACTOR_CAMID = 0  # no camera of Market-1501's: they are numbered from 1
 
 # Junk left out. The gallery's ids include the distractor.
@@ -71,11 +68,11 @@ def market1501(
     if multi_query:
         images = _all_images_of(splits.query, splits.root)
         splits = replace(splits, query=ReidReader(splits.root, images), published=_PUBLISHED_MULTI)
-    if not distractors:
-        return splits
-    gallery = ReidReader(splits.root, [*splits.gallery.images, *_read_distractors(splits.root)])
-    published = {**(splits.published or _PUBLISHED), "gallery": _GALLERY_WITH_DISTRACTORS}
-    return replace(splits, gallery=gallery, published=published)
+    if distractors:
+        images = [*splits.gallery.images, *_read_distractors(splits.root)]
+        published = {**(splits.published or _PUBLISHED), "gallery": _GALLERY_WITH_DISTRACTORS}
+        splits = replace(splits, gallery=ReidReader(splits.root, images), published=published)
+    return splits
 
 
 def read_market1501(root: Path | None, name: str) -> ReidSplits:

@@ -19,18 +19,11 @@ JUNK_PID = -1  # neither a right nor a wrong match: such tracklets are dropped
 _NAME = re.compile(r"(?P<pid>\d{4})C(?P<camid>\d)T\d+F\d+\.jpg")
 _EXAMPLE = "0001C1T0002F003.jpg (person 1, camera 1, tracklet 2, frame 3)"
 
-LAYOUT = Layout(
-    "the archives' own with the folder info of the authors' evaluation",
-    (
-        "bbox_train",
-        "bbox_test",
-        "info/train_name.txt",
-        "info/test_name.txt",
-        "info/tracks_train_info.mat",
-        "info/tracks_test_info.mat",
-        "info/query_IDX.mat",
-    ),
-)
+_PATHS = (
+    "bbox_train", "bbox_test", "info/train_name.txt", "info/test_name.txt",
+    "info/tracks_train_info.mat", "info/tracks_test_info.mat", "info/query_IDX.mat",
+)  # fmt: skip
+LAYOUT = Layout("the archives' own with the folder info of the authors' evaluation", _PATHS)
 
 # From the authors' info; junk left out. The gallery's ids include the distractor.
 _TRAIN_AND_QUERY = {"train": Counts(509914, 625, 6, 8298), "query": Counts(114493, 626, 6, 1980)}
@@ -54,8 +47,7 @@ def mars(root: Path | None, *, queries_in_gallery: bool = False) -> ReidSplits:
     train = _read_tracklets(root, "bbox_train", "train_name.txt", "train")
     test = _read_tracklets(root, "bbox_test", "test_name.txt", "test")
     queries = _read_queries(root / "info" / "query_IDX.mat", test)
-    left_out = set() if queries_in_gallery else set(queries)
-    gallery = (number for number in test if number not in left_out)
+    gallery = sorted(test if queries_in_gallery else test.keys() - set(queries))
     return ReidSplits.from_images(
         "mars",
         root,

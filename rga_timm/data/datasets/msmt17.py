@@ -4,8 +4,8 @@ Wei et al., "Person Transfer GAN to Bridge Domain Gap for Person Re-Identificati
 126,441 images. Train and val show the same 1,041 people. 11,659 queries and 82,161 gallery images
 show 3,060 others, also numbered from 0.
 
-There are two versions with the same names and lists: V1, as first published, and V2, with masked
-faces. Scores on the two cannot be compared.
+There are two versions with the same images and lists: V1, as first published, and V2, with masked
+faces. Scores on one cannot be compared with scores on the other.
 """
 
 import logging

@@ -11,7 +11,7 @@ from ..layout import Layout, find_layout
 from ..naming import Naming
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
-from .body_images import NAME, read_body_images
+from .occluded_reid import NAME, read_body_images
 
 _NAMING = Naming("Partial-REID", NAME, "001_001.jpg (PERSON_NUMBER.jpg)")
 

@@ -2,8 +2,8 @@
 
 Liu et al., "A Deep Learning-Based Approach to Progressive Vehicle Re-identification for Urban
 Surveillance", ECCV 2016. 37,778 images of 576 vehicles to train on, 1,678 queries and 11,579
-gallery images of 200 others, 20 cameras. The queries are also gallery images, but the same-camera
-rule keeps a query from finding itself.
+gallery images of 200 others, 20 cameras. The queries are also gallery images, but no query finds
+itself: gallery images of the query's vehicle and camera are left out.
 """
 
 from pathlib import Path
