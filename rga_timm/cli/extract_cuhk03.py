@@ -1,15 +1,15 @@
-"""Make image files of CUHK03's own file, cuhk-03.mat.
+"""Extract image files from CUHK03's own file, cuhk-03.mat.
 
     rga-timm extract-cuhk03 data/cuhk03
     rga-timm extract-cuhk03 data/cuhk03 --output /ssd/cuhk03
 
-Not needed: --dataset cuhk03 reads cuhk-03.mat as it is. Files are easier to look at, and other
-programs read them. They are in torchreid's layout: images_detected/1_001_1_01.png (pair of cameras,
-person, view, number) and images_labeled/. PNG loses nothing. The test sets of the classic protocol
-go to cuhk03_test_sets.json beside them, and the lists of the new protocol are copied, if they are
-beside cuhk-03.mat or in the folder above: then the folder holds all that --dataset cuhk03 needs.
+This is optional: --dataset cuhk03 reads cuhk-03.mat as it is. Files are easier to look at, and
+other programs can read them. They are PNG, in torchreid's layout: images_detected/1_001_1_01.png
+(pair of cameras, person, view, number) and images_labeled/. The test sets of the classic protocol
+are written to cuhk03_test_sets.json. The lists of the new protocol are copied if they are beside
+cuhk-03.mat or in the folder above. Then the folder holds all that --dataset cuhk03 needs.
 
-Interrupted, it goes on where it was when it is started again. Needs h5py: rga-timm[data].
+If interrupted, run it again to continue. Needs h5py: rga-timm[data].
 """
 
 from __future__ import annotations
@@ -25,46 +25,41 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from rga_timm.data.datasets import cuhk03_protocol as lists
 from rga_timm.data.datasets.cuhk03 import MAT, RAW
 from rga_timm.data.datasets.cuhk03_mat import list_cells, list_test_sets, read_pixels
-from rga_timm.data.datasets.cuhk03_protocol import (
-    TEST_SETS,
-    find_new_protocol,
-    new_protocol_file,
-    write_test_sets,
-)
 from rga_timm.data.layout import find_layout
 
-PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # a PNG file without it is cut off
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Make the parser of the options."""
     parser = argparse.ArgumentParser(
         prog="rga-timm extract-cuhk03",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="CUHK03_DIR", help="with cuhk-03.mat in it or below")
-    add("--output", type=Path, metavar="DIR", help="where to write to (default: CUHK03_DIR)")
+    add("folder", type=Path, metavar="CUHK03_DIR", help="folder that holds cuhk-03.mat")
+    add("--output", type=Path, metavar="DIR", help="folder to write to (default: CUHK03_DIR)")
     return parser
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a PNG file is there, to its end."""
+    """Whether a PNG file exists and is not cut off."""
     try:
         with path.open("rb") as file:
             file.seek(-len(PNG_END), os.SEEK_END)
             return file.read() == PNG_END
-    except OSError:  # not there, or shorter than that
+    except OSError:
         return False
 
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write a file to, which gets its own name once it is whole."""
-    unfinished = path.with_name(f".{path.name}.unfinished")  # hidden: readers do not see it
+    """Yield a temporary name to write a file to, and rename the file at the end."""
+    unfinished = path.with_name(f".{path.name}.unfinished")  # hidden: readers ignore it
     try:
         yield unfinished
         unfinished.replace(path)
@@ -85,18 +80,18 @@ def extract(mat: Path, output: Path) -> None:
                 with write_whole(folder / cell.name) as path:
                     Image.fromarray(read_pixels(mat, boxes, cell)).save(path, "PNG")
     test_sets = list_test_sets(mat)
-    # Last: where it is, the images are all there.
-    with write_whole(output / TEST_SETS) as path:
-        write_test_sets(path, test_sets, num_images)
+    # The last file: if it exists, all images do.
+    with write_whole(output / lists.TEST_SETS) as path:
+        lists.write_test_sets(path, test_sets, num_images)
 
 
 def copy_new_protocol(mat: Path, output: Path) -> list[str]:
-    """Copy the lists of the new protocol. Returns the names of those that are not to be found."""
+    """Copy the lists of the new protocol, and return the names of missing ones."""
     missing = []
     for boxes in ("detected", "labeled"):
-        copy = output / new_protocol_file(boxes)
+        copy = output / lists.new_protocol_file(boxes)
         try:
-            content = find_new_protocol(mat.parent, boxes).read_bytes()
+            content = lists.find_new_protocol(mat.parent, boxes).read_bytes()
         except FileNotFoundError:
             missing += [copy.name] * (not copy.exists())
             continue
@@ -110,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(argv)
     output = args.output or args.folder
-    again = "Run the same command again to go on from here."
+    again = "Run the same command again to continue."
     try:
         root, _ = find_layout("cuhk03", args.folder, [RAW])
         extract(root / MAT, output)
@@ -118,13 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\ninterrupted. {again}", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(
-                f"no space left to write to in {output}. Make some, or choose --output. {again}"
-            )
-        sys.exit(str(error))
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"no space left in {output}. Free some, or choose --output. {again}")
         sys.exit(str(error))
     print(f"extracted to {output}")
     if missing:

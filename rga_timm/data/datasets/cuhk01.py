@@ -1,6 +1,6 @@
 """CUHK01 (Li et al., "Human Reidentification with Transferred Metric Learning", ACCV 2012).
 
-971 people in 3,884 images: two of each from camera A, two from camera B.
+971 people in 3,884 images: two of each person from camera A and two from camera B.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..splits import Counts, ReidSplits
 
 NUM_IDS = 971
 
-# 0001003.png: person from 1; image, of which 1 and 2 are from camera A, 3 and 4 from camera B.
+# Images 1 and 2 are from camera A, 3 and 4 from camera B.
 _NAMING = Naming(
     "CUHK01",
     r"(?P<pid>\d{4})00(?P<number>[1-4])\.(png|jpe?g|bmp)",
@@ -24,7 +24,6 @@ LAYOUT = Layout("the archive's own", ("campus",))
 
 
 def _counts(test_ids: int) -> dict[str, Counts]:
-    """They follow from each person having two images from each camera."""
     train_ids = NUM_IDS - test_ids
     test = Counts(2 * test_ids, test_ids, 1)
     return {"train": Counts(4 * train_ids, train_ids, 2), "query": test, "gallery": test}
@@ -36,26 +35,24 @@ def _counts(test_ids: int) -> dict[str, Counts]:
 def cuhk01(root: Path | None, *, split: int = 0, test_ids: Literal[486, 100] = 486) -> ReidSplits:
     """CUHK01: queries are from camera A (1), the gallery is from camera B (2).
 
-    There are no published lists of who is tested on: papers draw 10 partitions at random, and
-    average over them. These are drawn with the number of the partition as the seed, the same
-    everywhere; so scores compare with published ones as one draw with another.
+    There are no published partitions: papers take the mean over 10 random ones. The partitions here
+    are random too, with the partition's number as the seed, and never change.
 
-    The gallery holds both images of a person from camera B (multi-shot), and both images from
-    camera A are queries. Papers that say single-shot keep one gallery image of each person.
+    All images of a test person are used (multi-shot). Papers that say single-shot keep one gallery
+    image of each person.
 
     Args:
-        root: The folder with ``campus``, or a folder around it.
-        split: Which of the 10 partitions.
-        test_ids: How many people are tested on: 486 of the 971, as most papers do, or 100.
+        root: The data set's folder, or one around it.
+        split: Number of the partition, 0 to 9.
+        test_ids: Number of people to test on: 486 of the 971, as in most papers, or 100.
     """
     root, _ = find_layout("cuhk01", root, [LAYOUT])
     images = _NAMING.read_folder(root, "campus", lambda match: (int(match["number"]) + 1) // 2)
     for image in images:
         if not 1 <= image.pid <= NUM_IDS:
-            raise ValueError(
-                f"{root / image.path}: CUHK01's people are 1 to {NUM_IDS}, not {image.pid}"
-            )
-    # Of all 971, so that it is the same people where images are missing.
+            people = f"CUHK01's people are 1 to {NUM_IDS}"
+            raise ValueError(f"{root / image.path}: {people}, not {image.pid}")
+    # Of all 971, so that missing images do not change the partition.
     tested = random_partition(range(1, NUM_IDS + 1), test_ids, split)
     train = [image for image in images if image.pid not in tested]
     query, gallery = (

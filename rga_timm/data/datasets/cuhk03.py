@@ -1,35 +1,26 @@
 """CUHK03 (Li et al., "DeepReID: Deep Filter Pairing Neural Network", CVPR 2014).
 
 1,467 people, each seen by one of 5 pairs of cameras, at most 5 times by each of the two. There are
-two versions of the images: with boxes drawn by hand (``labeled``) and a detector's (``detected``).
+two versions of the images: with boxes drawn by hand (``labeled``) and by a detector (``detected``).
 
-It circulates as the archive's own HDF5 file, as images extracted from it, and, for the new
-protocol, in Market-1501's layout (CUHK03-NP). The first pair of cameras alone is about as folders
-of images.
+It is distributed as the archive's own HDF5 file, as images extracted from it, and, for the new
+protocol, in Market-1501's layout (CUHK03-NP). The first pair of cameras alone is also available, as
+folders of images.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from ..layout import Layout, file_names, find_layout
 from ..naming import Naming
 from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
+from . import cuhk03_protocol as lists
 from .cuhk03_mat import MatOpener, list_cells, list_test_sets
-from .cuhk03_protocol import (
-    TEST_SETS,
-    VIEW_IMAGES,
-    Cell,
-    Person,
-    find_new_protocol,
-    parse_name,
-    read_new_protocol,
-    read_test_sets,
-    read_torchreid_split,
-)
+from .cuhk03_protocol import TEST_SETS, VIEW_IMAGES, Cell, Person
 from .market1501 import FOLDERS
 
 MAT = "cuhk-03.mat"
@@ -50,37 +41,33 @@ _PAIR_NAMING = Naming(
 
 RAW = Layout("the archive's own", (MAT,))
 
-# Of the new protocol, by its authors. There are none of the classic one, whose counts depend on
-# the test set.
+# Of the new protocol. None are published for the classic one.
 _PUBLISHED = {
-    "detected": {
-        "train": Counts(7365, 767, 2),
+    boxes: {
+        "train": Counts(train, 767, 2),
         "query": Counts(1400, 700, 2),
-        "gallery": Counts(5332, 700, 2),
-    },
-    "labeled": {
-        "train": Counts(7368, 767, 2),
-        "query": Counts(1400, 700, 2),
-        "gallery": Counts(5328, 700, 2),
-    },
+        "gallery": Counts(gallery, 700, 2),
+    }
+    for boxes, train, gallery in (("detected", 7365, 5332), ("labeled", 7368, 5328))
 }
 
 
 def _layouts(boxes: str) -> dict[str, Layout]:
     """The layouts with a kind of boxes."""
+    images = f"images_{boxes}"
     return {
         "raw": RAW,
-        "extracted": Layout("torchreid's extracted", (f"images_{boxes}",)),
-        "own list": Layout("rga-timm extract-cuhk03's", (f"images_{boxes}", TEST_SETS)),
+        "extracted": Layout("torchreid's extracted", (images,)),
+        "own list": Layout("rga-timm extract-cuhk03's", (images, TEST_SETS)),
         "torchreid's list": Layout(
-            "torchreid's extracted", (f"images_{boxes}", f"splits_classic_{boxes}.json")
+            "torchreid's extracted", (images, f"splits_classic_{boxes}.json")
         ),
         "np": Layout("CUHK03-NP's", tuple(f"{boxes}/{folder}" for folder in FOLDERS)),
         "pair": Layout("the first pair of cameras'", (f"{boxes}/train", f"{boxes}/val")),
     }
 
 
-# Which layouts a protocol can be read from, the better ones first.
+# The layouts of each protocol, in order of preference.
 _LAYOUTS_OF = {
     "new": ("extracted", "np", "raw"),
     "classic": ("own list", "torchreid's list", "raw", "pair"),
@@ -101,42 +88,50 @@ def cuhk03(
     boxes: Literal["labeled", "detected"] = "detected",
     split: int = 0,
 ) -> ReidSplits:
-    """CUHK03, with people counted through the pairs of cameras, 1 to 1,467, and views as cameras.
+    """CUHK03, with people numbered through the pairs of cameras, 1 to 1,467, and views as cameras.
 
-    The archive's HDF5 file is read as it is (which needs h5py); `rga-timm extract-cuhk03` makes
-    files of it. Both give the same images under the same names, so their fingerprints are the same.
+    The archive's HDF5 file is read as it is (this needs h5py); `rga-timm extract-cuhk03` writes
+    image files. Both give the same images under the same names, and so the same fingerprints.
 
-    The first pair of cameras alone has protocol=classic and split=0: its ``val`` is what is tested
-    on. Its people are numbered from 0 in each folder, and are others in each.
+    The first pair of cameras alone has protocol=classic and split=0 only: it is tested on its
+    ``val``. Both its folders number people from 0, but the people are different ones.
 
     Args:
         root: The folder with ``cuhk-03.mat``, with ``images_detected`` and ``images_labeled``, or
             with ``detected`` and ``labeled``; or a folder around it. The new protocol also needs
             ``cuhk03_new_protocol_config_{boxes}.mat`` there or in the folder above, except for
             CUHK03-NP.
-        protocol: ``"new"``: 767 people to train on, 700 to test on, one query of each from each
-            camera (Zhong et al., CVPR 2017). ``"classic"``: 1,367 and 100; all images of the 100
-            are queries and gallery, of which one of each person is drawn.
-        boxes: The default is the harder kind, and the one that is given where only one is.
-        split: Which of the 20 test sets of ``"classic"``.
+        protocol: ``new``: 767 people to train on and 700 to test on, with one query of each from
+            each camera (Zhong et al., CVPR 2017). ``classic``: 1,367 people to train on and 100 to
+            test on; all images of the 100 are queries, and the gallery is one random image of each.
+        boxes: ``detected`` is the harder kind, and the usual one.
+        split: Which of the 20 test sets of ``classic``, from 0.
     """
     if protocol == "new" and split:
         raise ValueError(f"protocol=new has one split: split={split} needs protocol=classic")
     root, kind = _find(root, protocol, boxes)
     if kind == "np":
-        return _read_np(root, boxes)
+        found = [_NP_NAMING.read_folder(root, f"{boxes}/{folder}") for folder in FOLDERS]
+        return _new(root, boxes, found)
     if kind == "pair":
         return _read_pair(root, boxes, split)
     images = _read_images(root, boxes, from_mat=kind == "raw")
     if protocol == "new":
-        return _split_new(images, boxes)
+        path = lists.find_new_protocol(root, boxes)
+        groups = lists.read_new_protocol(path)
+        images.require((cell for group in groups for cell, _ in group), path)
+        found = [[images.image(*item) for item in group] for group in groups]
+        return _new(root, boxes, found, opener=images.opener)
     if kind == "torchreid's list":
-        train, test = read_torchreid_split(root / f"splits_classic_{boxes}.json", split)
-        images.require([*train, *test], root / f"splits_classic_{boxes}.json")
-        return _classic(images, train, test)
-    people = _test_people(images, boxes, split, from_mat=kind == "raw")
-    train = [cell for cell in images.paths if cell.who not in people]
-    return _classic(images, train, [cell for cell in images.paths if cell.who in people])
+        path = root / f"splits_classic_{boxes}.json"
+        train, test = lists.read_torchreid_split(path, split)
+        images.require([*train, *test], path)
+    else:
+        people = _test_people(images, boxes, split, from_mat=kind == "raw")
+        train = [cell for cell in images.paths if cell.who not in people]
+        test = [cell for cell in images.paths if cell.who in people]
+    both = ([images.image(cell, cell.pid) for cell in sorted(cells)] for cells in (train, test))
+    return _classic(root, *both, opener=images.opener)
 
 
 class _Images(NamedTuple):
@@ -147,7 +142,7 @@ class _Images(NamedTuple):
     opener: Callable[[str], BinaryIO] | None = None
 
     def require(self, cells: Iterable[Cell], list_path: Path) -> None:
-        """Raise a FileNotFoundError unless all images that a list names are there."""
+        """Raise a FileNotFoundError unless all images that a list names exist."""
         if missing := [cell for cell in cells if cell not in self.paths]:
             where = self.root / MAT if self.opener else self.root
             raise FileNotFoundError(
@@ -160,7 +155,7 @@ class _Images(NamedTuple):
 
 
 def _find(root: Path | None, protocol: str, boxes: str) -> tuple[Path, str]:
-    """The root, and which of the layouts it is."""
+    """The root and the kind of layout."""
     layouts = _layouts(boxes)
     suited = {layouts[kind]: kind for kind in _LAYOUTS_OF[protocol]}
     try:
@@ -170,47 +165,22 @@ def _find(root: Path | None, protocol: str, boxes: str) -> tuple[Path, str]:
         kind = "pair" if other == "classic" else "np"
         with suppress(FileNotFoundError):
             root, layout = find_layout("cuhk03", root, [layouts[kind]])
-            raise ValueError(
-                f"{root} is in {layout.name} layout, which has protocol={other} only, "
-                f"not protocol={protocol}"
-            ) from None
+            only = f"which has protocol={other} only, not protocol={protocol}"
+            raise ValueError(f"{root} is in {layout.name} layout, {only}") from None
         raise
     return root, suited[layout]
 
 
 def _read_images(root: Path, boxes: str, from_mat: bool) -> _Images:
-    """All images; in the archive's file they are called as they would be as files."""
+    """All images; those in the archive's file get the names that extracted ones have."""
     folder = f"images_{boxes}"
     if from_mat:
         path = root / MAT
         paths = {cell: f"{folder}/{cell.name}" for cell in list_cells(path, boxes)}
         return _Images(root, paths, MatOpener(str(path.resolve())))
     files = file_names(root / folder)
-    names = {parse_name(name, root / folder): f"{folder}/{name}" for name in files}
-    return _Images(root, {cell: names[cell] for cell in sorted(names)})
-
-
-def _split_new(images: _Images, boxes: str) -> ReidSplits:
-    path = find_new_protocol(images.root, boxes)
-    lists = read_new_protocol(path)
-    images.require((cell for group in lists for cell, _ in group), path)
-    splits = ([images.image(*item) for item in group] for group in lists)
-    return _new(images.root, boxes, *splits, opener=images.opener)
-
-
-def _new(
-    root: Path, boxes: str, *splits: list[ReidImage], opener: Callable[[str], BinaryIO] | None
-) -> ReidSplits:
-    train, query, gallery = splits
-    return ReidSplits.from_images(
-        "cuhk03",
-        root,
-        train=train,
-        query=query,
-        gallery=gallery,
-        opener=opener,
-        published=_PUBLISHED[boxes],
-    )
+    names = {lists.parse_name(name, root / folder): f"{folder}/{name}" for name in files}
+    return _Images(root, dict(sorted(names.items())))
 
 
 def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set[Person]:
@@ -218,7 +188,7 @@ def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set
     if from_mat:
         test_sets = list_test_sets(path)
     else:
-        test_sets, num_images = read_test_sets(path)
+        test_sets, num_images = lists.read_test_sets(path)
         if num_images.get(boxes) != len(images.paths):
             raise FileNotFoundError(
                 f"{images.root / f'images_{boxes}'} holds {len(images.paths)} images, but "
@@ -229,52 +199,30 @@ def _test_people(images: _Images, boxes: str, split: int, from_mat: bool) -> set
     people = {cell.who for cell in images.paths}
     if unknown := sorted(test_sets[split] - people):
         pair, person = unknown[0]
-        raise ValueError(
-            f"{path}: test set {split + 1} names person {person} of pair {pair}, of whom there is "
-            f"no image, and {len(unknown) - 1} others like that"
-        )
+        who = f"{len(unknown)} people without images, such as person {person} of pair {pair}"
+        raise ValueError(f"{path}: test set {split + 1} names {who}")
     return test_sets[split]
 
 
+def _new(
+    root: Path, boxes: str, splits: Iterable[Sequence[ReidImage]], **attributes: Any
+) -> ReidSplits:
+    """The new protocol, from its images to train, queries and gallery."""
+    published = _PUBLISHED[boxes]
+    by_name: dict[str, Any] = dict(zip(published, splits, strict=True))
+    return ReidSplits.from_images("cuhk03", root, published=published, **by_name, **attributes)
+
+
 def _classic(
-    images: _Images, train_cells: Iterable[Cell], test_cells: Iterable[Cell]
+    root: Path, train: Sequence[ReidImage], test: Sequence[ReidImage], **attributes: Any
 ) -> ReidSplits:
-    train, test = (
-        [images.image(cell, cell.pid) for cell in sorted(cells)]
-        for cells in (train_cells, test_cells)
-    )
-    return _single_shot(images.root, train, test, opener=images.opener)
-
-
-def _single_shot(
-    root: Path,
-    train: Sequence[ReidImage],
-    test: Sequence[ReidImage],
-    opener: Callable[[str], BinaryIO] | None = None,
-    same_numbering: bool = True,
-) -> ReidSplits:
-    """The classic protocol: every image of the test people is a query, and in the gallery."""
+    """The classic protocol: every image of a test person is in both query and gallery."""
     if not train or not test:
-        raise FileNotFoundError(
-            f"{root} holds {len(train)} images to train and {len(test)} to test"
-        )
+        raise FileNotFoundError(f"{root} has {len(train)} images to train and {len(test)} to test")
+    attributes |= {"published": {}, "single_gallery_shot": True}
     return ReidSplits.from_images(
-        "cuhk03",
-        root,
-        train=train,
-        query=test,
-        gallery=test,
-        opener=opener,
-        published={},
-        single_gallery_shot=True,
-        same_numbering=same_numbering,
+        "cuhk03", root, train=train, query=test, gallery=test, **attributes
     )
-
-
-def _read_np(root: Path, boxes: str) -> ReidSplits:
-    """CUHK03-NP: the new protocol in Market-1501's layout."""
-    splits = (_NP_NAMING.read_folder(root, f"{boxes}/{folder}") for folder in FOLDERS)
-    return _new(root, boxes, *splits, opener=None)
 
 
 def _read_pair(root: Path, boxes: str, split: int) -> ReidSplits:
@@ -287,5 +235,4 @@ def _read_pair(root: Path, boxes: str, split: int) -> ReidSplits:
         )
         for folder in ("train", "val")
     )
-    # Person 0 of val is not person 0 of train.
-    return _single_shot(root, train, test, same_numbering=False)
+    return _classic(root, train, test, same_numbering=False)

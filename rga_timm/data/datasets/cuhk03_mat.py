@@ -1,9 +1,9 @@
 """CUHK03's own file, ``cuhk-03.mat``: a MATLAB file of version 7.3, which is HDF5.
 
-``detected`` and ``labeled`` are each a cell array of 5 pairs of cameras, and each of these one of
-M people × 10 images; ``testsets`` is one of 20 test sets. A cell array is a data set of references.
-What MATLAB calls H×W×3 is (3, W, H) here, because it stores columns first. All functions raise a
-ValueError if it is another file or a broken one, and an ImportError without h5py.
+``detected`` and ``labeled`` are each a cell array of 5 pairs of cameras, each a cell array of
+M people × 10 images; ``testsets`` is one of 20 test sets. A cell array is an array of references.
+MATLAB's H×W×3 is (3, W, H) here, because it stores columns first. All functions raise a ValueError
+for another or broken file, and an ImportError without h5py.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,12 @@ from .cuhk03_protocol import PAIR_SIZES, VIEW_IMAGES, Cell, Person, parse_name
 
 
 def list_cells(path: Path, boxes: str) -> list[Cell]:
-    """The cells that hold an image, in order. Not everybody has all ten images."""
+    """The cells that hold an image, in order; many people have fewer than ten."""
+    cells: list[Cell] = []
     with _open(path) as file:
-        tables = [file[reference][()] for reference in file[boxes][()].ravel()]
-        return [
-            cell
-            for pair, table in enumerate(tables, start=1)
-            for cell in _cells_of_pair(file, table, pair, f"{path}: {boxes}")
-        ]
+        for pair, reference in enumerate(file[boxes][()].ravel(), start=1):
+            cells += _cells_of_pair(file, file[reference][()], pair, f"{path}: {boxes}")
+    return cells
 
 
 def list_test_sets(path: Path) -> list[set[Person]]:
@@ -37,22 +35,19 @@ def list_test_sets(path: Path) -> list[set[Person]]:
         tables = [file[reference][()] for reference in file["testsets"][()].ravel()]
     for number, table in enumerate(tables, start=1):
         if table.ndim != 2 or len(table) != 2:
-            raise ValueError(
-                f"{path}: test set {number} has the shape {table.shape}; expected is (2, people)"
-            )
+            found = f"test set {number} has the shape {table.shape}"
+            raise ValueError(f"{path}: {found}; expected (2, people)")
     return [{(int(pair), int(person)) for pair, person in table.T} for table in tables]
 
 
 def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
-    """One image, (H, W, 3) uint8, RGB.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: There is no such image.
-    """
-    handle = _handle(str(path))
+    """One RGB image, (H, W, 3) uint8; an OSError or a ValueError if it cannot be read."""
+    handle, key = _handle(str(path)), (boxes, cell.pair)
     try:
-        data = handle.file[handle.references(boxes, cell.pair)[cell.number - 1, cell.person - 1]]
+        if key not in handle.references:
+            table = handle.file[boxes][()].ravel()[cell.pair - 1]
+            handle.references[key] = handle.file[table][()]
+        data = handle.file[handle.references[key][cell.number - 1, cell.person - 1]]
         if not _is_image(data):
             raise ValueError(f"the cell of {cell.name} is empty")
         pixels = data[()]
@@ -64,10 +59,10 @@ def read_pixels(path: str | Path, boxes: str, cell: Cell) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MatOpener:
-    """Opens the images in ``cuhk-03.mat`` by the names that they would have as files.
+    """Opens the images in ``cuhk-03.mat`` by the names that they have when extracted.
 
-    An image comes as a PPM file in memory: no pixel is changed, and none is compressed for nothing.
-    Loader processes get only the path, and each opens the file on its first image.
+    An image becomes an uncompressed PPM file in memory. Loader processes get only the path, and
+    each opens the file on its first image.
     """
 
     path: str
@@ -80,34 +75,27 @@ class MatOpener:
         return io.BytesIO(b"P6 %d %d 255\n" % (width, height) + pixels.tobytes())
 
 
-class _Handle:
+class _Handle(NamedTuple):
     """The open file, and the references in it that were needed so far."""
 
-    def __init__(self, path: str) -> None:
-        self.process = os.getpid()
-        self.file = _open(Path(path))
-        self._references: dict[tuple[str, int], np.ndarray] = {}
-
-    def references(self, boxes: str, pair: int) -> np.ndarray:
-        """(10, people): where the images of a pair of cameras are."""
-        if (boxes, pair) not in self._references:
-            cells = self.file[boxes][()].ravel()
-            self._references[boxes, pair] = self.file[cells[pair - 1]][()]
-        return self._references[boxes, pair]
+    process: int
+    file: Any
+    references: dict[tuple[str, int], np.ndarray]  # (10, people) of each pair of cameras
 
 
-_handles: dict[str, _Handle] = {}  # one a file, however many readers there are of it
+_handles: dict[str, _Handle] = {}  # by path: readers share the file
 
 
 def _handle(path: str) -> _Handle:
     handle = _handles.get(path)
-    if handle is None or handle.process != os.getpid():
-        if handle is not None:
-            # After a fork the descriptor, and with it the place in the file, is shared with the
-            # parent. HDF5 would use it for as long as the file is open in this process.
-            with contextlib.suppress(Exception):
-                handle.file.close()
-        handle = _handles[path] = _Handle(path)
+    if handle and handle.process != os.getpid():
+        # After a fork the descriptor, with its position in the file, is shared with the parent.
+        # HDF5 would use it as long as the file is open in this process.
+        with contextlib.suppress(Exception):
+            handle.file.close()
+        handle = None
+    if handle is None:
+        handle = _handles[path] = _Handle(os.getpid(), _open(Path(path)), {})
     return handle
 
 
@@ -120,11 +108,9 @@ def _open(path: Path) -> Any:
         ) from error
     if not h5py.is_hdf5(path):
         with path.open("rb") as start:
-            page = start.read(512).lstrip().startswith(b"<")
-        raise ValueError(
-            f"{path} is not an HDF5 file, as cuhk-03.mat is: "
-            + ("it is a web page" if page else "it is another file, or the download went wrong")
-        )
+            is_page = start.read(512).lstrip().startswith(b"<")
+        reason = "a web page" if is_page else "another file, or the download went wrong"
+        raise ValueError(f"{path} is not an HDF5 file, as cuhk-03.mat is: it is {reason}")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -139,10 +125,8 @@ def _open(path: Path) -> Any:
 def _cells_of_pair(file: Any, table: np.ndarray, pair: int, place: str) -> Iterator[Cell]:
     people = PAIR_SIZES[pair - 1] if pair <= len(PAIR_SIZES) else 0
     if table.ndim != 2 or len(table) != 2 * VIEW_IMAGES or table.shape[1] > people:
-        raise ValueError(
-            f"{place}, pair {pair}, has the shape {table.shape}; expected are "
-            f"{2 * VIEW_IMAGES} images of each of {people} people"
-        )
+        expected = f"{2 * VIEW_IMAGES} images of each of {people} people"
+        raise ValueError(f"{place}, pair {pair}, has the shape {table.shape}; expected {expected}")
     for person, references in enumerate(table.T, start=1):
         for number, reference in enumerate(references, start=1):
             cell = Cell(pair, person, number)
@@ -154,7 +138,7 @@ def _cells_of_pair(file: Any, table: np.ndarray, pair: int, place: str) -> Itera
 
 
 def _is_image(data: Any) -> bool:
-    """Whether a cell holds an image: an empty one holds its size, 0×0. Others are a ValueError."""
+    """Whether a cell holds an image, or its size 0×0; a ValueError for anything else."""
     if data.size == 0 or data.ndim == 1:
         return False
     if data.ndim != 3 or data.shape[0] != 3 or data.dtype != np.uint8:

@@ -1,15 +1,15 @@
 """CUHK03's file names, its two protocols, and the lists that say who is tested on.
 
-The classic protocol (Li et al., CVPR 2014) is 20 test sets of 100 people, which are in the
-archive's own file. The new one (Zhong et al., "Re-ranking Person Re-identification with
-k-reciprocal Encoding", CVPR 2017) is in files of its own, one for each kind of boxes. What is read
-from a file is a ValueError if it is another one.
+The classic protocol (Li et al., CVPR 2014) has 20 test sets of 100 people, stored in the archive's
+own file. The new one (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal
+Encoding", CVPR 2017) has files of its own, one for each kind of boxes. Functions that read a file
+raise a ValueError if its content is invalid.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ Person = tuple[int, int]  # pair of cameras, number in it; both from 1
 
 
 class Cell(NamedTuple):
-    """Where an image is in the archive's file, and so which one it is. All numbers from 1."""
+    """The place of an image in the archive's file. All numbers from 1."""
 
     pair: int  # of cameras, 1 to 5
     person: int  # within the pair
@@ -38,17 +38,17 @@ class Cell(NamedTuple):
 
     @property
     def view(self) -> int:
-        """1 or 2: which of the pair's two cameras. In the protocols this is the camera."""
+        """Which of the pair's two cameras, 1 or 2. The protocols take this as the camera."""
         return 1 if self.number <= VIEW_IMAGES else 2
 
     @property
     def pid(self) -> int:
-        """1 to 1,467: the person, counted through the pairs, as the new protocol's labels do."""
+        """The person, numbered through the pairs, 1 to 1,467, as in the new protocol."""
         return sum(PAIR_SIZES[: self.pair - 1]) + self.person
 
     @property
     def name(self) -> str:
-        """That of the image's file where the archive has been extracted."""
+        """The name of the extracted file."""
         return f"{self.pair}_{self.person:03d}_{self.view}_{self.number:02d}.png"
 
     @property
@@ -58,7 +58,7 @@ class Cell(NamedTuple):
 
 
 def parse_name(name: str, place: str | Path) -> Cell:
-    """The cell of a name like ``1_001_1_01.png``, whatever its extension; errors name ``place``."""
+    """The cell of a file name like ``1_001_1_01.png``, with any extension."""
     if match := _NAME.fullmatch(name):
         pair, person, view, number = map(int, match.groups())
         cell = Cell(pair, person, number)
@@ -68,25 +68,13 @@ def parse_name(name: str, place: str | Path) -> Cell:
     raise ValueError(f"{place}: {name!r} is not a file name of CUHK03, which are like {_EXAMPLE}")
 
 
-class NewProtocol(NamedTuple):
-    """The images of each split with their pids, in the order of the lists."""
-
-    train: list[tuple[Cell, int]]
-    query: list[tuple[Cell, int]]
-    gallery: list[tuple[Cell, int]]
-
-
 def new_protocol_file(boxes: str) -> str:
     """The name of the file with the new protocol for a kind of boxes."""
     return f"cuhk03_new_protocol_config_{boxes}.mat"
 
 
 def find_new_protocol(root: Path, boxes: str) -> Path:
-    """The new protocol's file: in a folder, the folder above, or ``cuhk03_release`` below.
-
-    Raises:
-        FileNotFoundError: It is in none of them.
-    """
+    """The new protocol's file: in a folder, the folder above, or ``cuhk03_release`` below."""
     name = new_protocol_file(boxes)
     for folder in (root, root.resolve().parent, root / "cuhk03_release"):
         if (folder / name).is_file():
@@ -98,33 +86,33 @@ def find_new_protocol(root: Path, boxes: str) -> Path:
     )
 
 
-def read_new_protocol(path: Path) -> NewProtocol:
-    """Read ``cuhk03_new_protocol_config_{detected,labeled}.mat``, whose indices count from 1."""
-    index_names = [f"{split}_idx" for split in NewProtocol._fields]
+def read_new_protocol(path: Path) -> list[list[tuple[Cell, int]]]:
+    """Train, query and gallery images with their pids; the file's indices count from 1."""
+    index_names = ["train_idx", "query_idx", "gallery_idx"]
     content = load_mat(path, ["filelist", "labels", *index_names])
     try:
         names = [str(np.asarray(name).item()) for name in content["filelist"].ravel()]
         pids = [int(pid) for pid in content["labels"].ravel()]
-        indices = [[int(index) for index in content[name].ravel()] for name in index_names]
+        indices = {name: [int(index) for index in content[name].ravel()] for name in index_names}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not CUHK03's new protocol: {error}") from error
     if len(names) != len(pids):
         raise ValueError(f"{path} has {len(names)} names in filelist, but {len(pids)} labels")
     cells = [parse_name(name, f"{path}, filelist {i}") for i, name in enumerate(names, start=1)]
-    for split, numbers in zip(NewProtocol._fields, indices, strict=True):
+    for name, numbers in indices.items():
         if not numbers:
-            raise ValueError(f"{path}: {split}_idx is empty")
+            raise ValueError(f"{path}: {name} is empty")
         if wrong := [number for number in numbers if not 1 <= number <= len(cells)]:
             raise ValueError(
-                f"{path}: {split}_idx holds {wrong[0]}, but there are {len(cells)} images, from 1"
+                f"{path}: {name} holds {wrong[0]}, not a number from 1 to {len(cells)}"
             )
-    return NewProtocol(*([(cells[i - 1], pids[i - 1]) for i in numbers] for numbers in indices))
+    return [[(cells[i - 1], pids[i - 1]) for i in numbers] for numbers in indices.values()]
 
 
 def write_test_sets(
     path: Path, test_sets: Sequence[set[Person]], num_images: dict[str, int]
 ) -> None:
-    """Write the classic protocol's test sets, with how many images there are of each boxes."""
+    """Write the classic protocol's test sets, and the number of images of each kind of boxes."""
     lists = [[f"{pair}_{person:03d}" for pair, person in sorted(people)] for people in test_sets]
     about = "CUHK03: the people of each of the classic protocol's test sets, as PAIR_PERSON"
     text = json.dumps({"about": about, "num_images": num_images, "test_sets": lists}, indent=1)
@@ -132,7 +120,7 @@ def write_test_sets(
 
 
 def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
-    """Read what `write_test_sets` wrote: the test sets, and how many images there are."""
+    """Read what `write_test_sets` wrote: test sets, and numbers of images."""
     content = _read_json(path)
     try:
         test_sets = [{_person(name) for name in people} for people in content["test_sets"]]
@@ -142,30 +130,27 @@ def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:
 
 
 def read_torchreid_split(path: Path, split: int) -> tuple[list[Cell], list[Cell]]:
-    """The images of the train and of the test people in torchreid's list of classic splits.
+    """Train and test images of a split in torchreid's ``splits_classic_{detected,labeled}.json``.
 
-    The list, ``splits_classic_{detected,labeled}.json``, holds the paths of the machine that it was
-    written on. Only file names are used.
+    Its paths are those of the machine that wrote it, so only file names are used.
     """
     content = _read_json(path)
     try:
-        lists = content[split]
-        # A path of Windows has backslashes.
-        names = [
-            [re.split(r"[/\\]", row[0])[-1] for row in lists[key]] for key in ("train", "query")
+        # It takes both / and \\ as separators.
+        lists = [
+            [PureWindowsPath(row[0]).name for row in content[split][side]]
+            for side in ("train", "query")
         ]
     except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"{path} does not hold split {split} as torchreid writes it: {error!r}"
-        ) from error
-    train, test = ([parse_name(name, path) for name in group] for group in names)
+        raise ValueError(f"{path} does not hold split {split} as torchreid writes it") from error
+    train, test = ([parse_name(name, path) for name in names] for names in lists)
     return train, test
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one, too
+    except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 
 

@@ -4,9 +4,9 @@
     DIR/<person>/<camera>/<images>          with camera=folder
     DIR/train/<person>/…, DIR/test/<person>/…
 
-People are called as their folders are. On top there may be ``train``, ``query`` and ``gallery``, or
-``test`` (also ``val``, ``valid``, ``validation``) in the place of the last two. Where there is no
-such folder, people are split at random, as `rga_timm.data.identity_split` says.
+The top folders may be ``train``, ``query`` and ``gallery``, or ``train`` and ``test`` (also
+``val``, ``valid``, ``validation``). Without them people are split at random, as described in
+`rga_timm.data.identity_split`.
 """
 
 import logging
@@ -26,10 +26,9 @@ _logger = logging.getLogger(__name__)
 SPLIT_FILE = "rga_timm_split.csv"
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-# c1, cam3, Camera_2: at the start, or behind anything but a letter or a digit.
+# c1, cam3, Camera_2: at the start, or not after a letter or digit.
 CAMERA_IN_NAME = r"(?<![a-zA-Z0-9])(?i:c|cam|camera)[-_ ]?([0-9]+)"
-# As the files of Market-1501 begin, and those of the many data sets that are named alike.
-_MARKET_NAME = re.compile(r"-?\d+_c\d+")
+_MARKET_NAME = re.compile(r"-?\d+_c\d+")  # names as in Market-1501
 
 
 @register_dataset("folder", title="a folder per person")
@@ -43,20 +42,19 @@ def folder(
 ) -> ReidSplits:
     r"""Images in a folder per person.
 
-    If all people are called by whole numbers, these are the pids; else the pids are 1, 2, … in the
-    sorted order of the names. Cameras are numbered in the same way.
+    If the names of all people are whole numbers, these are the pids; else the pids are 1, 2, … in
+    the sorted order of the names. Cameras are numbered in the same way.
 
     Args:
         root: The folder with the people's folders, or with ``train``, ``test`` and so on.
-        camera: Where the camera is read from. ``none``: it is not known, and each image is looked
-            for among all the others. ``folder``: from the folder below the person's. ``name``: from
-            the file's name, where there is something like ``_c1`` or ``cam3``, the first of it.
-            Anything else is a regular expression that is searched for in the path below ``root``,
-            and whose only group is the camera: ``_(\d+)_\w+\.jpg``. Commas fit into it only if it
-            is given as an argument.
-        test_share: Where there is no split: the share of the people to test on.
-        seed: Where there is no split: of the random split.
-        split_file: Where the split by identity is kept, ``root/rga_timm_split.csv`` by default.
+        camera: How the camera is found. ``none``: it is not known, and each query is compared with
+            all other images. ``folder``: the name of the folder below the person's. ``name``: the
+            first text like ``_c1`` or ``cam3`` in the file's name. Anything else is a regular
+            expression to search for in the path below ``root``, with one group, the camera:
+            ``_(\d+)_\w+\.jpg``. An expression with commas must be given as an argument.
+        test_share: The share of the people to test on, if there is no split.
+        seed: Of the random split, if there is no split.
+        split_file: File of the random split; ``root/rga_timm_split.csv`` by default.
     """
     if root is None or not root.is_dir():
         what = "needs a folder" if root is None else f"found no folder {root}"
@@ -82,39 +80,37 @@ def folder(
 
 
 class Ignored:
-    """Files that are not images, and people without images, to be warned of once."""
+    """Collects files that are not images, and people without images, for one warning."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self.people: list[str] = []  # without images
 
     def images_of(self, names: Iterable[str]) -> list[str]:
-        """The images among files, sorted; the others are noted."""
+        """The sorted images among files; the other files are collected."""
         images: list[str] = []
         for name in sorted(filter(is_data, names)):
             (images if name.lower().endswith(IMAGE_EXTENSIONS) else self.files).append(name)
         return images
 
     def log(self, root: Path) -> None:
-        """Warn of it."""
-        for what, names in (
-            ("files that are not images", self.files),
-            ("folders of people that hold no image", self.people),
-        ):
+        """Log the warning."""
+        reasons = ("files that are not images", "folders of people that hold no image")
+        for what, names in zip(reasons, (self.files, self.people), strict=True):
             if names:
                 _logger.warning("%s: ignored %d %s, such as %s", root, len(names), what, names[0])
 
 
 def _walk(root: Path, ignored: Ignored) -> Iterator[tuple[str | None, str, list[str], str]]:
-    """Split, person, folders below the person's, and path of each image, in a fixed order."""
+    """Split, person, folders below the person's, and path of each image."""
     tops = _tops(root)
     for top in dict.fromkeys([root, *tops]):
         names = [name for name in file_names(top) if name != SPLIT_FILE]
         if loose := ignored.images_of(names):
             raise ValueError(
                 f"{len(loose)} images, such as {loose[0]}, are right in {top} and not in a "
-                "person's folder. Expected PERSON/IMAGE there. (Where their names say who is in "
-                "them, list them in a table: see the data set 'table')"
+                "person's folder. Move them to PERSON/IMAGE, or list them in a table (data set "
+                "'table')"
             )
     for top, split in tops.items():
         for person in subfolders(top):
@@ -127,12 +123,11 @@ def _walk(root: Path, ignored: Ignored) -> Iterator[tuple[str | None, str, list[
 
 
 def images_below(folder: Path, ignored: Ignored) -> Iterator[Path]:
-    """The images in a folder and the folders below it, in a fixed order; links are followed."""
+    """The images in a folder and all folders below it, in a fixed order; links are followed."""
 
     def stop(error: OSError) -> None:
-        raise error  # os.walk would pass over a folder that it may not read
+        raise error  # by default os.walk skips unreadable folders
 
-    # Links are followed: they are a cheap way to make a train and a test folder.
     for inner, folders, names in os.walk(folder, onerror=stop, followlinks=True):
         folders[:] = sorted(filter(is_data, folders))
         for name in ignored.images_of(names):
@@ -142,22 +137,20 @@ def images_below(folder: Path, ignored: Ignored) -> Iterator[Path]:
 def _tops(root: Path) -> dict[Path, str | None]:
     """The folders that hold people's folders, each with its split."""
     folders = subfolders(root)
-    called: dict[Path, str | None] = {
-        path: path.name.lower() for path in folders if path.name.lower() in SPLITS
-    }
-    if not called:
+    splits = [path for path in folders if path.name.lower() in SPLITS]
+    if not splits:
         return {root: None}
-    if others := [path.name for path in folders if path not in called]:
+    if others := [path.name for path in folders if path not in splits]:
         raise ValueError(
-            f"{root} holds {', '.join(path.name for path in called)}, which are splits, and beside "
-            f"them {len(others)} other folders, such as {others[0]}: move these elsewhere; or if "
-            "all are people, rename those that are called like a split"
+            f"{root} holds {', '.join(path.name for path in splits)}, which are splits, and "
+            f"{len(others)} other folders, such as {others[0]}: move these elsewhere; or if all "
+            "are people, rename those with the name of a split"
         )
-    return called
+    return {path: path.name.lower() for path in splits}
 
 
 def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
-    """From an image's path, and the folders below the person's, to the camera's name."""
+    """A function from an image's path and the folders below the person's to the camera's name."""
     try:
         pattern = re.compile(CAMERA_IN_NAME if camera == "name" else camera)
     except re.error as error:
@@ -165,7 +158,7 @@ def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
     if pattern.groups != 1 and camera not in ("none", "folder"):
         raise ValueError(
             f"camera={camera} is a regular expression (not none, folder or name), but it has "
-            f"{pattern.groups} groups (in parentheses) instead of the one that is the camera"
+            f"{pattern.groups} groups (in parentheses), not one for the camera"
         )
 
     def read(path: str, below: Sequence[str]) -> str | None:
@@ -173,16 +166,14 @@ def _camera_reader(camera: str) -> Callable[[str, Sequence[str]], str | None]:
             return None
         if camera == "folder":
             if not below:
-                raise ValueError(
-                    f"with camera=folder images are in PERSON/CAMERA/, but {path} is right in the "
-                    "person's folder"
-                )
+                where = f"PERSON/CAMERA/, but {path} is right in the person's folder"
+                raise ValueError(f"with camera=folder images are in {where}")
             return below[0]
         match = pattern.search(path.rpartition("/")[2] if camera == "name" else path)
         if match is None or not match[1]:
             raise ValueError(
-                f"no camera is found in {path} with camera={camera}. Say by a regular expression "
-                r"where it is (camera=_cam(\d+)), or read none (camera=none)"
+                f"no camera is found in {path} with camera={camera}. Give a regular expression "
+                r"(camera=_cam(\d+)), or choose camera=none"
             )
         return match[1]
 
@@ -193,14 +184,14 @@ def _warn_of_unread_cameras(root: Path, images: Sequence[NamedImage], is_below: 
     if is_below:
         _logger.warning(
             "%s: all images are in folders below those of people, such as %s. Are these the "
-            "cameras (folder:camera=folder), or is this a folder too high?",
+            "cameras (folder:camera=folder), or is the data set a folder below?",
             *(root, images[0].path),
         )
     names = (image.path.rpartition("/")[2] for image in images)
     alike = [name for name in names if _MARKET_NAME.match(name)]
     if len(alike) > len(images) / 2:
         _logger.warning(
-            "names such as %s seem to say which camera took the image. camera=name reads it; "
-            "without, matches within the same camera count as well",
+            "names such as %s seem to contain the camera. camera=name reads it; without "
+            "it, matches within the same camera count as well",
             alike[0],
         )

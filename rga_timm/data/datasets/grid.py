@@ -4,9 +4,8 @@ Loy et al., "Time-Delayed Correlation Analysis for Multi-Camera Activity Underst
 The partitions: Liu et al., "Person Re-Identification: What Features are Important?", ECCV 2012
 workshops.
 
-250 people with one query image and one gallery image, 775 images of other people in the gallery, 8
-cameras. Ten given partitions: 125 people to train on, 125 to test on; the 775 are always in the
-gallery.
+250 people with one query image and one gallery image, 775 images of other people, 8 cameras. Ten
+given partitions: 125 people to train on, 125 to test on; the 775 are always in the gallery.
 """
 
 from pathlib import Path
@@ -22,16 +21,15 @@ from .single_shot import one_of_each, require
 TITLE = "GRID"
 PARTITION_FILE = "features_and_partitions.mat"
 
-# Person, camera, frame, box. Person 0 is nobody of the 250.
+# Person 0 is none of the 250.
 _NAMING = Naming(
     TITLE,
     r"(?P<pid>\d+)_(?P<camid>\d+)(_-?\d+)+\.(jpe?g|png)",
     "0001_1_25004_107_32_106_221.jpeg (PERSON_CAMERA_FRAME_BOX.jpeg)",
 )
-# torchreid has a folder grid around it.
 LAYOUT = Layout("the archive's own", ("probe", "gallery", PARTITION_FILE))
 
-# The gallery's ids include the distractor. How many of the 8 cameras a split has is not published.
+# The gallery's ids include the distractor. The number of cameras of each split is not published.
 _PUBLISHED = {"train": Counts(250, 125), "query": Counts(125, 125), "gallery": Counts(900, 126)}
 
 
@@ -42,8 +40,7 @@ def grid(root: Path | None, *, split: int = 0) -> ReidSplits:
     """One of the ten given partitions of GRID.
 
     Args:
-        root: The folder with ``probe``, ``gallery`` and ``features_and_partitions.mat``, or a
-            folder around it.
+        root: The data set's folder, or one around it.
         split: Number of the partition, 0 to 9.
     """
     root, _ = find_layout("grid", root, [LAYOUT])
@@ -66,13 +63,7 @@ def grid(root: Path | None, *, split: int = 0) -> ReidSplits:
 
 
 def _read_partition(path: Path, split: int, people: set[int]) -> set[int]:
-    """The pids to train on.
-
-    ``trainIdxAll`` is a cell for each partition with a struct of rows of numbers: ``probeImIdx``,
-    ``galleryImIdx`` and ``personIdx``. The first two count rows of features; the third are pids,
-    whatever it is called: torchreid goes by the order alone.
-    """
-    # By name, as the features beside it are large.
+    """The pids to train on: the third field of a struct, usually named ``personIdx``."""
     cells = load_mat(path, ["trainIdxAll"])["trainIdxAll"].ravel()
     if len(cells) != PARTITIONS:
         raise ValueError(f"{path} holds {len(cells)} partitions; {TITLE} comes with {PARTITIONS}")
@@ -86,9 +77,8 @@ def _read_partition(path: Path, split: int, people: set[int]) -> set[int]:
     if len(train) != len(listed):
         raise ValueError(f"{place}.{field} names somebody twice")
     if missing := sorted(train - people):
-        raise ValueError(
-            f"{place}.{field} names {len(missing)} people who are not there, such as {missing[0]}"
-        )
+        missed = f"{len(missing)} people who are not there, such as {missing[0]}"
+        raise ValueError(f"{place}.{field} names {missed}")
     if not train or train == people:
         raise ValueError(f"{place}.{field} leaves nobody to {'test' if train else 'train'} on")
     return train

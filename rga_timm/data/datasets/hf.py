@@ -1,15 +1,15 @@
 """`hf`: a data set of the Hugging Face Hub, or one on disk that `datasets` reads.
 
     hf:repo=OWNER/NAME,image=image,identity=label
-    hf:identity=person                     with DIR, in the place of repo
+    hf:identity=person                     with DIR instead of repo
 
-DIR is what ``save_to_disk`` wrote, a folder that ``load_dataset`` understands (Parquet files, or
-images in folders), or one Parquet file. No code that comes with a data set is ever run. Images stay
-where they are, undecoded, until one is asked for.
+DIR is what ``save_to_disk`` wrote, a folder that ``load_dataset`` reads (Parquet files, or images
+in folders), or a Parquet file. Code that comes with a data set is never run. Images are read and
+decoded only when they are needed.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,38 +45,33 @@ def hf(
 ) -> ReidSplits:
     """Images of a Hugging Face data set; needs the package `datasets`.
 
-    An image is called SPLIT/ROW, after its split there and its row in it. People are called as
-    their class is, where the column has classes, else as the column says. If all are called by
-    whole numbers, these are the pids; else the pids are 1, 2, … in the sorted order of the names;
-    and cameras alike.
-
-    Where the only split is ``train_split``, and without ``split_column``, people are split at
-    random, as `rga_timm.data.identity_split` says.
+    An image's path is SPLIT/ROW. If the names of all people (or of their classes) are whole
+    numbers, these are the pids; else the pids are 1, 2, … in the sorted order of the names. Cameras
+    are numbered in the same way. Without a test split or ``split_column``, people are split at
+    random, as described in `rga_timm.data.identity_split`.
 
     Args:
-        root: A data set on disk; None for one of the Hub.
+        root: A data set on disk; None for one on the Hub.
         repo: OWNER/NAME on the Hub; None for one on disk.
-        config: Which of the repository's configurations, where it has several.
-        revision: Commit, tag or branch of the repository. Only a commit is the same tomorrow.
+        config: The repository's configuration, if it has several.
+        revision: Commit, tag or branch of the repository. Only a commit never changes.
         image: Name of the column with the images.
-        identity: Name of the column that says who it is.
-        camera: Name of the column that says which camera took it. ``camera`` need not be there;
-            another one has to. With None it is not read.
-        split_column: Name of the column that says ``train``, ``query``, ``gallery`` or ``test`` of
-            each row; then the data set's own splits do not count.
+        identity: Name of the column with the person.
+        camera: Name of the column with the camera. The default column may be missing, another may
+            not. None: cameras are not read.
+        split_column: Name of a column with ``train``, ``query``, ``gallery`` or ``test``, which
+            replaces the data set's own splits.
         train_split: The split to train on.
-        test_split: The split whose images are both query and gallery. Beside these two, splits
-            that are called ``query``, ``gallery`` or ``validation`` are taken as such.
-        test_share: Where there is no test split: the share of the people to test on.
-        seed: Where there is no test split: of the random split.
-        split_file: Where the split by identity is kept: by default in ``OWNER--NAME.split.csv`` in
-            the current folder, for one on disk in ``NAME.split.csv`` beside it.
+        test_split: The split whose images are both query and gallery. Other splits are used if
+            their names are ``query``, ``gallery`` or ``validation``.
+        test_share: The share of the people to test on, if there is no test split.
+        seed: Of the random split, if there is no test split.
+        split_file: File of the random split. The default is ``OWNER--NAME.split.csv`` in the
+            current folder, or ``NAME.split.csv`` beside a data set on disk.
     """
     if (root is None) == (repo is None):
-        raise ValueError(
-            "hf reads a data set of the Hub (hf:repo=OWNER/NAME) or one on disk (by its folder): "
-            + ("neither was given" if root is None else f"both were given, {repo} and {root}")
-        )
+        given = "neither was given" if root is None else f"both were given, {repo} and {root}"
+        raise ValueError(f"hf needs a data set of the Hub (repo=OWNER/NAME) or a folder: {given}")
     source = str(repo or root)
     if root is not None:
         parts = _load_local(root, config)
@@ -84,46 +79,33 @@ def hf(
     else:
         parts = _load(source, config, revision=revision)
         kept_in = Path(f"{source.replace('/', '--')}.split.csv")
-    split_of = (
-        dict.fromkeys(parts)
-        if split_column
-        else _split_names(source, parts, train_split, test_split)
-    )
+    split_of: dict[str, str | None] = dict.fromkeys(parts)
+    if not split_column:
+        split_of = _split_names(source, parts, train_split, test_split)
     wanted = {"identity": identity, "camera": camera, "split": split_column}
     images = [
         named if split_column else named._replace(split=split)
         for part, split in split_of.items()
         for named in _rows(f"{source}, {part}", part, parts[part], wanted)
     ]
-    return splits_from_names(
-        "hf",
-        Path(source),
-        images,
-        IdentitySplit(kept_in, split_file, test_share, seed),
-        opener=RowOpener({part: parts[part] for part in split_of}, image, source, root),
-    )
+    opener = RowOpener({part: parts[part] for part in split_of}, image, source, root)
+    by_identity = IdentitySplit(kept_in, split_file, test_share, seed)
+    return splits_from_names("hf", Path(source), images, by_identity, opener=opener)
 
 
 class RowOpener:
-    """From the name of an image, SPLIT/ROW, to an open file of it.
-
-    Paths in the column start from ``folder``; ``source`` is the data set's name for errors.
-
-    Raises:
-        ValueError: There is no such column, or it holds no images.
-    """
+    """Opens the image SPLIT/ROW; paths in the column start from ``folder``."""
 
     def __init__(
         self, parts: Mapping[str, Any], column: str, source: str, folder: Path | None
     ) -> None:
-        self.column = column
-        self.folder = folder or Path()
+        self.column, self.folder = column, folder or Path()
         self.parts = {
             part: _undecoded(rows, column, f"{source}, {part}") for part, rows in parts.items()
         }
 
     def __call__(self, path: str) -> BinaryIO:
-        """The file of this image."""
+        """Open an image."""
         part, _, row = path.rpartition("/")
         value = self.parts[part][int(row)][self.column]
         if isinstance(value, dict):
@@ -136,7 +118,7 @@ class RowOpener:
 def _load_local(root: Path, config: str | None) -> dict[str, Any]:
     """The splits of a data set on disk."""
     if not root.exists():
-        raise FileNotFoundError(f"{root} does not exist. Expected is a data set of `datasets`")
+        raise FileNotFoundError(f"{root} does not exist. Expected a data set of `datasets`")
     if root.is_file():
         return _load("parquet", config, data_files=str(root))
     if not any((root / name).exists() for name in ("dataset_dict.json", "state.json")):
@@ -146,7 +128,7 @@ def _load_local(root: Path, config: str | None) -> dict[str, Any]:
 
 
 def _load(source: str, config: str | None, **options: Any) -> dict[str, Any]:
-    # Versions before 4 would run the code of a data set if they were not told not to.
+    # Versions before 4 may run code of the data set by default.
     return dict(_package().load_dataset(source, config, trust_remote_code=False, **options))
 
 
@@ -154,43 +136,35 @@ def _package() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            "the data set hf needs the package datasets: pip install 'rga-timm[hf]'"
-        ) from error
+        needed = "the data set hf needs the package datasets: pip install 'rga-timm[hf]'"
+        raise ImportError(needed) from error
     return datasets
 
 
 def _split_names(
     source: str, parts: Mapping[str, Any], train_split: str, test_split: str
 ) -> dict[str, str | None]:
-    """What each of the data set's splits is for; None where it is to be split by identity."""
+    """The use of each of the data set's splits; None if it is to be split by identity."""
+    names = ", ".join(parts)
     for option, name in (("train_split", train_split), ("test_split", test_split)):
         if name != option.removesuffix("_split") and name not in parts:
-            raise ValueError(f"{source} has no split {name!r} ({option}); it has {_join(parts)}")
-    used: dict[str, str | None] = {}
-    for part in parts:
-        if part == train_split:
-            used[part] = "train"
-        elif part == test_split:
-            used[part] = "test"
-        elif part.lower() in SPLITS and part.lower() not in ("train", "test"):
-            used[part] = part.lower()
+            raise ValueError(f"{source} has no split {name!r} ({option}); it has {names}")
+    uses = {part: part.lower() for part in parts if part.lower() in {*SPLITS} - {"train", "test"}}
+    uses |= {test_split: "test"} | {train_split: "train"}
+    used: dict[str, str | None] = {part: uses[part] for part in parts if part in uses}
     if not used and len(parts) == 1:
         return dict.fromkeys(parts)
     if not used:
-        raise ValueError(
-            f"{source} has the splits {_join(parts)}: say by train_split and test_split which are "
-            "which"
-        )
+        raise ValueError(f"{source} has the splits {names}: choose with train_split and test_split")
     if left_out := [part for part in parts if part not in used]:
-        _logger.warning("%s: the splits %s are not read", source, _join(left_out))
+        _logger.warning("%s: the splits %s are not read", source, ", ".join(left_out))
     return used if set(used.values()) != {"train"} else dict.fromkeys(used)
 
 
 def _rows(
     place: str, part: str, rows: Any, wanted: Mapping[str, str | None]
 ) -> Iterator[NamedImage]:
-    """The rows of one of the data set's splits; only what the columns say is read, no image."""
+    """The rows of one of the data set's splits; images are not read."""
     columns = choose_columns(place, rows.column_names, wanted, ("camera",), _OPTION_OF)
     texts = {role: _texts(rows, name, role, place) for role, name in columns.items()}
     for i in range(len(rows)):
@@ -199,7 +173,7 @@ def _rows(
 
 
 def _texts(rows: Any, column: str, role: str, place: str) -> list[str]:
-    """A column as texts; the name of its class for each row where it has classes."""
+    """The text of each row, or the name of its class."""
     feature = rows.features[column]
     values = rows.with_format(None).select_columns([column])[:][column]
     datasets = _package()
@@ -211,7 +185,7 @@ def _texts(rows: Any, column: str, role: str, place: str) -> list[str]:
 
 
 def _undecoded(rows: Any, column: str, place: str) -> Any:
-    """The column of images alone, as it is on disk: encoded, or a path."""
+    """The column of images alone: encoded images, or paths."""
     choose_columns(place, rows.column_names, {"image": column}, (), _OPTION_OF)
     rows = rows.with_format(None).select_columns([column])
     feature = rows.features[column]
@@ -222,7 +196,3 @@ def _undecoded(rows: Any, column: str, place: str) -> Any:
     if is_file or getattr(feature, "dtype", None) in _IMAGE_TYPES:
         return rows
     raise ValueError(f"{place}: the column {column!r} holds {feature}, which is not an image")
-
-
-def _join(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -1,7 +1,7 @@
 """iLIDS-VID (Wang et al., "Person Re-Identification by Video Ranking", ECCV 2014).
 
-300 people, each in a tracklet under either camera of an airport's arrival hall. Ten partitions come
-with it: 150 people to train on, 150 to test on, and published scores are the mean over the ten.
+300 people, each with one tracklet from each of two cameras in an airport. It comes with ten
+partitions: 150 people to train on, 150 to test on. Published scores are the mean over the ten.
 """
 
 from pathlib import Path
@@ -17,29 +17,23 @@ _SEQUENCES = "i-LIDS-VID/sequences"
 _PARTITIONS = "train-test people splits/train_test_splits_ilidsvid.mat"
 LAYOUT = Layout("the archive's own", (f"{_SEQUENCES}/cam1", f"{_SEQUENCES}/cam2", _PARTITIONS))
 
-# The people's numbers have gaps.
 _FOLDERS = Naming("iLIDS-VID", r"person\d{3}", "person001")
 
-# How many images there are to a partition was not published.
-_PUBLISHED = {
-    "train": Counts(None, 150, 2, 300),
-    "query": Counts(None, 150, 1, 150),
-    "gallery": Counts(None, 150, 1, 150),
-}
+_TEST = Counts(None, 150, 1, 150)
+_PUBLISHED = {"train": Counts(None, 150, 2, 300), "query": _TEST, "gallery": _TEST}
 
 
 @register_dataset(
     "ilids_vid", title="iLIDS-VID", layouts=[LAYOUT], published=_PUBLISHED, partitions=10
 )
 def ilids_vid(root: Path | None, *, split: int = 0) -> ReidSplits:
-    """iLIDS-VID, the sequences: queries are tracklets of camera 1, the gallery those of camera 2.
+    """iLIDS-VID: queries are tracklets of camera 1, the gallery those of camera 2.
 
-    A person's tracklets are numbered 2i - 1 and 2i, where i is the person's place among all people.
+    The tracklets of the i-th person, from 1, are numbered 2i - 1 and 2i.
 
     Args:
-        root: The folder with ``i-LIDS-VID`` and ``train-test people splits``, or a folder around
-            it.
-        split: The partition, from 0: a row of the authors' list, whose first half is tested on.
+        root: The data set's folder, or one around it.
+        split: Number of the partition, 0 to 9.
     """
     root, _ = find_layout("ilids_vid", root, [LAYOUT])
     people = [_people(root / _SEQUENCES / camera) for camera in ("cam1", "cam2")]
@@ -61,12 +55,11 @@ def ilids_vid(root: Path | None, *, split: int = 0) -> ReidSplits:
 
 
 def _people(folder: Path) -> list[str]:
-    """The names of the people's folders, sorted: the partitions count in this order."""
+    """The names of the people's folders, in the order of the partitions' numbers."""
     return [_FOLDERS.match(folder, path.name).string for path in subfolders(folder)]
 
 
 def _read_tracklet(root: Path, person: str, place: int, camid: int) -> list[ReidImage]:
-    # The name of the folder is repeated in that of the image, before the number of the frame.
     pattern = rf"cam{camid}_person(?P<pid>{person.removeprefix('person')})_\d+\.png"
     naming = Naming("iLIDS-VID", pattern, f"cam{camid}_{person}_00317.png")
     images = naming.read_folder(root, f"{_SEQUENCES}/cam{camid}/{person}", camid)
@@ -74,14 +67,12 @@ def _read_tracklet(root: Path, person: str, place: int, camid: int) -> list[Reid
 
 
 def _read_partition(path: Path, split: int, count: int) -> tuple[list[int], list[int]]:
-    """Places of the people to train on and of those to test on, from 1, sorted."""
+    """Numbers of the people to train on (second half of a row) and to test on, from 1, sorted."""
     table = read_matrix(path, "ls_set")
     if not 0 <= split < len(table):
         raise ValueError(f"{path} holds the partitions 0 to {len(table) - 1}, not {split}")
     row = table[split].tolist()
     if sorted(row) != list(range(1, count + 1)):
-        raise ValueError(
-            f"{path}, row {split + 1}: not a permutation of the {count} people that are there"
-        )
+        raise ValueError(f"{path}, row {split + 1}: not a permutation of the {count} people found")
     half = count // 2
     return sorted(row[half:]), sorted(row[:half])

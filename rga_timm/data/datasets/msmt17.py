@@ -1,11 +1,11 @@
-"""MSMT17: 4,101 people before 15 cameras.
+"""MSMT17: 4,101 people, 15 cameras.
 
 Wei et al., "Person Transfer GAN to Bridge Domain Gap for Person Re-Identification", CVPR 2018.
-126,441 images. Train and val share 1,041 people; 11,659 queries and 82,161 gallery images are of
-the 3,060 others, whose numbers start from 0 again.
+126,441 images. Train and val show the same 1,041 people. 11,659 queries and 82,161 gallery images
+show 3,060 others, also numbered from 0.
 
-There are two versions with the same images, names and lists: V1 as published, and V2, in which the
-authors masked the faces. Scores on one do not compare with scores on the other.
+There are two versions with the same images and lists: V1, as first published, and V2, with masked
+faces. Scores on one cannot be compared with scores on the other.
 """
 
 import logging
@@ -29,7 +29,6 @@ _DESCRIPTION = {"v1": "V1, as first published", "v2": "V2, with masked faces"}
 
 _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<pid>\S+)")
 _EXAMPLE = "0000/0000_000_01_0303morning_0008_0.jpg 0 (PATH PERSON)"
-# 0000_000_01_0303morning_0008_0.jpg: person, number of the image, camera, time, frame, box.
 _CAMERA = re.compile(r"[^_]+_[^_]+_(?P<camid>\d\d)_.+", re.ASCII)
 
 _TEST = {"query": Counts(11659, 3060, 15), "gallery": Counts(82161, 3060, 15)}
@@ -41,25 +40,23 @@ _PUBLISHED_WITH_VAL = {"train": Counts(32621, 1041, 15), **_TEST}
 def msmt17(
     root: Path | None, *, val: bool = False, version: Literal["v1", "v2"] | None = None
 ) -> ReidSplits:
-    """MSMT17, V1 or V2.
-
-    The name of what it returns says which version was read: ``msmt17:version=v1``.
+    """MSMT17. The returned name says which version was read: ``msmt17:version=v1``.
 
     Args:
-        root: The folder with ``list_train.txt`` and so on, or a folder around it.
-        val: Whether the images of ``list_val.txt`` are trained on too: 32,621 instead of 30,248,
-            of the same people. torchreid and fast-reid leave them out unless told otherwise, others
-            such as CLIP-ReID train on them. So say it with a score.
+        root: The data set's folder, or one around it.
+        val: Whether to train on the images of ``list_val.txt`` too: 32,621 instead of 30,248
+            images of the same people. By default torchreid and fast-reid do not, but others such as
+            CLIP-ReID do, so report it with a score.
         version: ``v1`` (folders ``train``, ``test``) or ``v2`` (``mask_train_v2``,
-            ``mask_test_v2``); None takes the one that is there.
+            ``mask_test_v2``). By default, the one that is found.
     """
     layouts = [LAYOUTS[version]] if version else list(LAYOUTS.values())
     root, layout = find_layout("msmt17", root, layouts)
     found = [name for name, one in LAYOUTS.items() if not one.missing_in(root)]
     if version is None and len(found) > 1:
         raise ValueError(
-            f"{root} holds both versions of MSMT17, with and without faces. Their scores do not "
-            "compare, so say which one: msmt17:version=v1 or msmt17:version=v2"
+            f"{root} holds both versions of MSMT17, with and without faces: choose one with "
+            "msmt17:version=v1 or msmt17:version=v2"
         )
     version = version or ("v1" if layout is LAYOUTS["v1"] else "v2")
     _logger.info("%s: MSMT17 %s", root, _DESCRIPTION[version])
@@ -81,20 +78,14 @@ def msmt17(
 
 def _read_list(root: Path, file: str, folder: str, present: ListedFiles) -> list[ReidImage]:
     """The images that a list names, in its order; its paths start from ``folder``."""
-    images = []
-    missing = []
-    for place, line in read_lines(root / file):
-        image = _read_line(place, line, folder)
-        images.append(image)
-        if image.path not in present:
-            missing.append((place, image.path))
-    if missing:
+    placed = [(place, _read_line(place, line, folder)) for place, line in read_lines(root / file)]
+    if missing := [(place, image.path) for place, image in placed if image.path not in present]:
         place, path = missing[0]
         raise FileNotFoundError(
-            f"{place}: there is no file {root / path}. {len(missing)} of the {len(images)} files "
-            f"that {file} names are not there: was the archive unpacked to its end?"
+            f"{place}: there is no file {root / path}. {len(missing)} of the {len(placed)} files "
+            f"that {file} names are missing: was the archive unpacked completely?"
         )
-    return images
+    return [image for _, image in placed]
 
 
 def _read_line(place: str, line: str, folder: str) -> ReidImage:
@@ -111,7 +102,7 @@ def _read_line(place: str, line: str, folder: str) -> ReidImage:
     camera = _CAMERA.fullmatch(path.rpartition("/")[2])
     if camera is None:
         raise ValueError(
-            f"{place}: {path} does not say which camera took it, in two digits between the second "
-            f"and the third underscore of its name, as in {_EXAMPLE}"
+            f"{place}: {path} does not say which camera took it (two digits after the second "
+            f"underscore), as in {_EXAMPLE}"
         )
     return ReidImage(f"{folder}/{path}", int(pid), int(camera["camid"]))

@@ -1,10 +1,9 @@
 """`pedestrians`: a small re-identification data set that is drawn instead of downloaded.
 
-For trying things out, for tests and for examples: everything that works on Market-1501 works on it,
-in its layout and at a hundredth of its cost. People are sprites; nobody real is in it. It has what
-makes re-identification hard: cameras that disagree about colours, other sides of the same person,
-occlusion, backgrounds in the colours of clothes, people who differ in cut and not in colour. A
-score on it says that training works, and nothing about real pedestrians.
+It is for trying things out, tests and examples, and has Market-1501's layout. No real person is in
+it. It has what makes re-identification hard: cameras with different colours, people seen from other
+sides, occlusion, backgrounds in the colours of clothes, people who differ in cut and not in colour.
+A score on it shows that training works, and says nothing about real pedestrians.
 """
 
 import contextlib
@@ -50,12 +49,10 @@ def pedestrians(root: Path | None) -> ReidSplits:
         root: Folder to keep it in; the user's cache by default.
     """
     if root is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        root = cache / "rga_timm"
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "rga_timm")
     folder = f"pedestrians-{VERSION}"
     if root.name != folder:
         root = root / folder
-    # Asking first whether it is there would leave a gap for another process to draw it in.
     with contextlib.suppress(FileExistsError):
         draw(root)
     return read_market1501(root, "pedestrians")
@@ -75,23 +72,19 @@ def draw(
 ) -> Path:
     """Draw a data set in Market-1501's layout.
 
-    The same arguments give the same files, byte for byte, as long as Pillow and numpy are the same.
-    ``root`` appears in one piece at the end or not at all; of several processes that draw it at the
-    same time one wins, and the others use what the winner drew.
+    The same arguments give the same files, byte for byte, with the same Pillow and numpy. ``root``
+    is complete or does not exist. Several processes may draw it at the same time.
 
     Args:
-        root: The folder to make, with its parents.
-        seed: Another seed, other people and other cameras.
-        train_ids: How many people there are to train on.
+        root: The folder to make, which is returned.
+        seed: Decides about people and cameras.
+        train_ids: Number of people to train on.
         train_images: Images of each of them, spread over the cameras.
-        test_ids: How many other people to test on. Each passes 4 to 6 cameras.
-        gallery_images: Gallery images of a person and camera; there is one query of each.
-        distractors: Gallery images with pid 0: people and clutter that no query looks for.
+        test_ids: Number of other people to test on. Each passes 4 to 6 cameras.
+        gallery_images: Gallery images of each person and camera; there is one query of each.
+        distractors: Gallery images with pid 0: people and clutter that match no query.
         junk: Gallery images with pid -1, which readers have to drop.
-        progress: Whether to show a bar, where there is a terminal to show it on.
-
-    Returns:
-        ``root``.
+        progress: Whether to show a progress bar, if there is a terminal.
 
     Raises:
         FileExistsError: ``root`` exists already.
@@ -100,7 +93,7 @@ def draw(
     if root.exists():
         raise FileExistsError(f"{root} exists already: delete it, or draw to another folder")
     root.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling, so that the rename at the end stays on one file system, where it is atomic.
+    # Beside it, so that the rename at the end stays on one file system, where it is atomic.
     unfinished = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     try:
         for folder in FOLDERS:
@@ -113,26 +106,21 @@ def draw(
         _logger.info("drawing %d images to %s", len(shots), root)
         for shot in tqdm(shots, desc=f"drawing {root.name}", disable=None if progress else True):
             _draw_one(unfinished, shot, cameras[shot.camid - 1], seed)
-        _publish(unfinished, root)
+        unfinished.rename(root)
+    except OSError:
+        # A rename does not replace a folder with files in it: another process was faster.
+        if not all((root / folder).is_dir() for folder in FOLDERS):
+            raise
+        _logger.info("%s was drawn by another process in the meantime: using that", root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return root
 
 
-def _publish(unfinished: Path, root: Path) -> None:
-    try:
-        unfinished.rename(root)
-    except OSError:
-        # A folder with something in it cannot be renamed over: somebody else was faster.
-        if not all((root / folder).is_dir() for folder in FOLDERS):
-            raise
-        _logger.info("%s was drawn by another process in the meantime: using that", root)
-
-
 def _plan(
     seed: int, train_ids: int, train_images: int, test_ids: int, gallery_images: int
 ) -> Iterator[_Shot]:
-    """Who is seen where how often: 4 to 6 of the cameras see a given person."""
+    """The images of all people, each under 4 to 6 of the cameras."""
     rng = _rng(seed, "plan")
     people = _people(train_ids + test_ids, rng)
     # Train and test people are mixed in the numbering, as in Market-1501.
@@ -154,14 +142,14 @@ def _plan_clutter(seed: int, distractors: int, junk: int) -> Iterator[_Shot]:
     rng = _rng(seed, "clutter")
     for pid, count in ((0, distractors), (-1, junk)):
         for number in range(count):
-            # Two in three distractors are strangers, the rest is a detector's false alarm.
+            # Two in three distractors are strangers, the others false alarms of a detector.
             person = Person.random(rng) if pid == 0 and number % 3 else None
             camid = 1 + number % NUM_CAMERAS
             yield _Shot("bounding_box_test", pid, camid, number // NUM_CAMERAS, person)
 
 
 def _people(count: int, rng: np.random.Generator) -> list[Person]:
-    """People no two of whom are alike but for their height, which no camera tells."""
+    """People who all differ in more than their height, which an image does not show."""
     people: dict[Person, Person] = {}
     while len(people) < count:
         person = Person.random(rng)
@@ -170,9 +158,9 @@ def _people(count: int, rng: np.random.Generator) -> list[Person]:
 
 
 def _draw_one(root: Path, shot: _Shot, camera: Camera, seed: int) -> None:
-    # A generator an image, keyed by what the image is: the order of drawing has no say.
+    # A random generator for each image, so that the order of drawing does not matter.
     rng = _rng(seed, "image", shot.pid + 1, shot.camid, shot.number)
-    # Whoever passes a camera mostly shows it one side.
+    # A camera mostly sees a person from one side.
     view = camera.usual_view(_rng(seed, "view", shot.pid + 1, shot.camid))
     image = camera.shoot(shot.person, view if rng.random() < 0.6 else None, rng)
     pid = f"{shot.pid:04d}" if shot.pid >= 0 else "-1"

@@ -1,8 +1,8 @@
-"""PRID 2011 with a single shot of each person and camera.
+"""PRID 2011, single-shot: one image of each person under each camera.
 
 Hirzer et al., "Person Re-Identification by Descriptive and Discriminative Classification", SCIA
-2011. 385 people in camera a, 749 in camera b, one image each. Persons 1 to 200 are in both. Above
-200 a number means one person in camera a and another one in camera b.
+2011. 385 people in camera a, 749 in camera b. People 1 to 200 are in both. Numbers above 200 mean
+different people in camera a and camera b.
 """
 
 from pathlib import Path
@@ -10,20 +10,18 @@ from typing import Literal
 
 from ..layout import Layout, find_layout
 from ..naming import Naming
-from ..partition import PARTITIONS, choose_partition
+from ..partition import PARTITIONS
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
-from .single_shot import CAMERA_A, CAMERA_B, names_of, one_of_each, require
+from .single_shot import CAMERA_A, CAMERA_B, one_of_each, require, split_in_halves
 
 TITLE = "PRID 2011"
-SHARED = range(1, 201)  # who is in both cameras
-TRAIN_SIZE = 100
+SHARED = range(1, 201)  # the people in both cameras
 _FOLDERS = ("single_shot/cam_a", "single_shot/cam_b")
 
 _NAMING = Naming(
     TITLE, r"person_(?P<pid>\d+)\.(png|bmp|jpe?g)", "person_0001.png (person_PERSON.png)"
 )
-# torchreid has a folder prid2011 around it.
 LAYOUT = Layout("the archive's own", _FOLDERS)
 
 _PUBLISHED = {
@@ -44,19 +42,18 @@ def prid2011(
     partitions: str | None = None,
     protocol: Literal["half", "whole"] = "half",
 ) -> ReidSplits:
-    """PRID 2011 with one image of a person and camera; queries from camera a, gallery from b.
+    """PRID 2011, single-shot: queries from camera a, the gallery from camera b.
 
     Args:
-        root: The folder with ``single_shot``, or a folder around it.
-        split: Number of the partition, 0 to 9, with ``protocol="half"``.
+        root: The data set's folder, or one around it.
+        split: Number of the partition, 0 to 9, with ``protocol=half``.
         partitions: JSON file with ten partitions of the people 1 to 200, such as torchreid's
-            ``splits_single_shot.json``, or a list of ``{"train": [pids], "test": [pids]}``; a
-            relative path starts from the folder of the data set or the one above. Without it they
-            are drawn, always the same ones, even if such a file is there.
-        protocol: ``"half"`` is that of papers which learn, and torchreid's: 100 random ones of the
-            200 people to train on, the other 100 as queries, and a gallery of these and the 549
-            people whom only camera b saw. ``"whole"`` is the one on the data set's page, without
-            training: 200 queries, a gallery of 749.
+            ``splits_single_shot.json``, or a list of ``{"train": [pids], "test": [pids]}``. A
+            relative path starts from the folder of the data set or the one above. The default is
+            random partitions that never change.
+        protocol: ``half``, as in torchreid and most papers: 100 random people of the 200 to train
+            on, the other 100 as queries, and a gallery of these and the 549 people of camera b
+            alone. ``whole``, as on the data set's page: no training, 200 queries, a gallery of 749.
     """
     root, _ = find_layout("prid2011", root, [LAYOUT])
     a, b = (
@@ -75,13 +72,4 @@ def prid2011(
             gallery=[b[pid] for pid in sorted(b)],
             published=_PUBLISHED_WHOLE,
         )
-    names = names_of(*({pid: camera[pid] for pid in SHARED} for camera in (a, b)))
-    chosen = choose_partition(root, names, size=TRAIN_SIZE, split=split, file=partitions)
-    distractors = b.keys() - set(SHARED)
-    return ReidSplits.from_images(
-        "prid2011",
-        root,
-        train=[camera[pid] for camera in (a, b) for pid in sorted(chosen.train)],
-        query=[a[pid] for pid in sorted(chosen.test)],
-        gallery=[b[pid] for pid in sorted(chosen.test | distractors)],
-    )
+    return split_in_halves("prid2011", root, a, b, SHARED, split, partitions)

@@ -1,6 +1,6 @@
-"""What the data sets with one image of a person and camera have in common: pairs of images."""
+"""Data sets with one image of each person under each camera: what their readers share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from ..layout import Layout, find_layout
@@ -13,7 +13,7 @@ CAMERA_A, CAMERA_B = 0, 1
 
 
 def half_counts(people: int) -> dict[str, Counts]:
-    """The counts of a data set with so many people in each half, and an image in each camera."""
+    """The counts of a data set with this many people in each half."""
     test = Counts(people, people, 1)
     return {"train": Counts(2 * people, people, 2), "query": test, "gallery": test}
 
@@ -23,23 +23,13 @@ def read_halves(
     root: Path | None,
     layout: Layout,
     naming: Naming,
-    *,
     split: int,
     partitions: str | None,
     prefix: str = "",
 ) -> ReidSplits:
-    """Read a data set of people who all are in both cameras: half to train on, half to test on.
+    """Read a data set of folders ``cam_a`` and ``cam_b`` with the same people: half are trained on.
 
-    Queries are from camera a, the gallery is from camera b.
-
-    Args:
-        name: Of the data set, as registered.
-        root: The folder with ``cam_a`` and ``cam_b``, or one around it.
-        layout: With ``cam_a`` and ``cam_b`` right below.
-        naming: Of the images.
-        split: Number of the partition.
-        partitions: File that it is read from; None for a random one.
-        prefix: What the names of images start with, where there are other files beside them.
+    Files whose names do not start with ``prefix`` are ignored.
     """
     root, _ = find_layout(name, root, [layout])
     a, b = (
@@ -48,25 +38,41 @@ def read_halves(
     )
     require(b, a, root / "cam_a", naming.title)
     require(a, b, root / "cam_b", naming.title)
-    chosen = choose_partition(root, names_of(a, b), size=len(a) // 2, split=split, file=partitions)
+    return split_in_halves(name, root, a, b, a.keys(), split, partitions)
+
+
+def split_in_halves(
+    name: str,
+    root: Path,
+    a: Mapping[int, ReidImage],
+    b: Mapping[int, ReidImage],
+    shared: Collection[int],
+    split: int,
+    partitions: str | None,
+) -> ReidSplits:
+    """Train on half of the shared people; queries are from camera a, the gallery is from camera b.
+
+    The gallery also holds the people of camera b who are not ``shared``.
+    """
+    pid_of = {Path(camera[pid].path).name: pid for camera in (a, b) for pid in shared}
+    size = len(shared) // 2
+    chosen = choose_partition(root, pid_of, size=size, split=split, file=partitions)
     return ReidSplits.from_images(
         name,
         root,
         train=[camera[pid] for camera in (a, b) for pid in sorted(chosen.train)],
         query=[a[pid] for pid in sorted(chosen.test)],
-        gallery=[b[pid] for pid in sorted(chosen.test)],
+        gallery=[b[pid] for pid in sorted(chosen.test | b.keys() - set(shared))],
     )
 
 
 def one_of_each(images: Iterable[ReidImage], folder: Path) -> dict[int, ReidImage]:
-    """The image of each person; a ValueError if somebody has two in this folder."""
+    """The image of each person; a ValueError if somebody has two."""
     image_of: dict[int, ReidImage] = {}
     for image in images:
         if (other := image_of.setdefault(image.pid, image)) is not image:
-            raise ValueError(
-                f"{folder} holds two images of person {image.pid}, {other.path} and {image.path}; "
-                "there should be one"
-            )
+            both = f"{other.path} and {image.path}"
+            raise ValueError(f"{folder} holds two images of person {image.pid}, {both}, not one")
     return image_of
 
 
@@ -79,8 +85,3 @@ def require(
             f"{folder} lacks {len(missing)} people, such as {missing[0]}, whom {title} has in both "
             "cameras. Is the data set complete?"
         )
-
-
-def names_of(*cameras: Mapping[int, ReidImage]) -> dict[str, int]:
-    """From the name of each image to its pid, as partition files need it."""
-    return {Path(image.path).name: pid for camera in cameras for pid, image in camera.items()}

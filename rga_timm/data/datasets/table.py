@@ -4,19 +4,19 @@
     2024/05/a1.jpg,anna,hall,train
     2024/05/b7.jpg,ben,door,test
 
-Columns, which options call otherwise:
+The columns (options rename them):
 
 - ``path``, relative to the table's folder (or to the option ``images``).
-- ``identity``: who it is, any text.
-- ``camera``: which camera took it, any text. Left out where it is not known.
-- ``split``: ``train``, ``query``, ``gallery`` or ``test``, which is query and gallery; also
-  ``val``, ``valid``, ``validation``. Where the column is left out, people are split at random, as
-  `rga_timm.data.identity_split` says.
+- ``identity``: the person, any text.
+- ``camera``: any text. Leave the column out if cameras are not known.
+- ``split``: ``train``, ``query``, ``gallery`` or ``test`` (both query and gallery); also ``val``,
+  ``valid``, ``validation``. Without this column people are split at random, as described in
+  `rga_timm.data.identity_split`.
 - ``tracklet``: images of one tracklet are tested as one, by their mean feature.
-- ``left``, ``top``, ``right``, ``bottom``: the box to cut out, in pixels, ``right`` and ``bottom``
-  just outside of it. All four are empty where it is the whole image.
+- ``left``, ``top``, ``right``, ``bottom``: the box to cut out, in pixels, without the column
+  ``right`` and the row ``bottom``. Leave all four empty for the whole image.
 
-CSV is UTF-8, with commas, semicolons or tabs between the cells.
+CSV is UTF-8, with commas, semicolons or tabs as delimiters.
 """
 
 import csv
@@ -35,10 +35,10 @@ from ..registry import register_dataset
 from ..splits import ReidSplits
 from ..table_file import PARQUET_EXTENSIONS, TableFile
 
-SPLIT_SUFFIX = ".split.csv"  # people.csv is split as people.split.csv says
+SPLIT_SUFFIX = ".split.csv"  # people.split.csv is the split of people.csv
 BOX_COLUMNS = "left top right bottom"
 _BOX = ("left", "top", "right", "bottom")
-# These need not be there, if they are called like this.
+# These may be missing, unless an option renames them.
 _OPTIONAL = ("camera", "split", "tracklet", *_BOX)
 
 
@@ -61,12 +61,11 @@ def table(
 ) -> ReidSplits:
     """Images that a CSV or Parquet file lists; Parquet needs pyarrow.
 
-    If all people are called by whole numbers, these are the pids; else the pids are 1, 2, … in the
-    sorted order of the names. Cameras and tracklets are numbered in the same way.
+    If the names of all people are whole numbers, these are the pids; else the pids are 1, 2, … in
+    the sorted order of the names. Cameras and tracklets are numbered in the same way.
 
-    A column with its usual name is read if it is there. A column that an option renames has to be
-    there, and with None it is not read. A name with a comma in it has to be given as an argument.
-    Errors have FILE:LINE, for Parquet FILE: row N, from 1.
+    Columns other than path and identity may be missing, unless an option renames them. With None a
+    column is not read. A name with a comma must be given as an argument.
 
     Args:
         root: The file, or the folder that holds it and no other table.
@@ -79,9 +78,9 @@ def table(
         images: Folder that the paths are relative to; the table's by default.
         same_numbering: Whether an identity means the same person in train and in the test splits.
         single_gallery_shot: Whether the protocol is a gallery with one random image of each person.
-        test_share: Where there is no split: the share of the people to test on.
-        seed: Where there is no split: of the random split.
-        split_file: Where the split by identity is kept: for NAME.csv in NAME.split.csv beside it.
+        test_share: The share of the people to test on, if there is no split.
+        seed: Of the random split, if there is no split.
+        split_file: File of the random split; NAME.split.csv beside NAME.csv by default.
     """
     file = _find(root)
     folder = Path(images).expanduser() if images else file.parent
@@ -94,17 +93,16 @@ def table(
     if sides and len(sides) < len(_BOX):
         raise ValueError(
             f"{file} has {', '.join(sides)} of the box's columns {', '.join(_BOX)}, but not all "
-            "four. With box=none they are not read"
+            "four. Choose box=none to ignore them"
         )
     listed = []
     for place, texts in content.rows([*dict.fromkeys(columns.values())]):
         cells = {role: texts[name].strip() for role, name in columns.items()}
         if not cells["path"]:
             raise ValueError(f"{place} has no path (column {path!r})")
-        # The path as it is: a file's name may begin with a space.
-        listed.append(
-            image_of_row(place, texts[path], cells, columns, _box(place, cells) if sides else None)
-        )
+        box_of_row = _box(place, cells) if sides else None
+        # The path is not stripped: a file's name may begin with a space.
+        listed.append(image_of_row(place, texts[path], cells, columns, box_of_row))
     if not listed:
         raise ValueError(f"{file} has a header but no rows")
     _check_listed_once(listed, same_numbering)
@@ -123,22 +121,19 @@ def table(
 def write_table(splits: ReidSplits, path: str | Path) -> dict[str, Any]:
     """Write a data set as a CSV file that `table` reads back, to be edited or filtered by hand.
 
-    What is both a query and a gallery image gets the split ``test``. Rows are in the order of
-    train, query, and the rest of the gallery.
+    An image that is both query and gallery image gets the split ``test``.
 
     Args:
-        splits: Any whose images are files. People, cameras and tracklets are written as numbers.
-        path: The file to make, ``….csv``. Beside the images (in ``splits.root``) it can be moved
-            together with them.
+        splits: A data set of image files. People, cameras and tracklets are written as numbers.
+        path: The ``.csv`` file to make. In ``splits.root`` it can be moved with the images.
 
     Returns:
-        The options with which `table` reads the same, if any: the folder of the images where the
-        file is elsewhere, and what the file does not say of the protocol.
+        The options that `table` needs to read the same data set, such as the folder of the images.
 
     Raises:
-        ValueError: The images are not files of their own; one is twice in a split, or both trained
-            and tested on as different people, which no table can say; ``path`` is not a ``.csv``.
-        FileExistsError: There is such a file.
+        ValueError: The images are not files; an image is twice in a split, or has two identities;
+            ``path`` is not a ``.csv``.
+        FileExistsError: The file exists.
     """
     path = Path(path)
     if path.suffix.lower() != ".csv":
@@ -166,19 +161,14 @@ def write_table(splits: ReidSplits, path: str | Path) -> dict[str, Any]:
         writer = csv.DictWriter(file, header, extrasaction="ignore")
         writer.writeheader()
         for split, image in rows:
-            cells: dict[str, Any] = {"path": image.path, "identity": image.pid, "split": split}
-            cells["camera"] = image.camid
-            cells["tracklet"] = image.tracklet if image.tracklet != NO_TRACKLET else ""
-            cells.update(zip(_BOX, image.box or [""] * 4, strict=True))
-            writer.writerow(cells)
-    options: dict[str, Any] = {}
-    if splits.root.resolve() != path.parent.resolve():
-        options["images"] = str(splits.root)
-    if not splits.same_numbering:
-        options["same_numbering"] = False
-    if splits.single_gallery_shot:
-        options["single_gallery_shot"] = True
-    return options
+            tracklet = image.tracklet if image.tracklet != NO_TRACKLET else ""
+            cells = {"path": image.path, "identity": image.pid, "split": split}
+            cells |= {"camera": image.camid, "tracklet": tracklet}
+            writer.writerow(cells | dict(zip(_BOX, image.box or [""] * 4, strict=True)))
+    elsewhere = splits.root.resolve() != path.parent.resolve()
+    options: dict[str, Any] = {"images": str(splits.root)} if elsewhere else {}
+    options |= {} if splits.same_numbering else {"same_numbering": False}
+    return options | ({"single_gallery_shot": True} if splits.single_gallery_shot else {})
 
 
 def _find(root: Path | None) -> Path:
@@ -190,13 +180,9 @@ def _find(root: Path | None) -> Path:
         return root
     if not root.is_dir():
         raise FileNotFoundError(f"{root} does not exist. {expected}")
-    found = [
-        name
-        for name in file_names(root)
-        # Not .txt: that may be anything.
-        if name.lower().endswith((".csv", ".tsv", *PARQUET_EXTENSIONS))
-        and not name.lower().endswith(SPLIT_SUFFIX)
-    ]
+    extensions = (".csv", ".tsv", *PARQUET_EXTENSIONS)  # not .txt, which may be anything
+    tables = [name for name in file_names(root) if name.lower().endswith(extensions)]
+    found = [name for name in tables if not name.lower().endswith(SPLIT_SUFFIX)]
     if len(found) != 1:
         what = ", ".join(found[:5]) if found else listing(root)
         raise FileNotFoundError(f"{root} holds {what}. {expected}")
@@ -217,18 +203,17 @@ def _box(place: str, cells: dict[str, str]) -> Box | None:
     if not all(re.fullmatch("[0-9]{1,9}", text) for text in texts):
         raise ValueError(
             f"{place} has the box {', '.join(map(repr, texts))}, which should be four whole "
-            f"numbers of pixels from 0, {', '.join(_BOX)}; or four empty cells for the whole image"
+            f"numbers of pixels, {', '.join(_BOX)}; or four empty cells for the whole image"
         )
     left, top, right, bottom = map(int, texts)
     if left >= right or top >= bottom:
-        raise ValueError(
-            f"{place} has an empty box: left {left}, top {top}, right {right}, bottom {bottom}"
-        )
+        sides = f"left {left}, top {top}, right {right}, bottom {bottom}"
+        raise ValueError(f"{place} has an empty box: {sides}")
     return left, top, right, bottom
 
 
 def _check_listed_once(images: Sequence[NamedImage], same_numbering: bool) -> None:
-    """No image is twice in a split, or is two people."""
+    """Raise a ValueError if an image is twice in a split, or has two identities."""
     where: dict[Any, NamedImage] = {}
     who: dict[Any, NamedImage] = {}
     for image in images:
@@ -236,28 +221,20 @@ def _check_listed_once(images: Sequence[NamedImage], same_numbering: bool) -> No
         side = image.split == "train" and not same_numbering
         other = who.setdefault((*pixels, side), image)
         if other.identity != image.identity:
-            raise ValueError(
-                f"{image.place}: {image.path!r} is {image.identity!r}, but {other.identity!r} at "
-                f"{other.place}"
-            )
+            both = f"is {image.identity!r}, but {other.identity!r} at {other.place}"
+            raise ValueError(f"{image.place}: {image.path!r} {both}")
         for split in SPLITS[image.split or "train"]:
             if (other := where.setdefault((*pixels, split), image)) is not image:
-                raise ValueError(
-                    f"{image.place}: {image.path!r} is listed for the second time, after "
-                    f"{other.place}" + (f", in {split}" if image.split else "")
-                )
+                after = other.place + (f", in {split}" if image.split else "")
+                raise ValueError(f"{image.place}: {image.path!r} is listed twice, after {after}")
 
 
 def _check_there(folder: Path, images: Sequence[NamedImage]) -> None:
-    """All files are there."""
+    """Raise a FileNotFoundError unless all files exist."""
     present = ListedFiles(folder)
-    missing = [
-        image
-        for image in images
-        # A file system that takes upper for lower case lists another name than it opens.
-        if image.path not in present and not os.path.isfile(folder / image.path)
-    ]
-    if missing:
+    unlisted = [image for image in images if image.path not in present]
+    # Asked again, as some file systems ignore case.
+    if missing := [image for image in unlisted if not os.path.isfile(folder / image.path)]:
         raise FileNotFoundError(
             f"{missing[0].place}: there is no file {folder / missing[0].path}; {len(missing)} of "
             f"{len(images)} images are missing. Paths start from {folder}: the option images names "

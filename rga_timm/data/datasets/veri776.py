@@ -2,8 +2,8 @@
 
 Liu et al., "A Deep Learning-Based Approach to Progressive Vehicle Re-identification for Urban
 Surveillance", ECCV 2016. 37,778 images of 576 vehicles to train on, 1,678 queries and 11,579
-gallery images of 200 others, 20 cameras. The queries are among the gallery images; as nothing of a
-query's own vehicle and camera counts, none finds itself.
+gallery images of 200 others, 20 cameras. The queries are also gallery images, but no query finds
+itself: gallery images of the query's vehicle and camera are left out.
 """
 
 from pathlib import Path
@@ -31,14 +31,10 @@ _PUBLISHED = {
 
 @register_dataset("veri776", title="VeRi-776", layouts=[LAYOUT], published=_PUBLISHED)
 def veri776(root: Path | None) -> ReidSplits:
-    """VeRi-776, from its folders of images; the lists beside them are not read.
+    """VeRi-776, from its folders of images.
 
-    The usual rule applies, that nothing of the query's vehicle and camera counts: it is what the
-    archive's ``gt_index.txt`` and ``jk_index.txt`` spell out.
-
-    Args:
-        root: The folder with ``image_train``, ``image_query`` and ``image_test``, or a folder
-            around it.
+    The lists ``gt_index.txt`` and ``jk_index.txt`` are not read: they say the same as the
+    same-camera rule.
     """
     root, _ = find_layout("veri776", root, [LAYOUT])
     train, query, gallery = (_NAMING.read_folder(root, folder) for folder in FOLDERS)

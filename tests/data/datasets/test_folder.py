@@ -144,7 +144,7 @@ def test_cameras_that_seem_to_be_in_the_names_are_pointed_at(tmp_path, caplog):
     names = ("0002_c1s1_000451_03.jpg", "0002_c2_f0046182.jpg")
     under_test(tmp_path, *(f"2/{name}" for name in names), "2/x.jpg")
     create_dataset("folder", tmp_path)
-    assert "names such as 0002_c1s1_000451_03.jpg seem to say" in caplog.text
+    assert "names such as 0002_c1s1_000451_03.jpg seem to contain the camera" in caplog.text
     assert "camera=name reads it" in caplog.text
     caplog.clear()
     create_dataset("folder", tmp_path, camera=r"(?:_c|x)([\d.])")
@@ -236,7 +236,7 @@ def test_a_folder_too_high_is_noticed(tmp_path, caplog):
     for i in range(16):
         write_noise(tmp_path / f"site{i % 4}" / f"person{i // 4}" / f"{i}.png", seed=i)
     create_dataset("folder", tmp_path)
-    assert "is this a folder too high?" in caplog.text
+    assert "is the data set a folder below?" in caplog.text
     caplog.clear()
     create_dataset("folder:camera=folder", tmp_path)
-    assert "too high" not in caplog.text
+    assert "a folder below" not in caplog.text

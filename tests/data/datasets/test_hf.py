@@ -237,7 +237,7 @@ def test_people_that_are_not_known_are_an_error(tmp_path):
 
 def test_splits_of_unknown_names_are_an_error(tmp_path):
     root = save({"a": rows([1]), "b": rows([1])}, tmp_path / "data")
-    with pytest.raises(ValueError, match="has the splits a, b: say by train_split and test_split"):
+    with pytest.raises(ValueError, match="has the splits a, b: choose with train_split and"):
         create_dataset("hf", root)
 
 

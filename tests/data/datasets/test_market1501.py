@@ -202,7 +202,7 @@ def test_distractors_that_are_not_there_are_an_error_that_says_where_they_belong
     message = str(error.value)
     for folder in (market_root / "images", market_root.parent / "distractors_500k"):
         assert str(folder) in message
-    assert f"Unpack the authors' distractors_500k.zip in {market_root}, so" in message
+    assert f"Unpack the authors' distractors_500k.zip in {market_root}, or" in message
 
 
 def test_the_published_gallery_is_larger_with_distractors(market_root, caplog):

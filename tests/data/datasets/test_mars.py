@@ -173,11 +173,11 @@ def test_a_name_of_another_data_set_is_an_error_with_its_line(root):
 @pytest.mark.parametrize(
     ("queries", "message"),
     [
-        ([4, 4], "twice, or none"),
-        ([], "twice, or none"),
-        ([1], "1 is no test tracklet of a person"),
-        ([4, 9], "9 is no test tracklet"),
-        ([0], "0 is no test tracklet"),
+        ([4, 4], "is empty, or names a tracklet twice"),
+        ([], "is empty, or names a tracklet twice"),
+        ([1], "1 is not the number of a person's test tracklet"),
+        ([4, 9], "9 is not the number"),
+        ([0], "0 is not the number"),
     ],
 )
 def test_queries_that_are_not_tracklets_of_people_are_an_error(root, queries, message):

@@ -385,7 +385,7 @@ def test_what_no_table_can_say_is_not_written(tmp_path):
     file = tmp_path / "x.csv"
     for splits, message in (
         ({"train": [image], "opener": open}, "the images of x are not files that a table could"),
-        ({"train": [image, image]}, "x, train: 'a/1.jpg' is listed for the second time"),
+        ({"train": [image, image]}, "x, train: 'a/1.jpg' is listed twice, after x, train"),
         ({"train": [image], "query": [image._replace(pid=2)]}, "is '2', but '1' at x, train"),
     ):
         with pytest.raises(ValueError, match=message):
