@@ -76,7 +76,9 @@ def splits_from_names(
     numbered = {
         split: [
             ReidImage(
-                *(image.path, pids[image.identity], camid),
+                image.path,
+                pids[image.identity],
+                camid,
                 tracklet=tracklets[image.tracklet] if image.tracklet else NO_TRACKLET,
                 box=image.box,
             )

@@ -50,16 +50,20 @@ def evaluate_dataset(
     partitions = [splits] if isinstance(splits, ReidSplits) else splits
     check_testable(partitions)
     record = record.with_hash_of(model)
-    reports = [
-        report_embeddings(
-            *embed_queries_and_gallery(model, part, protocol, compute),
-            *(part, protocol, record),
+    reports = []
+    for part in partitions:
+        query, gallery = embed_queries_and_gallery(model, part, protocol, compute)
+        report = report_embeddings(
+            query,
+            gallery,
+            part,
+            protocol,
+            record,
             compute=compute,
             per_query=per_query,
             verify_at=verify_at,
         )
-        for part in partitions
-    ]
+        reports.append(report)
     return combine_partitions(reports)
 
 

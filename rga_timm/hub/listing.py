@@ -61,9 +61,15 @@ def list_checkpoints() -> CheckpointTable:
         entry = (local and read_manifest(local.parent).get(name)) or published.get(name)
         if not entry:
             continue  # the local manifest is out of date
-        data = tuple(entry["trained_on"]), entry["dataset"]
-        source = str(local or hub_id(name, entry["version"]))
-        file = entry["license"], source, entry["size"]
-        scores = entry["metrics"]["mAP"], entry["metrics"]["rank1"]
-        table.append(ListedCheckpoint(name, *data, *file, *scores))
+        checkpoint = ListedCheckpoint(
+            name,
+            tuple(entry["trained_on"]),
+            entry["dataset"],
+            entry["license"],
+            str(local or hub_id(name, entry["version"])),
+            entry["size"],
+            entry["metrics"]["mAP"],
+            entry["metrics"]["rank1"],
+        )
+        table.append(checkpoint)
     return CheckpointTable(table)

@@ -62,9 +62,16 @@ def rank_all(
         nearest.append(found.indices.masked_fill(found.values.isinf(), -1))
         distances.append(found.values)
         _count_cameras(counts, under, d, same & ~left_out, own_camids.flatten())
-    edges = np.linspace(0, furthest, bins + 1)
-    found_all = torch.cat(nearest).numpy(), torch.cat(distances).numpy()
-    return Ranked(*found_all, edges, *histograms.numpy(), cameras, *counts)
+    return Ranked(
+        torch.cat(nearest).numpy(),
+        torch.cat(distances).numpy(),
+        np.linspace(0, furthest, bins + 1),
+        histograms[0].numpy(),
+        histograms[1].numpy(),
+        cameras,
+        counts[0],
+        counts[1],
+    )
 
 
 def _count_cameras(

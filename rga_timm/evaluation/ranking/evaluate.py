@@ -138,7 +138,9 @@ def rank_embeddings(
     return _rank(
         check_images("query", query.features, query.pids, query.camids),
         check_images("gallery", gallery.features, gallery.pids, gallery.camids),
-        *(ranking, compute, 50),
+        ranking,
+        compute,
+        max_rank=50,
     )
 
 

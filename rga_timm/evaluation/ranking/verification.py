@@ -112,7 +112,9 @@ def verify_embeddings(
     return _verify(
         check_images("query", query.features, query.pids, query.camids),
         check_images("gallery", gallery.features, gallery.pids, gallery.camids),
-        *(fprs, ranking, compute),
+        fprs,
+        ranking,
+        compute,
     )
 
 
