@@ -16,17 +16,11 @@ from torch import Tensor, nn
 
 
 class LossParts(NamedTuple):
-    """Scalars that :class:`ReidLoss` returns.
+    """Scalars that :class:`ReidLoss` returns."""
 
-    Attributes:
-        loss: To call ``backward`` on.
-        cross_entropy: On this rank's images, unweighted.
-        triplet: On all ranks' images, unweighted.
-    """
-
-    loss: Tensor
-    cross_entropy: Tensor
-    triplet: Tensor
+    loss: Tensor  # to call ``backward`` on
+    cross_entropy: Tensor  # on this rank's images, unweighted
+    triplet: Tensor  # on all ranks' images, unweighted
 
 
 class ReidLoss(nn.Module):

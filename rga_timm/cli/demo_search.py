@@ -44,16 +44,10 @@ class Searcher:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        config: dict[str, Any],
-        gallery: ReidReader,
-        *,
-        has_cameras: bool = True,
-        batch_size: int = 128,
-        workers: int = 0,
+        self, model: nn.Module, config: dict[str, Any], gallery: ReidReader, *,
+        has_cameras: bool = True, batch_size: int = 128, workers: int = 0,
         options: dict[str, Any] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.model, self.options, self.has_cameras = model.eval(), options or {}, has_cameras
         self.gallery = _readable(gallery, workers)
         names = ("mean", "std", "interpolation")
@@ -120,13 +114,9 @@ def read_query(path: str | Path) -> Image.Image:
 
 
 def results_page(
-    searcher: Searcher,
-    query: Image.Image,
-    stage: str = NO_STAGE,
-    threshold: float = -1.0,
-    top: int = 24,
-    known: str = "",
-) -> str:
+    searcher: Searcher, query: Image.Image, stage: str = NO_STAGE, threshold: float = -1.0,
+    top: int = 24, known: str = "",
+) -> str:  # fmt: skip
     """The query and the nearest gallery images, at most `top`, as HTML with the pictures in it.
 
     They have at least `threshold` similarity, and are shown with the attention of a `stage`.

@@ -132,17 +132,15 @@ def add_run_options(parser: argparse._ActionsContainer) -> None:
 
 
 def positive_float(text: str) -> float:
-    """An argparse type."""
-    value = float(text)
-    if not 0 < value < float("inf"):
+    """Read a positive float for argparse."""
+    if not 0 < (value := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 
 def positive_int(text: str) -> int:
-    """An argparse type."""
-    value = int(text)
-    if value < 1:
+    """Read a positive integer for argparse."""
+    if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return value
 

@@ -82,13 +82,9 @@ class SearchIndex:
         return int(self.table.count_rows())
 
     def append(
-        self,
-        folder: str | Path,
-        *,
-        columns: str | Path | None = None,
-        splits: Collection[str] = (),
-        replace: bool = False,
-    ) -> int:
+        self, folder: str | Path, *, columns: str | Path | None = None,
+        splits: Collection[str] = (), replace: bool = False,
+    ) -> int:  # fmt: skip
         """Add further embeddings of the same model, all or none; return how many rows are new.
 
         Images of the same root, split and path are the same. Those in the index are kept, or with
@@ -136,15 +132,9 @@ class SearchIndex:
         self.table.create_index(EMBEDDING, config=config, replace=True)
 
     def query(
-        self,
-        features: np.ndarray,
-        k: int = 10,
-        *,
-        where: str | None = None,
-        exact: bool = False,
-        nprobes: int = NPROBES,
-        refine_factor: int = REFINE_FACTOR,
-    ) -> list[list[dict[str, Any]]]:
+        self, features: np.ndarray, k: int = 10, *, where: str | None = None, exact: bool = False,
+        nprobes: int = NPROBES, refine_factor: int = REFINE_FACTOR,
+    ) -> list[list[dict[str, Any]]]:  # fmt: skip
         """Find the most similar rows of each query.
 
         Args:

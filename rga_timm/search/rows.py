@@ -157,4 +157,6 @@ def check_same_features(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if lines := [
         f"{n}: {a!r} in the index, {b!r} in these" for n, (a, b) in pairs.items() if a != b
     ]:
-        raise ValueError("\n  ".join(["the embeddings do not match those in the index:", *lines]))
+        raise ValueError(
+            "\n  ".join(["the embeddings cannot be compared with the index's:", *lines])
+        )

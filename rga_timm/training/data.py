@@ -40,21 +40,13 @@ Batches = DataLoader[Any] | CachedTrainLoader
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a run.
+    """The data of a run."""
 
-    Attributes:
-        train: The training images of all sources.
-        sources: The data sets that are trained on.
-        test_sets: Data sets, each as its partitions; the first chooses the best model.
-        tested: Spec and folder of each test set, as given.
-        left_out: A line for each unreadable image.
-    """
-
-    train: ReidReader
+    train: ReidReader  # the training images of all sources
     sources: list[ReidSplits]
-    test_sets: list[list[ReidSplits]]
-    tested: list[tuple[str, str | Path | None]] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    test_sets: list[list[ReidSplits]]  # each in its partitions; the first chooses the best model
+    tested: list[tuple[str, str | Path | None]] = field(default_factory=list)  # specs and folders
+    left_out: list[str] = field(default_factory=list)  # a line for each unreadable image
 
     @property
     def num_classes(self) -> int:
@@ -161,14 +153,9 @@ def _described(splits: ReidSplits) -> dict[str, Any]:
 
 
 def create_batches(
-    config: TrainConfig,
-    data: Data,
-    model: Any,
-    device: torch.device,
-    rank: int,
-    world_size: int,
-    closing: ExitStack,
-) -> tuple[Batches, IdentityBatchSampler, Protocol]:
+    config: TrainConfig, data: Data, model: Any, device: torch.device, rank: int,
+    world_size: int, closing: ExitStack,
+) -> tuple[Batches, IdentityBatchSampler, Protocol]:  # fmt: skip
     """Make the batches to train on, prepared as the model wants, and the protocol to test by.
 
     `closing` closes the cache after training. A ConfigError says that the numbers of a batch do not

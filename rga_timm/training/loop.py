@@ -196,30 +196,21 @@ def create_schedule(
 
 
 def schedule_epoch(
-    scheduler: Scheduler | None,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    epoch: int,
+    scheduler: Scheduler | None, optimizer: torch.optim.Optimizer, config: TrainConfig, epoch: int,
     updates_per_epoch: int,
-) -> float:
+) -> float:  # fmt: skip
     """Set the learning rate that the epoch begins with, and return it."""
-    if scheduler is not None:
-        if config.sched_on_updates:
-            scheduler.step_update(epoch * updates_per_epoch)
-        else:
-            scheduler.step(epoch)
+    if scheduler is not None and config.sched_on_updates:
+        scheduler.step_update(epoch * updates_per_epoch)
+    elif scheduler is not None:
+        scheduler.step(epoch)
     return max(group["lr"] for group in optimizer.param_groups)
 
 
 def train_epoch(
-    config: TrainConfig,
-    task: ReidTask,
-    loader: Batches,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Scheduler | None,
-    scaler: utils.NativeScaler | None,
-    epoch: int,
-) -> dict[str, float]:
+    config: TrainConfig, task: ReidTask, loader: Batches, optimizer: torch.optim.Optimizer,
+    scheduler: Scheduler | None, scaler: utils.NativeScaler | None, epoch: int,
+) -> dict[str, float]:  # fmt: skip
     """Train for one epoch; return the means over all ranks of what the task reports."""
     task.train()
     device = task.device
@@ -251,9 +242,8 @@ def train_epoch(
             if scheduler is not None:
                 scheduler.step_update(updates)
         if i % 10 == 0:  # reading a number waits for the GPU
-            progress.set_postfix(
-                ce=f"{out['cross_entropy'].item():.3f}", triplet=f"{out['triplet'].item():.3f}"
-            )
+            shown = {"ce": out["cross_entropy"].item(), "triplet": out["triplet"].item()}
+            progress.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
     means = torch.stack([meter.avg for meter in meters.values()])
     if world_size() > 1:
         means = utils.reduce_tensor(means, world_size())
@@ -266,13 +256,9 @@ def train_epoch(
 
 
 def backward(
-    config: TrainConfig,
-    task: ReidTask,
-    loss: torch.Tensor,
-    optimizer: torch.optim.Optimizer,
-    scaler: utils.NativeScaler | None,
-    is_update: bool,
-) -> None:
+    config: TrainConfig, task: ReidTask, loss: torch.Tensor, optimizer: torch.optim.Optimizer,
+    scaler: utils.NativeScaler | None, is_update: bool,
+) -> None:  # fmt: skip
     """Compute gradients, and with the last batch of a group the update."""
     parameters = list(task.get_clip_parameters())
     if scaler is not None:

@@ -23,13 +23,9 @@ _logger = logging.getLogger(__name__)
 
 
 def resume(
-    run: Path,
-    task: ReidTask,
-    optimizer: torch.optim.Optimizer,
-    scaler: utils.NativeScaler | None,
-    *,
-    is_main: bool,
-) -> tuple[int, tuple[float, int] | None]:
+    run: Path, task: ReidTask, optimizer: torch.optim.Optimizer,
+    scaler: utils.NativeScaler | None, *, is_main: bool,
+) -> tuple[int, tuple[float, int] | None]:  # fmt: skip
     """Restore the newest checkpoint; return the next epoch, and (mAP, epoch) of the best so far."""
     newest, epoch = None, -1
     for path in [*run.glob("last.pth.tar"), *run.glob("recovery-*.pth.tar")]:
@@ -61,15 +57,9 @@ def resume(
 
 
 def record(
-    run: Path,
-    board: Any,
-    saver: utils.CheckpointSaver,
-    epoch: int,
-    losses: dict[str, float],
-    lr: float,
-    test_names: Sequence[str],
-    reports: Sequence[Report],
-) -> None:
+    run: Path, board: Any, saver: utils.CheckpointSaver, epoch: int, losses: dict[str, float],
+    lr: float, test_names: Sequence[str], reports: Sequence[Report],
+) -> None:  # fmt: skip
     """Log an epoch, and save a checkpoint to resume from.
 
     Scores of the first test set are called mAP and so on, those of a further one NAME_mAP.

@@ -20,22 +20,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """The weights that a run starts from.
+    """The weights that a run starts from."""
 
-    Attributes:
-        name: The model's name for reports and records, without a path of this machine.
-        num_classes: Classes of the weights' classifier; 0 if there is none.
-        model_args: Arguments of the model, beside the options of the run.
-        trained_on: Recorded training data: first those of the classifier, then, marked `earlier`,
-            those of previous checkpoints.
-        record: What the run's model records of the folder, repository or file.
-    """
-
-    name: str
-    num_classes: int = 0
-    model_args: Mapping[str, Any] = field(default_factory=dict)
+    name: str  # of the model, for reports and records, without a path of this machine
+    num_classes: int = 0  # of the weights' classifier, if there is one
+    model_args: Mapping[str, Any] = field(default_factory=dict)  # beside the options of the run
+    # First the data of the classifier, then, marked `earlier`, those of previous checkpoints.
     trained_on: Sequence[Mapping[str, Any]] = ()
-    record: Mapping[str, Any] | None = None
+    record: Mapping[str, Any] | None = (
+        None  # on the folder, repository or file, for the run's model
+    )
 
     @property
     def classifier_people(self) -> list[Mapping[str, Any]]:

@@ -12,17 +12,11 @@ import numpy as np
 
 
 class SamePerson(NamedTuple):
-    """The pairs of T queries and the gallery images of the same person, query after query.
+    """The pairs of T queries and the gallery images of the same person, query after query."""
 
-    Attributes:
-        rows: (n,) int64 query, from 0 to T - 1, ascending.
-        columns: (n,) int64 gallery image, ascending within each row.
-        same_camera: (n,) bool: pairs that do not count. The others are the true matches.
-    """
-
-    rows: np.ndarray
-    columns: np.ndarray
-    same_camera: np.ndarray
+    rows: np.ndarray  # (n,) int64 query, from 0 to T - 1, ascending
+    columns: np.ndarray  # (n,) int64 gallery image, ascending within each row
+    same_camera: np.ndarray  # (n,) bool: does not count; the others are the true matches
 
     @property
     def matches(self) -> tuple[np.ndarray, np.ndarray]:
@@ -53,18 +47,13 @@ class GalleryIndex:
 
 
 class NearImages(NamedTuple):
-    """The gallery images that are not further away than a query's last match.
+    """The gallery images that are not further away than a query's last match of m."""
 
-    Attributes:
-        columns: (n,) int64, ascending; empty if the query has no match.
-        gaps: (n,) int64, how many of the m matches are at most as far: an image in gap s is nearer
-            than match s, counted from 0, and all later ones.
-        matches: m.
-    """
-
-    columns: np.ndarray
+    columns: np.ndarray  # (n,) int64, ascending; empty if the query has no match
+    # (n,) int64, how many matches are at most as far: an image in gap s is nearer than match s,
+    # counted from 0, and all later ones.
     gaps: np.ndarray
-    matches: int
+    matches: int  # m
 
     @property
     def ranks(self) -> np.ndarray:

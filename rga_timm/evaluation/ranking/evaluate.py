@@ -4,8 +4,6 @@ Only the ranks of a query's true matches matter. `rga_timm.evaluation.ranking.co
 images that are nearer. Queries go in tiles, in bounded memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -132,7 +130,7 @@ def evaluate(
 
 
 def rank_embeddings(
-    query: Embeddings, gallery: Embeddings, ranking: Ranking, compute: Compute
+    query: "Embeddings", gallery: "Embeddings", ranking: Ranking, compute: Compute
 ) -> ReidResult:
     """Evaluate embeddings, as `evaluate` does arrays, with the CMC up to rank 50."""
     return _rank(

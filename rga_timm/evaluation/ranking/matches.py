@@ -7,28 +7,18 @@ import numpy as np
 
 
 class MatchCounts(NamedTuple):
-    """Queries by whether their person is in the gallery under another camera.
+    """Queries by whether their person is in the gallery under another camera."""
 
-    Attributes:
-        counted: Queries with such a match.
-        absent: Queries whose person is not in the gallery.
-        same_camera: Queries whose person is in the gallery under the query's own camera only.
-        one_camera: The camera, if all queries and gallery images have the same one.
-    """
-
-    counted: int
-    absent: int
-    same_camera: int
-    one_camera: int | None = None
+    counted: int  # with such a match
+    absent: int  # their person is not in the gallery
+    same_camera: int  # their person is in the gallery under the query's own camera only
+    one_camera: int | None = None  # the camera, if all queries and gallery images have the same
 
     @classmethod
     def of(
-        cls,
-        query_pids: np.ndarray,
-        query_camids: np.ndarray,
-        gallery_pids: np.ndarray,
-        gallery_camids: np.ndarray,
-    ) -> "MatchCounts":
+        cls, query_pids: np.ndarray, query_camids: np.ndarray,
+        gallery_pids: np.ndarray, gallery_camids: np.ndarray,
+    ) -> "MatchCounts":  # fmt: skip
         """Count, from (Q,) and (G,) ids."""
         images = Counter(gallery_pids.tolist())
         beside = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
@@ -36,12 +26,8 @@ class MatchCounts(NamedTuple):
         absent = sum(not images[pid] for pid, _ in queries)
         same = sum(bool(images[pid]) and images[pid] == beside[pid, cam] for pid, cam in queries)
         cameras = {*query_camids.tolist(), *gallery_camids.tolist()}
-        return cls(
-            counted=len(queries) - absent - same,
-            absent=absent,
-            same_camera=same,
-            one_camera=cameras.pop() if len(cameras) == 1 else None,
-        )
+        counted, camera = len(queries) - absent - same, cameras.pop() if len(cameras) == 1 else None
+        return cls(counted, absent=absent, same_camera=same, one_camera=camera)
 
     @property
     def queries(self) -> int:

@@ -17,17 +17,12 @@ _TIED_ROWS = 8  # sorted at a time
 
 
 class Neighbours(NamedTuple):
-    """Neighbours of Q images in a gallery of G.
+    """Neighbours of Q images in a gallery of G."""
 
-    Attributes:
-        nearest: (Q, k) int32, the k nearest of each, an image's own place among them (unless k
-            others are exact copies). For each prefix p that was asked for, the first p are the p
-            nearest. The order is otherwise arbitrary.
-        largest: (Q,) float32 distance of the furthest, never 0.
-    """
-
+    # (Q, k) int32, the k nearest, an image itself among them (unless k others are exact copies).
+    # For each prefix p that was asked for, the first p are the p nearest; else in any order.
     nearest: np.ndarray
-    largest: np.ndarray
+    largest: np.ndarray  # (Q,) float32 distance of the furthest, never 0
 
 
 def find_neighbours(

@@ -6,8 +6,6 @@ impostor pairs of two. There are Q x G of them, up to billions. The threshold fo
 rate is the k-th smallest distance of impostors, so only the k smallest are kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,8 +100,8 @@ def verify(
 
 
 def verify_embeddings(
-    query: Embeddings,
-    gallery: Embeddings,
+    query: "Embeddings",
+    gallery: "Embeddings",
     fprs: Sequence[float],
     ranking: Ranking,
     compute: Compute,
