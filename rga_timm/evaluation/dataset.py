@@ -53,7 +53,9 @@ def evaluate_dataset(
     reports = [
         report_embeddings(
             *embed_queries_and_gallery(model, part, protocol, compute),
-            *(part, protocol, record),
+            part,
+            protocol,
+            record,
             compute=compute,
             per_query=per_query,
             verify_at=verify_at,

@@ -63,8 +63,10 @@ def rank_all(
         distances.append(found.values)
         _count_cameras(counts, under, d, same & ~left_out, own_camids.flatten())
     edges = np.linspace(0, furthest, bins + 1)
-    found_all = torch.cat(nearest).numpy(), torch.cat(distances).numpy()
-    return Ranked(*found_all, edges, *histograms.numpy(), cameras, *counts)
+    all_nearest, all_distances = torch.cat(nearest).numpy(), torch.cat(distances).numpy()
+    of_same, of_different = histograms.numpy()
+    camera = cameras, counts[0], counts[1]
+    return Ranked(all_nearest, all_distances, edges, of_same, of_different, *camera)
 
 
 def _count_cameras(
