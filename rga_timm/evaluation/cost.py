@@ -73,9 +73,8 @@ def take_turns(
         For each name the median time in milliseconds, and the median ratio to the first one's time
         in the same round.
     """
-    times = np.array(
-        [[timed(step, device) for step in steps.values()] for _ in range(rounds)]
-    )  # (rounds, steps)
+    rows = [[timed(step, device) for step in steps.values()] for _ in range(rounds)]
+    times = np.array(rows)  # (rounds, steps)
     of_all = zip(np.median(times, 0) * 1e3, np.median(times / times[:, :1], 0), strict=True)
     return {name: (float(t), float(ratio)) for name, (t, ratio) in zip(steps, of_all, strict=True)}
 
