@@ -207,10 +207,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = options.create_model(args)
         config = options.preprocessing(args, model)
         options.feature_width(args, model, config)  # fails before any work
-        loading = {"batch_size": args.batch_size, "workers": args.workers}
-        how = options.embed_options(args)
         searcher = demo_search.Searcher(
-            model, config, gallery, has_cameras=has_cameras, options=how, **loading
+            model,
+            options.protocol_of(args, config),
+            gallery,
+            has_cameras=has_cameras,
+            compute=options.compute_of(args),
         )
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))

@@ -3,8 +3,8 @@
 import html
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rga_timm.cli.result_cards import card
-from rga_timm.data import ReidReader, create_eval_loader, eval_transform, find_bad_images
+from rga_timm.data import ReidReader, find_bad_images
 from rga_timm.data.plain_folder import UNKNOWN
 from rga_timm.data.reader import NO_TRACKLET
-from rga_timm.evaluation import embed
+from rga_timm.evaluation import Compute, Protocol
+from rga_timm.evaluation.dataset import embed_loader, embed_split
 from rga_timm.explain import attention_maps, overlay
 from rga_timm.report_page.pictures import has_spatial_attention, read_picture
 
@@ -34,36 +35,41 @@ class Searcher:
     """A gallery, embedded once, in which people are looked for.
 
     Args:
-        model: Any timm model, and its data `config`, as timm resolves it.
+        model: Any timm model.
+        protocol: How images are prepared, and which feature is taken.
         gallery: Images, each on its own. Unreadable ones are left out, with a warning.
         has_cameras: Whether the gallery's camera ids mean cameras.
-        options: Arguments of `rga_timm.evaluation.embed`, the same for gallery and queries.
+        compute: Device and batches.
 
     Raises:
         ValueError: No image of the gallery is readable, or the model cannot take them.
     """
 
     def __init__(
-        self, model: nn.Module, config: dict[str, Any], gallery: ReidReader, *,
-        has_cameras: bool = True, batch_size: int = 128, workers: int = 0,
-        options: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.model, self.options, self.has_cameras = model.eval(), options or {}, has_cameras
-        self.gallery = _readable(gallery, workers)
-        names = ("mean", "std", "interpolation")
-        self.transform = eval_transform(config["input_size"][1:], *(config[n] for n in names))
-        loader = create_eval_loader(self.gallery, self.transform, batch_size, num_workers=workers)
-        self.features = F.normalize(embed(model, loader, **self.options).features)  # (n, D)
+        self,
+        model: nn.Module,
+        protocol: Protocol,
+        gallery: ReidReader,
+        *,
+        has_cameras: bool = True,
+        compute: Compute = Compute(num_workers=0),
+    ) -> None:
+        self.model, self.protocol, self.has_cameras = model.eval(), protocol, has_cameras
+        self.gallery = _readable(gallery, compute.num_workers)
+        self.transform = protocol.transform()
+        found = embed_split(model, self.gallery, protocol, compute)
+        self.features = F.normalize(found.features)  # (n, D)
+        self.compute = replace(compute, progress=False)
         # Numbers of the stages that have spatial attention, from 1.
         self.stages: list[str] = []
         if has_spatial_attention(model):
-            maps = self._spatial(torch.zeros(1, *config["input_size"]))
+            maps = self._spatial(torch.zeros(1, 3, *protocol.img_size))
             self.stages = [str(number) for number in range(1, len(maps) + 1)]
 
     def rank(self, query: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         """Rank the whole gallery for an RGB image: indices, nearest first, and cosines."""
         batch = [(self.transform(query)[None], torch.zeros(1, 2, dtype=torch.int64))]
-        found = embed(self.model, batch, progress=False, **self.options).features
+        found = embed_loader(self.model, batch, self.protocol, self.compute).features
         similarities = (self.features @ F.normalize(found)[0]).clamp(-1, 1).numpy()
         order = np.argsort(-similarities, kind="stable")
         return order, similarities[order]

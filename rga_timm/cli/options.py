@@ -187,18 +187,6 @@ def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str,
     return resolve_data_config(wanted, model=model)
 
 
-def embed_options(args: argparse.Namespace) -> dict[str, Any]:
-    """How features are taken from the model, as arguments of `embed`."""
-    return {
-        "device": args.device,
-        "feature": args.feature,
-        "flip": args.flip,
-        "scales": args.scales,
-        "amp_dtype": getattr(torch, args.amp_dtype) if args.amp_dtype else None,
-        "channels_last": args.channels_last,
-    }
-
-
 def compute_of(args: argparse.Namespace) -> Compute:
     """What the options say of device, batches and processes."""
     return Compute(

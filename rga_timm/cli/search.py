@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -27,8 +28,9 @@ import numpy as np
 
 from rga_timm.cli import options
 from rga_timm.cli.result_cards import describe_row, search_page
-from rga_timm.data import ReidImage, ReidReader, create_eval_loader, eval_transform, find_bad_images
-from rga_timm.evaluation import embed, hash_weights, iter_embeddings, read_stamp
+from rga_timm.data import ReidImage, ReidReader, find_bad_images
+from rga_timm.evaluation import hash_weights, iter_embeddings, protocol_of, read_metadata
+from rga_timm.evaluation.dataset import embed_split
 from rga_timm.search import NPROBES, REFINE_FACTOR, Kind, SearchIndex, check_same_features
 
 _logger = logging.getLogger("search")
@@ -197,7 +199,7 @@ def write(file: Path, text: str) -> None:
 
 def read_queries(args: argparse.Namespace, made: dict[str, Any]) -> tuple[list[Path], np.ndarray]:
     """Read files and features of stored embeddings."""
-    other = read_stamp(args.embeddings)
+    other = read_metadata(args.embeddings)
     check_same_features(made, other)
     files: list[Path] = []
     features = []
@@ -227,15 +229,14 @@ def embed_queries(
     if bad := find_bad_images(reader, args.workers, progress=False):
         lines = [f"\n    {args.images[number]}: {reason}" for number, reason in bad.items()]
         parser.error(f"these images cannot be read:{''.join(lines)}")
-    args.img_size, args.feature = made["img_size"], made["feature"]
-    args.flip, args.scales = made["flip"], made["scales"]
+    args.img_size = made["img_size"]
     model = options.create_model(args)
     if hash_weights(model) != made["weights_sha256"]:
         parser.error(
             f"the weights of {args.model} are others than those that made the index "
             f"({made['model']}, {made['checkpoint'] or 'its own weights'}): name these"
         )
-    transform = eval_transform(args.img_size, made["mean"], made["std"], made["interpolation"])
-    loader = create_eval_loader(reader, transform, args.batch_size, num_workers=args.workers)
+    protocol = replace(protocol_of(made), amp_dtype=args.amp_dtype)
     is_long = len(args.images) > args.batch_size
-    return embed(model, loader, progress=is_long, **options.embed_options(args)).features.numpy()
+    compute = replace(options.compute_of(args), progress=is_long)
+    return embed_split(model, reader, protocol, compute).features.numpy()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rga_timm.data.table_file import TableFile
-from rga_timm.evaluation import iter_embeddings, read_stamp
+from rga_timm.evaluation import iter_embeddings, read_metadata
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ def stream(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    metadata = read_stamp(folder)
+    metadata = read_metadata(folder)
     fields = [pa.field(name, pa.string()) for name in KEY]
     fields += [pa.field(name, pa.int64()) for name in _IDS]
     fields += [pa.field(EMBEDDING, pa.list_(pa.float32(), metadata["width"]))]

@@ -1,5 +1,6 @@
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from rga_timm.cli.demo_search import (
     results_page,
 )
 from rga_timm.data import ReidImage, ReidReader, create_dataset, read_images
+from rga_timm.evaluation import Compute, Protocol
 from rga_timm.explain import attention_maps, overlay
 
 NAME = "test_rga_resnet.pedestrians"
@@ -40,9 +42,15 @@ def splits(people):
     return create_dataset("market1501", people)
 
 
+def protocol_of(model, **changes):
+    return replace(Protocol.of_data_config(resolve_model_data_config(model)), **changes)
+
+
 @pytest.fixture(scope="module")
 def searcher(model, splits):
-    return Searcher(model, resolve_model_data_config(model), splits.gallery, batch_size=5)
+    return Searcher(
+        model, protocol_of(model), splits.gallery, compute=Compute(batch_size=5, num_workers=0)
+    )
 
 
 def open_rgb(path):
@@ -74,9 +82,7 @@ def test_gallery_is_ranked_by_cosine_similarity(searcher, model, splits):
 
 
 def test_query_is_embedded_as_the_gallery_was(model, splits):
-    options = {"flip": True, "feature": "pooled", "scales": (1.0,)}
-    config = resolve_model_data_config(model)
-    searcher = Searcher(model, config, splits.gallery, options=options)
+    searcher = Searcher(model, protocol_of(model, flip=True, feature="pooled"), splits.gallery)
     indices, similarities = searcher.rank(searcher.picture(4))
     assert indices[0] == 4
     assert similarities[0] == pytest.approx(1)
@@ -99,8 +105,7 @@ def test_models_without_spatial_attention_have_no_stages(splits):
         "test_rga_resnet": {"relation": "c"},
     }.items():
         other = timm.create_model(name, num_classes=0, **options)
-        config = {**resolve_model_data_config(other), "input_size": (3, 64, 32)}
-        searcher = Searcher(other, config, splits.gallery)
+        searcher = Searcher(other, protocol_of(other, img_size=(64, 32)), splits.gallery)
         assert searcher.stages == []
         image = searcher.picture(0)
         assert searcher.look([image], "1") == [image]
@@ -116,7 +121,7 @@ def test_broken_gallery_images_are_left_out_and_told(model, people, tmp_path, ca
         "d.jpg": other.read_bytes(),
     }.items():
         (tmp_path / name).write_bytes(content)
-    searcher = Searcher(model, resolve_model_data_config(model), read_images(tmp_path))
+    searcher = Searcher(model, protocol_of(model), read_images(tmp_path))
     assert [image.path for image in searcher.gallery.images] == ["b.jpg", "d.jpg"]
     assert searcher.rank(open_rgb(other))[0].tolist() == [1, 0]
     assert [r.getMessage().split(":")[1] for r in caplog.records] == [" a.jpg", " c.jpg"]
@@ -125,12 +130,12 @@ def test_broken_gallery_images_are_left_out_and_told(model, people, tmp_path, ca
 def test_gallery_without_any_readable_image_is_an_error(model, tmp_path):
     (tmp_path / "a.jpg").write_text("none")
     with pytest.raises(ValueError, match="none of the 1 images of the gallery can be read"):
-        Searcher(model, resolve_model_data_config(model), read_images(tmp_path))
+        Searcher(model, protocol_of(model), read_images(tmp_path))
 
 
 def test_images_of_tracklets_are_results_of_their_own(model, splits):
     images = (image._replace(tracklet=7) for image in splits.gallery.images[:2])
-    searcher = Searcher(model, resolve_model_data_config(model), ReidReader(splits.root, images))
+    searcher = Searcher(model, protocol_of(model), ReidReader(splits.root, images))
     assert searcher.rank(searcher.picture(0))[0].tolist() == [0, 1]
 
 
@@ -181,7 +186,7 @@ def test_stage_changes_every_picture_of_the_page(searcher):
 def test_file_names_and_messages_cannot_bring_markup_into_the_page(model, people, tmp_path):
     name = '<img src=x onerror="alert(1)">.jpg'
     (tmp_path / name).write_bytes(min(people.glob("query/*.jpg")).read_bytes())
-    searcher = Searcher(model, resolve_model_data_config(model), read_images(tmp_path))
+    searcher = Searcher(model, protocol_of(model), read_images(tmp_path))
     page = results_page(searcher, searcher.picture(0), known="<i>")
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;.jpg" in page
