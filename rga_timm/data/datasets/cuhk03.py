@@ -229,10 +229,10 @@ def _read_pair(root: Path, boxes: str, split: int) -> ReidSplits:
     """The first pair of cameras, as folders."""
     if split:
         raise ValueError(f"{root} is the first pair of cameras, which has no split={split}, only 0")
-    train, test = (
+    splits = (
         _PAIR_NAMING.read_folder(
-            root, f"{boxes}/{folder}", lambda match: 1 if int(match["number"]) < VIEW_IMAGES else 2
+            root, f"{boxes}/{folder}", lambda match: 1 + int(match["number"]) // VIEW_IMAGES
         )
         for folder in ("train", "val")
     )
-    return _classic(root, train, test, same_numbering=False)
+    return _classic(root, *splits, same_numbering=False)

@@ -82,7 +82,7 @@ def find_new_protocol(root: Path, boxes: str) -> Path:
     raise FileNotFoundError(
         f"{name} is neither in {root} nor in the folder above. The archive does not hold the new "
         "protocol: get the file from https://github.com/zhunzhong07/person-re-ranking "
-        "(evaluation/data/CUHK03) and put it there, or take protocol=classic"
+        "(evaluation/data/CUHK03) and put it there, or choose protocol=classic"
     )
 
 
@@ -103,9 +103,8 @@ def read_new_protocol(path: Path) -> list[list[tuple[Cell, int]]]:
         if not numbers:
             raise ValueError(f"{path}: {name} is empty")
         if wrong := [number for number in numbers if not 1 <= number <= len(cells)]:
-            raise ValueError(
-                f"{path}: {name} holds {wrong[0]}, not a number from 1 to {len(cells)}"
-            )
+            found = f"{wrong[0]}, not a number from 1 to {len(cells)}"
+            raise ValueError(f"{path}: {name} holds {found}")
     return [[(cells[i - 1], pids[i - 1]) for i in numbers] for numbers in indices.values()]
 
 

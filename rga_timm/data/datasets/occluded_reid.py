@@ -13,11 +13,7 @@ from ..reader import ReidImage
 from ..registry import register_dataset
 from ..splits import Counts, ReidSplits
 
-# Cameras are not known. As is usual, the queries get one camera and the gallery another, so that
-# the same-camera rule never removes an image.
-QUERY_CAMERA, GALLERY_CAMERA = 0, 1
 NAME = r"(?P<pid>\d+)_\d+\.(jpe?g|png|tiff?|bmp)"
-
 _NAMING = Naming("Occluded-REID", NAME, "001/001_01.tif (PERSON/PERSON_NUMBER.tif)")
 
 # The folder for each person: Partial-REID has folders of the same names without them.
@@ -43,8 +39,9 @@ def read_body_images(
     name: str, naming: Naming, root: Path, query: str, gallery: str, **attributes: Any
 ) -> ReidSplits:
     """Read a test set from two folders below ``root``, with or without a folder for each person."""
-    queries = _read_folder(naming, root, query, QUERY_CAMERA)
-    answers = _read_folder(naming, root, gallery, GALLERY_CAMERA)
+    # Different cameras, so that the same-camera rule never removes an image.
+    queries = _read_folder(naming, root, query, camid=0)
+    answers = _read_folder(naming, root, gallery, camid=1)
     if missing := sorted({i.pid for i in queries} - {i.pid for i in answers}):
         raise ValueError(
             f"{root / gallery} lacks {len(missing)} people of {root / query}, such as "

@@ -98,9 +98,8 @@ def draw(
     try:
         for folder in FOLDERS:
             (unfinished / folder).mkdir(parents=True)
-        cameras = [
-            Camera.random(camid, _rng(seed, "camera", camid)) for camid in range(1, NUM_CAMERAS + 1)
-        ]
+        camids = range(1, NUM_CAMERAS + 1)
+        cameras = [Camera.random(camid, _rng(seed, "camera", camid)) for camid in camids]
         shots = list(_plan(seed, train_ids, train_images, test_ids, gallery_images))
         shots += _plan_clutter(seed, distractors, junk)
         _logger.info("drawing %d images to %s", len(shots), root)
