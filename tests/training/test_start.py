@@ -216,7 +216,9 @@ def test_people_that_the_checkpoint_was_trained_on_are_not_forgotten(
     folder = make(num_classes=9, reid={"trained_on": [seen]})
     run = finetune.main([*options, *STILL, "--model", str(folder)])
     reid = read_reid(f"local-dir:{run / 'model'}")
-    assert said(caplog, "market1501: the weights to start from: the model was trained on 4 of the 4")
+    assert said(
+        caplog, "market1501: the weights to start from: the model was trained on 4 of the 4"
+    )
     assert any("the scores are too good" in warning for warning in reid["warnings"])
     assert reid["trained_on"][1:] == [{**seen, "earlier": True}]
 
