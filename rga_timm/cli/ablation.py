@@ -54,14 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # --model is rga-timm finetune's
     )
     add = parser.add_argument
-    relations = ["none", "s", "c", "sc"]
-    add(
-        "--relations",
-        nargs="+",
-        default=relations,
-        choices=RELATIONS,
-        help="(default: none s c sc)",
-    )
+    add("--output", type=Path, required=True, metavar="DIR", help="the folder of all runs")
+    relations, text = ["none", "s", "c", "sc"], "(default: none s c sc)"
+    add("--relations", nargs="+", default=relations, choices=RELATIONS, help=text)
     add("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
     add_model_kwargs(parser, "as of rga-timm finetune, but for relation")
     return parser

@@ -133,12 +133,9 @@ def write_examples(reader: ReidReader, count: int, folder: Path) -> list[tuple[s
 
 
 def build(
-    searcher: demo_search.Searcher,
-    about: str,
-    examples: list[tuple[str, str]],
-    top: int,
+    searcher: demo_search.Searcher, about: str, examples: list[tuple[str, str]], top: int,
     style: dict[str, Any],
-) -> gr.Blocks:
+) -> gr.Blocks:  # fmt: skip
     """Build the page: `about` model and gallery, and example files, each with a description."""
 
     def show(query: tuple[str, str] | None, stage: str, threshold: float) -> str:

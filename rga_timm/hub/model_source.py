@@ -130,13 +130,9 @@ def check_model(model: str, *, own_weights: bool = True, file_option: str = "--c
 
 
 def create_model(
-    model: str,
-    *,
-    pretrained: bool = True,
-    checkpoint: str | Path | None = None,
-    img_size: Sequence[int] | None = None,
-    **kwargs: Any,
-) -> torch.nn.Module:
+    model: str, *, pretrained: bool = True, checkpoint: str | Path | None = None,
+    img_size: Sequence[int] | None = None, **kwargs: Any,
+) -> torch.nn.Module:  # fmt: skip
     """Make a timm model with its own weights (`pretrained`) or those of a file (`checkpoint`).
 
     The file's weights are converted as the model's own: official files, other input sizes. Without

@@ -46,14 +46,9 @@ class SearchIndex:
 
     @classmethod
     def build(
-        cls,
-        uri: str | Path,
-        folder: str | Path,
-        *,
-        columns: str | Path | None = None,
-        splits: Collection[str] = (),
-        overwrite: bool = False,
-    ) -> "SearchIndex":
+        cls, uri: str | Path, folder: str | Path, *, columns: str | Path | None = None,
+        splits: Collection[str] = (), overwrite: bool = False,
+    ) -> "SearchIndex":  # fmt: skip
         """Make an index of stored embeddings, all or none.
 
         Args:

@@ -28,11 +28,9 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def stream(
-    folder: str | Path,
-    file: str | Path | None = None,
-    splits: Collection[str] = (),
+    folder: str | Path, file: str | Path | None = None, splits: Collection[str] = (),
     like: pa.Schema | None = None,
-) -> Iterator[pa.RecordBatchReader]:
+) -> Iterator[pa.RecordBatchReader]:  # fmt: skip
     """Stream rows of stored embeddings, which LanceDB reads in its own thread, a shard at a time.
 
     A CSV or Parquet `file` with a column `path` has further columns; the schema `like` gives cells

@@ -132,9 +132,7 @@ def train(config: TrainConfig) -> Path:
 
     def evaluate(state: str | None = None) -> list[Report]:
         eval_model: Any = task.get_eval_model(ema=task.has_ema())
-        if (
-            process.distributed
-        ):  # each rank has seen other images: all take the first one's statistics
+        if process.distributed:  # the first rank's statistics for all
             utils.distribute_bn(eval_model, process.world_size, reduce=False)
         name = f"{start.name} ({state})" if state else start.name
         record = ModelRecord(name, trained_on=trained_on).with_hash_of(eval_model)
@@ -165,9 +163,7 @@ def train(config: TrainConfig) -> Path:
             finish(config, run, task, data, start, protocol)
     except KeyboardInterrupt:
         if is_main:
-            text = (
-                "Interrupted. Begin the current epoch again by:\n    rga-timm finetune --resume %s"
-            )
+            text = "Interrupted. Begin this epoch again by:\n    rga-timm finetune --resume %s"
             _logger.warning(text, shlex.quote(str(run)))
         raise
     finally:

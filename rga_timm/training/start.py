@@ -27,9 +27,7 @@ class Start:
     model_args: Mapping[str, Any] = field(default_factory=dict)  # beside the options of the run
     # First the data of the classifier, then, marked `earlier`, those of previous checkpoints.
     trained_on: Sequence[Mapping[str, Any]] = ()
-    record: Mapping[str, Any] | None = (
-        None  # on the folder, repository or file, for the run's model
-    )
+    record: Mapping[str, Any] | None = None  # what the run's model records of its source
 
     @property
     def classifier_people(self) -> list[Mapping[str, Any]]:

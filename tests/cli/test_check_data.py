@@ -152,7 +152,7 @@ def test_after_an_interruption_what_was_found_is_told(
         yield ImageFacts(1, None, (64, 128), "a")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(check_data, "inspect_images", interrupted)
+    monkeypatch.setattr(check_data.checks, "inspect_images", interrupted)
     report = check(root)
     assert report["code"] == 130
     assert report["images_decoded"] == 2

@@ -54,15 +54,10 @@ class QueryExpansion:
 
 
 def expand_queries(
-    query_features: np.ndarray | Tensor,
-    gallery_features: np.ndarray | Tensor,
-    *,
-    k: int = 10,
-    alpha: float = 3.0,
-    tile_memory: int = DEFAULT_TILE_MEMORY,
-    distributed: bool = False,
-    progress: bool = False,
-) -> Tensor:
+    query_features: np.ndarray | Tensor, gallery_features: np.ndarray | Tensor, *,
+    k: int = 10, alpha: float = 3.0, tile_memory: int = DEFAULT_TILE_MEMORY,
+    distributed: bool = False, progress: bool = False,
+) -> Tensor:  # fmt: skip
     """Average each of (Q, D) queries with its nearest of (G, D) gallery images, on one device.
 
     Parameters are those of `QueryExpansion` and `evaluate`. Ties for the last place go to the first

@@ -85,15 +85,10 @@ class Reranking:
 
 
 def k_reciprocal_rerank(
-    query_features: Features,
-    gallery_features: Features,
-    *,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
-    tile_memory: int = DEFAULT_TILE_MEMORY,
-    progress: bool = False,
-) -> Features:
+    query_features: Features, gallery_features: Features, *,
+    k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
+    tile_memory: int = DEFAULT_TILE_MEMORY, progress: bool = False,
+) -> Features:  # fmt: skip
     """Distances from every query to every gallery image, re-ranked.
 
     Features are compared as they are: L2-normalise them for the cosine. `evaluate(rerank=...)` does
@@ -179,11 +174,8 @@ class KReciprocal:
             counts = lengths[rows]
             places = np.repeat(index.indptr[rows], counts) + places_within(counts)
             own = np.repeat(codes.data[entries], counts)
-            shared = np.bincount(
-                index.indices[places],
-                np.minimum(own, index.data[places]),
-                minlength=index.shape[1],
-            )
+            smaller = np.minimum(own, index.data[places])
+            shared = np.bincount(index.indices[places], smaller, minlength=index.shape[1])
             sharing = np.flatnonzero(shared)
             # Rounding makes sums of codes a little more or less than 1.
             shared = np.minimum(shared[sharing], 1)
