@@ -222,7 +222,7 @@ def test_queries_of_any_mode_become_rgb(tmp_path, mode):
         (["--gallery", "nowhere"], "there is no folder nowhere"),
         (["--gallery", "."], "holds no images"),
         (["--gallery", ".", "--dataset", "market1501"], "not allowed with argument"),
-        (["--dataset", "viper:split=all", "--data-dir", "."], "Expected is one of these layouts"),
+        (["--dataset", "viper:split=all", "--data-dir", "."], "Expected one of these layouts"),
         (["--model", "no_model"], "timm knows no model 'no_model'"),
         (["--top", "0"], "0 is not positive"),
         (["--port", "70000"], "--port 70000: "),
