@@ -61,9 +61,9 @@ def list_checkpoints() -> CheckpointTable:
         entry = (local and read_manifest(local.parent).get(name)) or published.get(name)
         if not entry:
             continue  # the local manifest is out of date
-        data = tuple(entry["trained_on"]), entry["dataset"]
         source = str(local or hub_id(name, entry["version"]))
-        file = entry["license"], source, entry["size"]
-        scores = entry["metrics"]["mAP"], entry["metrics"]["rank1"]
-        table.append(ListedCheckpoint(name, *data, *file, *scores))
+        trained_on, metrics = tuple(entry["trained_on"]), entry["metrics"]
+        size, scores = entry["size"], (metrics["mAP"], metrics["rank1"])
+        data, licence = entry["dataset"], entry["license"]
+        table.append(ListedCheckpoint(name, trained_on, data, licence, source, size, *scores))
     return CheckpointTable(table)
