@@ -26,7 +26,7 @@ _OFFICIAL_PARTS = {
 def convert_official(weights: StateDict) -> StateDict:
     """Rename weights of the paper's own code, ``backbone.…``, ``feat_bn.…``, ``cls.weight``."""
     if weights.get("feat_bn.bias", torch.zeros(1)).any():
-        raise ValueError("feat_bn.bias is not 0: the checkpoint is not of the paper's code")
+        raise ValueError("feat_bn.bias of the checkpoint is not 0: it is not of the paper's code")
     out: StateDict = {}
     for key, value in weights.items():
         if key == "cls.weight":

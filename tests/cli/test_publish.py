@@ -282,7 +282,7 @@ def test_converted_checkpoint_says_how_it_was_converted(people, tmp_path, capsys
     }
     source = save_pretrained(timm.create_model("test_rga_resnet"), tmp_path / "x", reid=records)
     weights = tmp_path / "weights"
-    assert "does not say on what it was tested" in fails(capsys, source, "--weights", weights)
+    assert "does not record its test data" in fails(capsys, source, "--weights", weights)
     folder = pack(source, weights, "--dataset", "market1501", "--data-dir", str(people))
     card = (folder / "README.md").read_text()
     assert "rga-timm convert-official 600.pth.tar --output MODEL" in card

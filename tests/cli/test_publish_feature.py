@@ -33,7 +33,7 @@ def test_pooled_feature_becomes_the_embedding(run, people, tmp_path):
     assert reid["metrics"]["mAP"] == pytest.approx(expected["mAP"])
     assert reid["protocol"]["feature"] == "embedding"
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["feature"] == "pooled"
-    assert "the BN neck of these weights passes on" in " ".join(
+    assert "the BN neck of these weights does not change it" in " ".join(
         (folder / "README.md").read_text().split()
     )
 
