@@ -159,7 +159,8 @@ def test_scores_are_recorded_as_a_run_records_them(
     reid = read_reid(f"local-dir:{folder}")
     assert "market1501" in capsys.readouterr().out
     (report,) = evaluate.main([str(folder), *map(str, test), "--output", str(tmp_path / "a.json")])
-    assert reid["metrics"] == load_reports(tmp_path / "a.json")[0].metrics == report.metrics
+    assert load_reports(tmp_path / "a.json")[0].metrics == report.metrics
+    assert reid["metrics"] == json.loads(json.dumps(report.metrics))
     assert reid["weights"] == report.weights
     assert reid["dataset"]["name"] == "market1501"
     assert reid["also_tested_on"] == []
