@@ -169,7 +169,7 @@ class Report:
             raise ValueError("the report's field dataset lacks its name")
         protocol = report["protocol"]
         nested = protocol.get("rerank"), protocol.get("expansion")
-        kinds = cls, Protocol, Reranking, QueryExpansion
+        kinds: tuple[Any, ...] = (cls, Protocol, Reranking, QueryExpansion)
         # An unknown field may change the test, so such scores are not comparable.
         for what, of in zip((report, protocol, *nested), kinds, strict=True):
             if unknown := sorted({*(what or ())} - {f.name for f in fields(of)}):
