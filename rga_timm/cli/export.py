@@ -107,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def export(
-    embedder: Embedder, input_size: Sequence[int], path: Path, opset: int | None, metadata: Any
+    embedder: Embedder,
+    input_size: Sequence[int],
+    path: Path,
+    opset: int | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write one ONNX file, of any batch size: `images` to `embedding`."""
     for name in ("onnxscript", "onnx_ir", "torch.onnx"):
@@ -139,7 +143,7 @@ def export(
         raise SystemExit(f"torch {torch.__version__} made opset {made}, not {opset}")
     for node in model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
-    model.metadata_props.update(metadata)
+    model.metadata_props.update(metadata or {})
     onnx_program.save(path, external_data=False)
 
 

@@ -70,7 +70,7 @@ def test_a_section_says_what_the_reader_says() -> None:
     assert section.startswith("### Market-1501\n")
     assert "| gallery | 15,913 | 751 | 6 |" in section
     assert "- `bounding_box_train`, `query`, `bounding_box_test` (the archive's own)" in section
-    assert "- `distractors=false`: Whether the 500,000 distractors" in section
+    assert "- `distractors=false`: Whether the gallery includes the authors' 500,000" in section
     assert "rga-timm finetune --dataset market1501 --data-dir DIR" in section
     assert "rga-timm evaluate output/RUN --dataset occluded_reid" in tables.section(
         dataset_info("occluded_reid")
