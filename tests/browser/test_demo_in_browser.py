@@ -129,7 +129,7 @@ def test_page_says_what_it_is_and_fits_the_window(page):
     text = page.find_element(By.TAG_NAME, "body").text
     assert "research tool" in text
     assert "guess" in text
-    assert "Images are not kept" in text
+    assert "Your images are deleted" in text
     choose_example(page, 0)
     width, window = page.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert width <= window
