@@ -25,7 +25,7 @@ import yaml
 from torch import empty
 
 from rga_timm.cli import finetune
-from rga_timm.cli.options import add_model_kwargs
+from rga_timm.cli.options import add_model_kwargs, create_parser
 from rga_timm.evaluation.cost import count_flops
 from rga_timm.evaluation.reports.tables import markdown_table
 from rga_timm.layers.rga import RELATIONS
@@ -47,12 +47,8 @@ _NOT_COMPARED = (
 
 def get_parser() -> argparse.ArgumentParser:
     """The options that are not rga-timm finetune's."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm ablation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # --model is rga-timm finetune's
-    )
+    parser = create_parser("ablation", __doc__)
+    parser.allow_abbrev = False  # --model is rga-timm finetune's
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="the folder of all runs")
     relations, text = ["none", "s", "c", "sc"], "(default: none s c sc)"

@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rga_timm.cli.options import check_output_file
+from rga_timm.cli.options import check_output_file, create_parser
 from rga_timm.data import ReidSplits, checks, create_dataset, parse_spec
 from rga_timm.data.checks import Finding, ImageFacts
 from rga_timm.data.specs import FORM
@@ -25,11 +25,7 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm check-data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("check-data", __doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="folder of the data set")
     add("--dataset", metavar=FORM, help="which one it is (default: find out)")

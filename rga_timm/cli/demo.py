@@ -64,11 +64,7 @@ PAGE_CSS = """
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = options.create_parser("demo", __doc__)
     options.add_model_options(parser, "--model")
     gallery = parser.add_argument_group("gallery")
     source = gallery.add_mutually_exclusive_group()

@@ -25,6 +25,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from rga_timm.cli.options import create_parser
 from rga_timm.data.datasets import cuhk03_protocol as lists
 from rga_timm.data.datasets.cuhk03 import MAT, RAW
 from rga_timm.data.datasets.cuhk03_mat import list_cells, list_test_sets, read_pixels
@@ -35,11 +36,7 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 def get_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = argparse.ArgumentParser(
-        prog="rga-timm extract-cuhk03",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("extract-cuhk03", __doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="CUHK03_DIR", help="folder that holds cuhk-03.mat")
     add("--output", type=Path, metavar="DIR", help="folder to write to (default: CUHK03_DIR)")
