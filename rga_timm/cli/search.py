@@ -16,7 +16,6 @@ puts them into the approximate index.
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ import numpy as np
 from rga_timm.cli import options
 from rga_timm.cli.result_cards import describe_row, search_page
 from rga_timm.data import ReidImage, ReidReader, find_bad_images
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation import hash_weights, iter_embeddings, protocol_of, read_metadata
 from rga_timm.evaluation.dataset import embed_split
 from rga_timm.search import NPROBES, REFINE_FACTOR, Kind, SearchIndex, check_same_features
@@ -173,24 +173,17 @@ def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
     if args.json:
         queries = [{"query": str(f), "results": r} for f, r in zip(files, found, strict=True)]
         report = {"index": index.info(), "search": {"where": where, **how}, "queries": queries}
-        write(args.json, json.dumps(report, indent=2, default=_plain))
+        write_text(args.json, json.dumps(report, indent=2, default=_plain) + "\n")
     if args.page:
         if len(files) > ON_PAGE:
             _logger.warning("The page shows the first %d queries.", ON_PAGE)
-        write(args.page, search_page(files[:ON_PAGE], found[:ON_PAGE], args.root))
+        write_text(args.page, search_page(files[:ON_PAGE], found[:ON_PAGE], args.root) + "\n")
     return found
 
 
 def _plain(value: Any) -> str:
     """Turn values that JSON does not have into text."""
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def write(file: Path, text: str) -> None:
-    """Write a file completely or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, file)
 
 
 def read_queries(args: argparse.Namespace, made: dict[str, Any]) -> tuple[list[Path], np.ndarray]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation.embedding.shards import FORMATS, Shard, ShardError, StoredEmbeddings
 
 METADATA = "embeddings.json"
@@ -51,9 +51,7 @@ def write_metadata(folder: str | Path, metadata: Mapping[str, Any]) -> dict[str,
         raise ValueError(f"shard_format must be one of {', '.join(FORMATS)}")
     metadata["id"] = _id_of(metadata)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{METADATA}.tmp"
-    temporary.write_text(json.dumps(metadata, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / METADATA)
+    write_text(folder / METADATA, json.dumps(metadata, indent=2, allow_nan=False) + "\n")
     return json.loads(json.dumps(metadata))
 
 

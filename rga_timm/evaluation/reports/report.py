@@ -19,6 +19,7 @@ import torch
 import torchvision
 
 from rga_timm._version import __version__
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation.protocol import Protocol
 from rga_timm.evaluation.ranking.evaluate import ReidResult
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
@@ -223,10 +224,7 @@ def save_reports(reports: Sequence[Report], path: str | Path) -> None:
     """Write as JSON: one report as an object, several as a list of such objects."""
     text = ",\n".join(map(_to_json, reports))
     text = text if len(reports) == 1 else f"[\n{text}\n]"
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{text}\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, f"{text}\n")
 
 
 def load_reports(path: str | Path) -> list[Report]:
