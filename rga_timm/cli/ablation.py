@@ -26,6 +26,7 @@ from torch import empty
 
 from rga_timm.cli import finetune
 from rga_timm.cli.options import add_model_kwargs, create_parser
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation.cost import count_flops
 from rga_timm.evaluation.reports.tables import markdown_table
 from rga_timm.layers.rga import RELATIONS
@@ -172,7 +173,7 @@ def write_table(output: Path) -> list[dict[str, Any]]:
         "addition being two) without classifier."
     )
     text = f"{markdown_table(table, text=1)}\n\n{note}\n"
-    (output / "ablation.md").write_text(text, encoding="utf-8")
+    write_text(output / "ablation.md", text)
     return rows
 
 

@@ -19,6 +19,7 @@ from rga_timm.cli.options import check_output_file, create_parser
 from rga_timm.data import ReidSplits, checks, create_dataset, parse_spec
 from rga_timm.data.checks import Finding, ImageFacts
 from rga_timm.data.specs import FORM
+from rga_timm.data.text_file import write_text
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -90,7 +91,7 @@ def write_json(
         "images_decoded": decoded,
         "findings": [finding.as_dict() for finding in findings],
     }
-    args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(args.json, json.dumps(report, indent=2) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

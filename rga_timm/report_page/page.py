@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from rga_timm.data import ReidReader, ReidSplits
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation import (
     Compute,
     Embeddings,
@@ -145,7 +146,7 @@ def write_page(
             raise ValueError(f"one query alone takes {size / _MB:.1f} MB: raise the budget")
         fewer = int(len(wanted) * 0.9 * options.budget * _MB / size)
         wanted = choose(columns, max(1, fewer), options.seed)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
     return {"queries": len(wanted), "images": text.count("data:image/jpeg"), "bytes": size}
 
 

@@ -24,6 +24,7 @@ from rga_timm.data import (
 )
 from rga_timm.data.cached_loader import CachedTrainLoader
 from rga_timm.data.specs import leave_out_bad_images, pair_with_folders, read_partitions
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation import (
     Protocol,
     check_testable,
@@ -138,7 +139,7 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
         "test": [_described(splits) for partitions in data.test_sets for splits in partitions],
     }
     if not (resumes and file.exists()):
-        file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(now, indent=2) + "\n")
         return
     if json.loads(file.read_text(encoding="utf-8")) != now:
         raise ConfigError(

@@ -19,6 +19,7 @@ from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from torch import distributed as dist
 from tqdm import tqdm
 
+from rga_timm.data.text_file import write_text
 from rga_timm.evaluation import (
     Compute,
     ModelRecord,
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> Path:
     run = Path(str(config.output))
     if is_main:
         run.mkdir(parents=True, exist_ok=True)
-        (run / "args.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        write_text(run / "args.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
         _logger.info("Run %s on %d x %s", run, process.world_size, device)
 
     # Data and model: both need the image size and the number of identities
