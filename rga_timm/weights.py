@@ -43,8 +43,8 @@ CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
 
 PREPROCESSING = (
-    *("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "first_conv"),
-)
+    "input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "first_conv",
+)  # fmt: skip
 
 CacheDir = str | Path | None  # of the Hub; its usual one if None
 

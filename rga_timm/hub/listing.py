@@ -6,9 +6,8 @@ from rga_timm.evaluation.reports.tables import markdown_table
 from rga_timm.weights import checkpoint_folder, hub_id, read_manifest, weights_folder
 
 _HEADER = (
-    *("checkpoint", "trained on", "tested on", "licence"),
-    *("source", "size (MB)", "mAP", "rank-1"),
-)
+    "checkpoint", "trained on", "tested on", "licence", "source", "size (MB)", "mAP", "rank-1",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,8 @@ def save_pretrained(
     save_for_hf(model, str(directory), records, model_args=args, safe_serialization=True)
     config = read_config(directory)
     made_with = config.get("model_args", {})
-    made_with.pop(
-        "num_classes", None
-    )  # also beside these, so that transformers would pass it twice
+    # timm writes it beside the arguments, too, and transformers would pass it twice.
+    made_with.pop("num_classes", None)
     config["model_args"] = {k: v for k, v in made_with.items() if v != defaults.get(k)}
     write_config(config, directory)
     shutil.copymode(directory / CONFIG_FILE, directory / WEIGHTS_FILE)  # safetensors: owner only

@@ -32,9 +32,9 @@ REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 # Required in the section `reid` of a published checkpoint.
 REQUIRED_RECORDS = (
-    *("name", "version", "repository", "license", "trained_on", "dataset", "protocol", "metrics"),
-    *("software", "code_version", "command", "weights_dtype", "golden_embedding"),
-)
+    "name", "version", "repository", "license", "trained_on", "dataset", "protocol", "metrics",
+    "software", "code_version", "command", "weights_dtype", "golden_embedding",
+)  # fmt: skip
 
 
 def halve(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
