@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from models.official_network import OfficialNetwork
+from models.official_network import OfficialNetwork, assert_parity
 from models.random_weights import scramble, settle
 from torch import nn
 
@@ -59,15 +59,7 @@ def load(folder: Path, **kwargs: Any) -> nn.Module:
 
 
 def assert_same_outputs(folder: Path, network: nn.Module) -> None:
-    images = some_images(2).double()
-    model, network = load(folder).double(), network.double()
-    pooled, embedding, logits = network(images)
-    actual = model.forward_neck(model.forward_features(images))
-    torch.testing.assert_close(actual[0], pooled, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(actual[1], embedding, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(model(images), logits, rtol=1e-9, atol=1e-9)
-    # The comparison has a point only where the images differ from each other.
-    assert (embedding[0] - embedding[1]).abs().mean() > 0.1
+    assert_parity(load(folder), network, some_images(2))
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])

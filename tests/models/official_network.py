@@ -113,3 +113,15 @@ class OfficialNetwork(nn.Module):
         pooled = self.backbone(x).mean((2, 3))
         embedding = self.feat_bn(pooled)
         return pooled, embedding, self.cls(embedding)
+
+
+def assert_parity(model, network, images):
+    """A model gives pooled feature, embedding and logits of the paper's network."""
+    model, network, images = model.double(), network.double(), images.double()
+    pooled, embedding, logits = network(images)
+    actual = model.forward_neck(model.forward_features(images))
+    torch.testing.assert_close(actual[0], pooled, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(actual[1], embedding, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model(images), logits, rtol=1e-9, atol=1e-9)
+    # The comparison has a point only where the images differ from each other.
+    assert (embedding[0] - embedding[1]).abs().mean() > 0.1

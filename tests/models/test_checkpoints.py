@@ -3,7 +3,7 @@ import logging
 import pytest
 import timm
 import torch
-from official_network import OfficialNetwork
+from official_network import OfficialNetwork, assert_parity
 from random_weights import scramble, settle
 from torch import nn
 
@@ -41,17 +41,6 @@ def load(path, name: str = "test_rga_resnet", size=SIZE, **kwargs) -> nn.Module:
 def save(path, weights):
     torch.save(weights, path)
     return path
-
-
-def assert_parity(model, network, images):
-    model, network, images = model.double(), network.double(), images.double()
-    pooled, embedding, logits = network(images)
-    actual = model.forward_neck(model.forward_features(images))
-    torch.testing.assert_close(actual[0], pooled, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(actual[1], embedding, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(model(images), logits, rtol=1e-9, atol=1e-9)
-    # The comparison has a point only where the images differ from each other.
-    assert (embedding[0] - embedding[1]).abs().mean() > 0.1
 
 
 # Checkpoints of the paper's own code.

@@ -206,27 +206,23 @@ def test_the_run_records_what_it_started_from_and_no_path(
 
 
 def test_people_that_the_checkpoint_was_trained_on_are_not_forgotten(
-    make: Callable[..., Path],
-    options: list[str],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    make: Callable[..., Path], options: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Who is tested on, of the same numbering, was trained on before.
     seen = {"name": "market1501", "train_pids": "1..4000", "fingerprint": "x"}
     folder = make(num_classes=9, reid={"trained_on": [seen]})
     run = finetune.main([*options, *STILL, "--model", str(folder)])
     reid = read_reid(f"local-dir:{run / 'model'}")
-    assert said(
-        caplog, "market1501: the weights to start from: the model was trained on 4 of the 4"
-    )
+    text = "market1501: the weights to start from: the model was trained on 4 of the 4"
+    assert said(caplog, text)
     assert any("the scores are too good" in warning for warning in reid["warnings"])
     assert reid["trained_on"][1:] == [{**seen, "earlier": True}]
 
     # And by the checkpoint before that one; the classifier is of the last people alone.
     caplog.clear()
-    output = ["--output", str(tmp_path / "second")]
+    again = [*options, *STILL, "--model", str(run), "--output", str(tmp_path / "second")]
     with caplog.at_level(logging.INFO):
-        second = finetune.main([*options, *STILL, "--model", str(run), *output])
+        second = finetune.main(again)
     assert said(caplog, "classifier is kept: it is of the same 6 people") == 1
     assert read_reid(f"local-dir:{second / 'model'}")["trained_on"] == reid["trained_on"]
 
