@@ -48,12 +48,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with the run in this folder, with its options"
     )
-    groups: dict[str, argparse._ArgumentGroup] = {}
+    groups: dict[str, list[str]] = {}
     for field in fields(TrainConfig):
-        if name := field.metadata.get("group"):
-            if name not in groups:
-                groups[name] = parser.add_argument_group(name)
-            add_config_options(groups[name], field.name)
+        if group := field.metadata.get("group"):
+            groups.setdefault(group, []).append(field.name)
+    for group, names in groups.items():
+        add_config_options(parser.add_argument_group(group), *names)
     return parser
 
 
