@@ -1,7 +1,7 @@
-"""The paper's loss: identity classification and batch-hard triplets, over all ranks' features.
+"""The paper's loss, identity classification and batch-hard triplets; and distillation.
 
-The parts are pytorch-metric-learning's and torch's. Here they are combined, and features are
-gathered so that a distributed step equals that of a single process.
+Features are gathered from all ranks, so that a distributed step equals that of a single process.
+The parts of the paper's loss are pytorch-metric-learning's and torch's.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class LossParts(NamedTuple):
@@ -67,13 +68,63 @@ class ReidLoss(nn.Module):
         return LossParts(loss, cross_entropy.detach(), triplet.detach())
 
 
+class DistillationParts(NamedTuple):
+    """Scalars that :class:`DistillationLoss` returns."""
+
+    loss: Tensor  # to call ``backward`` on
+    similarity: Tensor  # on all ranks' images, unweighted
+    projection: Tensor  # on this rank's images, unweighted
+
+
+class DistillationLoss(nn.Module):
+    """Teach a network the features of another one, of any width.
+
+    Two losses. The similarities of the batch's images are to be the teacher's: the mean squared
+    difference of the cosines of all pairs (after Tung and Mori, `Similarity-Preserving Knowledge
+    Distillation`, ICCV 2019, whose similarities are normalised by row). And a linear projection of
+    the feature is to have the direction of the teacher's: one minus their cosine (after Romero et
+    al., `FitNets`, ICLR 2015, with a Euclidean distance).
+
+    Args:
+        similarity_weight: Weight of the first loss; 0 leaves it out.
+        projection_weight: Weight of the second loss; 0 leaves it out.
+    """
+
+    def __init__(self, similarity_weight: float = 20.0, projection_weight: float = 5.0) -> None:
+        super().__init__()
+        self.similarity_weight = similarity_weight
+        self.projection_weight = projection_weight
+
+    def forward(
+        self, features: Tensor, projected: Tensor | None, teacher: Tensor
+    ) -> DistillationParts:
+        """Compute the loss of this rank's batch.
+
+        Args:
+            features: (B, C) of the network that learns.
+            projected: (B, D), their projection; None if the second loss is left out.
+            teacher: (B, D) of the teacher for the same images.
+        """
+        similarity = projection = features.new_zeros((), dtype=torch.float32)
+        if self.similarity_weight:
+            own, others = gather_batch(F.normalize(features.float()), F.normalize(teacher.float()))
+            pairs = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+            similarity = F.mse_loss((own @ own.T)[pairs], (others @ others.T)[pairs])
+        if projected is not None:
+            projection = (1 - F.cosine_similarity(projected.float(), teacher.float())).mean()
+        # The factor as in ReidLoss: the similarities are those of all ranks.
+        loss = self.similarity_weight * world_size() * similarity
+        loss = loss + self.projection_weight * projection
+        return DistillationParts(loss, similarity.detach(), projection.detach())
+
+
 def world_size() -> int:
     """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_batch(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return all ranks' (B, C) features and (B,) labels, rank after rank; B is the same on all.
+    """Return all ranks' (B, C) features and (B, ...) labels, rank after rank; B is the same on all.
 
     Gradients flow to this rank's features.
     """

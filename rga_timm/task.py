@@ -1,6 +1,6 @@
 """The training step of re-identification, on timm's task layer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.task import TrainingTask
@@ -10,10 +10,19 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from .losses import ReidLoss
+from .losses import DistillationLoss, ReidLoss
 
 # New on top of a pretrained backbone: trained while the backbone is frozen.
 _NEW_PARTS = ("rga", "neck")
+
+
+class ReidOutput(NamedTuple):
+    """What the losses of a batch of B images are computed from."""
+
+    logits: Tensor  # (B, classes)
+    pooled: Tensor  # (B, C), before the neck
+    embedding: Tensor  # (B, C), after it
+    projected: Tensor | None  # (B, D), the feature in the space of a teacher of this width
 
 
 class ReidTrainable(nn.Module):
@@ -21,21 +30,33 @@ class ReidTrainable(nn.Module):
 
     The losses of a model with ``forward_neck`` see either side of its neck; any other model gives
     the same pre-logits feature to both.
+
+    Args:
+        model: A timm model.
+        teacher_width: Of the features of a teacher, for a linear layer that projects to them; 0
+            for none.
+        feature: What is projected, ``embedding`` or ``pooled``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any, teacher_width: int = 0, feature: str = "embedding") -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
+        self.feature = feature
+        width = int(model.num_features)
+        self.projection = nn.Linear(width, teacher_width, bias=False) if teacher_width else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn images (B, 3, H, W) into logits (B, classes) and pooled feature (B, C)."""
+    def forward(self, x: Tensor) -> ReidOutput:
+        """Compute what the losses need of images (B, 3, H, W)."""
         features = self.model.forward_features(x)
-        if not hasattr(self.model, "forward_neck"):
-            pooled = self.model.forward_head(features, pre_logits=True)
-            return self.model.get_classifier()(pooled), pooled
-        pooled, embedding = self.model.forward_neck(features)
-        dropped = F.dropout(embedding, float(self.model.drop_rate), self.training)
-        return self.model.get_classifier()(dropped), pooled
+        if hasattr(self.model, "forward_neck"):
+            pooled, embedding = self.model.forward_neck(features)
+            classified = F.dropout(embedding, float(self.model.drop_rate), self.training)
+        else:
+            classified = pooled = embedding = self.model.forward_head(features, pre_logits=True)
+        logits = self.model.get_classifier()(classified)
+        chosen = pooled if self.feature == "pooled" else embedding
+        projected = None if self.projection is None else self.projection(chosen)
+        return ReidOutput(logits, pooled, embedding, projected)
 
 
 class ReidTask(TrainingTask):
@@ -45,6 +66,9 @@ class ReidTask(TrainingTask):
         model: A timm model with a classifier for the training identities.
         criterion: The loss; the paper's by default.
         freeze_bn: Keep every batch norm in evaluation mode: fixed statistics.
+        distillation: The loss to learn from a teacher by, if there is one.
+        teacher_width: Of the teacher's features.
+        feature: The one that learns from the teacher, ``embedding`` or ``pooled``.
         kwargs: Of timm's `TrainingTask`: device, dtype, verbose.
 
     Raises:
@@ -56,6 +80,9 @@ class ReidTask(TrainingTask):
         model: nn.Module,
         criterion: ReidLoss | None = None,
         freeze_bn: bool = False,
+        distillation: DistillationLoss | None = None,
+        teacher_width: int = 0,
+        feature: str = "embedding",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,8 +91,12 @@ class ReidTask(TrainingTask):
                 "the model has no classifier to train: create it with num_classes=<number of "
                 "training identities>, or call model.reset_classifier"
             )
-        self.trainable_module: Any = ReidTrainable(model)
+        projects = distillation is not None and distillation.projection_weight > 0
+        width = teacher_width if projects else 0
+        self.trainable_module: Any = ReidTrainable(model, width, feature)
         self.criterion = criterion or ReidLoss()
+        self.distillation = distillation
+        self.feature = feature
         self.freeze_bn = freeze_bn
         self._ddp_kwargs: dict[str, Any] | None = None
 
@@ -74,17 +105,35 @@ class ReidTask(TrainingTask):
         """The timm model, without wrappers."""
         return unwrap_model(self.trainable_module).model
 
-    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 - timm's
-        """Compute one step's loss of (B, 3, H, W) images and (B,) int64 labels.
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - timm's
+        target: Tensor,
+        teacher: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute one step's loss.
+
+        Args:
+            input: (B, 3, H, W) images.
+            target: (L,) int64 labels of the first L images. From further ones, without an identity,
+                only the distillation learns.
+            teacher: (B, D) features of a teacher for the images, if the task distills.
 
         Returns:
-            ``loss`` to call backward on, ``cross_entropy``, ``triplet`` and ``accuracy`` (of the
-            classifier, in [0, 1]) to log, and the logits as ``output`` (B, classes).
+            ``loss`` to call backward on; to log ``cross_entropy``, ``triplet``, ``accuracy`` (of
+            the classifier, in [0, 1]), and ``similarity`` and ``projection`` of a distillation; and
+            the logits of the images with an identity as ``output`` (L, classes).
         """
-        logits, pooled = self.trainable_module(input)
+        out = self.trainable_module(input)
+        logits, pooled = out.logits[: len(target)], out.pooled[: len(target)]
         loss, cross_entropy, triplet = self.criterion(logits, pooled, target)
         accuracy = (logits.detach().argmax(1) == target).float().mean()
         parts = {"cross_entropy": cross_entropy, "triplet": triplet, "accuracy": accuracy}
+        if self.distillation is not None and teacher is not None:
+            feature = out.pooled if self.feature == "pooled" else out.embedding
+            distilled = self.distillation(feature, out.projected, teacher)
+            loss = loss + distilled.loss
+            parts |= {"similarity": distilled.similarity, "projection": distilled.projection}
         return {"loss": loss, "output": logits, **parts}
 
     def train(self, mode: bool = True) -> "ReidTask":
@@ -134,3 +183,20 @@ class ReidTask(TrainingTask):
         """Return the timm model, or that of the EMA: what is evaluated and saved."""
         module = module if module is not None else self.get_trainable_module(ema=ema)
         return None if module is None else unwrap_model(module).model
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """Return the projection to the teacher's features, which is not a part of the model."""
+        projection = unwrap_model(module or self.get_trainable_module(ema=ema)).projection
+        return {} if projection is None else projection.state_dict()
+
+    def load_task_state(
+        self,
+        state: dict[str, Any] | None,
+        strict: bool = True,
+        module: nn.Module | None = None,
+        ema: bool = False,
+    ) -> None:
+        """Restore what `get_task_state` returns."""
+        projection = unwrap_model(module or self.get_trainable_module(ema=ema)).projection
+        if projection is not None:
+            projection.load_state_dict(state or {}, strict=strict)

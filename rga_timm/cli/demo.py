@@ -79,7 +79,9 @@ def get_parser() -> argparse.ArgumentParser:
     add("--host", help="to listen on (default: GRADIO_SERVER_NAME, 127.0.0.1)")
     add("--port", type=number, help="(default: GRADIO_SERVER_PORT, or a free one from 7860)")
     add("--share", action="store_true", help="let everybody in, by a public link of Gradio's")
-    options.add_loading_options(parser.add_argument_group("images"))
+    images = parser.add_argument_group("images")
+    options.add_loading_options(images)
+    options.add_preprocessing_options(images)
     options.add_feature_options(parser.add_argument_group("features"))
     options.add_run_options(parser.add_argument_group("run"))
     return parser

@@ -60,6 +60,7 @@ def get_parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("data")
     add_image_options(data)
     options.add_loading_options(data)
+    options.add_preprocessing_options(data)
     options.add_feature_options(parser.add_argument_group("features"))
     add, count = parser.add_argument_group("output").add_argument, options.positive_int
     add("--output", type=Path, required=True, metavar="EMBEDDINGS", help="a folder")

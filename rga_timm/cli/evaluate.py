@@ -61,6 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("data")
     options.add_data_options(data)
     options.add_loading_options(data)
+    options.add_preprocessing_options(data)
     test = parser.add_argument_group("test")
     options.add_feature_options(test)
     add = test.add_argument
@@ -109,7 +110,7 @@ def check_embeddings(args: argparse.Namespace, parser: argparse.ArgumentParser) 
     """Exit with a message if an option is given that the stored embeddings already decide."""
     decided = (
         "model", "checkpoint", "no_pretrained", "dataset", "data_dir", "skip_bad_images",
-        "img_size", "feature", "flip", "scales", "amp_dtype",
+        "img_size", "mean", "std", "channel_order", "feature", "flip", "scales", "amp_dtype",
     )  # fmt: skip
     if given := [name for name in decided if getattr(args, name) != parser.get_default(name)]:
         names = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in given]

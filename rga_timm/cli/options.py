@@ -16,6 +16,7 @@ from rga_timm.evaluation import Compute, Protocol
 from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.evaluation.dataset import embed_loader
 from rga_timm.hub import model_source
+from rga_timm.hub.model_file import ChannelOrder
 from rga_timm.training.config import TrainConfig
 
 
@@ -33,7 +34,8 @@ def add_model_options(
 ) -> None:
     """Add the model and its weights; `name` may also be `--model`."""
     nargs = "?" if optional else None
-    parser.add_argument(name, metavar="MODEL", nargs=nargs, help=model_source.MODEL_HELP)
+    text = f"{model_source.MODEL_HELP}; {model_source.FILE_HELP}"
+    parser.add_argument(name, metavar="MODEL", nargs=nargs, help=text)
     weights = parser.add_mutually_exclusive_group()
     text = "weights to load instead of the model's own: .safetensors, or a .pth of tensors"
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
@@ -116,6 +118,16 @@ def add_loading_options(parser: argparse._ActionsContainer) -> None:
     add_config_options(parser, "workers", help="loader processes (default: 4)")
 
 
+def add_preprocessing_options(parser: argparse._ActionsContainer) -> None:
+    """Add options for what a model's own configuration says otherwise."""
+    add = parser.add_argument
+    rgb: dict[str, Any] = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
+    add("--mean", **rgb, help="subtracted from pixels in 0 ... 1 (default: the model's own)")
+    add("--std", **rgb, help="by which they are then divided (default: the model's own)")
+    text = "the order in which a file of another runtime takes channels (default: as the file says)"
+    add("--channel-order", choices=get_args(ChannelOrder), help=text)
+
+
 def add_feature_options(parser: argparse._ActionsContainer) -> None:
     """Add options for the features of the model."""
     add_feature_option(parser)
@@ -163,7 +175,10 @@ def check_model(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
         parser.error(f"there is no file {args.checkpoint}")
     try:
         args.model = model_source.resolve_model(args.model)
-        if ":" in args.model and not own_weights:
+        is_file = model_source.is_model_file(args.model)
+        if getattr(args, "channel_order", None) and not is_file:
+            parser.error("--channel-order is for files of other runtimes: timm models take RGB")
+        if (":" in args.model or is_file) and not own_weights:
             parser.error(f"{args.model} brings its weights: no --checkpoint, no --no-pretrained")
         args.model = model_source.check_model(args.model, own_weights=own_weights)
     except (ValueError, OSError) as error:
@@ -174,6 +189,10 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
     """The model that `add_model_options` asks for; raises as the function of `model_source`."""
     if args.no_pretrained:
         model_kwargs.setdefault("num_classes", 0)
+    if model_source.is_model_file(args.model):
+        names = ("mean", "std", "channel_order")
+        model_kwargs |= {name: getattr(args, name, None) for name in names}
+        return model_source.create_model(args.model, img_size=args.img_size, **model_kwargs)
     torch.manual_seed(0)  # an untrained network is the same every time
     return model_source.create_model(
         args.model, pretrained=not args.no_pretrained, checkpoint=args.checkpoint,
@@ -182,9 +201,10 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
 
 
 def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:
-    """The model's data config, as timm resolves it, at the input size asked for."""
-    wanted = {"input_size": (3, *args.img_size)} if args.img_size else {}
-    return resolve_data_config(wanted, model=model)
+    """The model's data config, as timm resolves it, with the changes that the options ask for."""
+    wanted = {name: getattr(args, name, None) for name in ("mean", "std")}
+    wanted["input_size"] = (3, *args.img_size) if args.img_size else None
+    return resolve_data_config({k: v for k, v in wanted.items() if v is not None}, model=model)
 
 
 def compute_of(args: argparse.Namespace) -> Compute:

@@ -35,6 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("data")
     options.add_data_options(data)
     options.add_loading_options(data)
+    options.add_preprocessing_options(data)
     test = parser.add_argument_group("test")
     options.add_feature_options(test)
     text = "distance (default: cosine)"

@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf
 
+from rga_timm.hub.model_file import ModelFile, check_model_file, is_model_file
 from rga_timm.hub.pretrained import takes_img_size
 
 MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWNER/NAME"
+FILE_HELP = "or a file that is run as it is, of ONNX (.onnx) or OpenVINO (.xml)"
 
 # The HTTP library of huggingface_hub writes a line for each request.
 for _library in ("httpx", "httpx2"):
@@ -104,6 +106,9 @@ def check_model(model: str, *, own_weights: bool = True, file_option: str = "--c
         OSError: A folder cannot be read, or a repository cannot be reached.
     """
     model = resolve_model(model)
+    if is_model_file(model):
+        check_model_file(model)
+        return model
     source, name = parse_model_name(model)
     if source == "local-dir":
         read_model_folder(name)
@@ -137,13 +142,17 @@ def create_model(
 
     The file's weights are converted as the model's own: official files, other input sizes. Without
     ``num_classes`` the classifier is as wide as the file's. `img_size` is (H, W) in pixels, by
-    default the model's own; other `kwargs` are :func:`timm.create_model`'s.
+    default the model's own; other `kwargs` are :func:`timm.create_model`'s, or those of `ModelFile`
+    if `model` is a file of another runtime.
 
     Raises:
         ValueError: The weights are missing, damaged or another model's; or the model does not take
             the size or the arguments.
         OSError: A file cannot be read, or a repository cannot be reached.
+        ImportError: The runtime of a file is not installed.
     """
+    if is_model_file(model):
+        return ModelFile(model, img_size=img_size, **kwargs)
     with model_errors(model, checkpoint):
         if checkpoint:
             overlay: dict[str, Any] = {"file": str(checkpoint)}
@@ -168,7 +177,7 @@ def resolve_model(name: str) -> str:
     """
     is_path = "/" in name or os.sep in name
     folder = Path(name)
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or is_model_file(name):
         return name
     if folder.is_dir() and (is_path or not timm.is_model(name)):
         if not (folder / "config.json").is_file():
@@ -239,6 +248,8 @@ def classifier_width(model: str, checkpoint: Path) -> int:
 
 def public_name(model: str) -> str:
     """Return a model's name without the path, for a page that is passed on."""
+    if is_model_file(model):
+        return Path(model).name
     if not model.startswith("local-dir:"):
         return model
     folder = Path(model.removeprefix("local-dir:")).resolve()

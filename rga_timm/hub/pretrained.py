@@ -16,10 +16,14 @@ from timm.models._hub import (
     save_for_hf,
 )
 
+from rga_timm.hub.model_file import is_model_file
 from rga_timm.weights import CONFIG_FILE, WEIGHTS_FILE, config_of_tag
 
 # Options of a run that are paths of its machine, and are never published.
-PRIVATE = ("data_dir", "eval_data_dir", "output", "pretrained_path")
+PRIVATE = (
+    "data_dir", "eval_data_dir", "output", "pretrained_path", "teacher", "teacher_embeddings",
+    "unlabelled_data_dir",
+)  # fmt: skip
 
 # Arguments to rebuild a model of this package, beside timm's own num_classes and in_chans.
 _MODEL_ARGS = ("img_size", "native_size", "relation", "reduction")
@@ -91,6 +95,8 @@ def read_reid(model_name: str) -> dict[str, Any]:
 
     They are the ``reid`` section of its config; empty without one, or if a tag has no config.
     """
+    if is_model_file(model_name):
+        return {}
     source, name = parse_model_name(model_name)
     if source == "hf-hub":
         path: str | Path | None = download_from_hf(name, CONFIG_FILE)

@@ -20,9 +20,19 @@ from timm.models import parse_model_name
 from rga_timm.data import partition_specs
 from rga_timm.data.specs import FORM, dataset_help, pair_with_folders
 from rga_timm.evaluation.embedding.embed import Feature
-from rga_timm.hub.model_source import MODEL_HELP, check_model, read_model_folder, resolve_model
+from rga_timm.hub.model_file import ChannelOrder, is_model_file
+from rga_timm.hub.model_source import (
+    FILE_HELP,
+    MODEL_HELP,
+    check_model,
+    read_model_folder,
+    resolve_model,
+)
 
-_DATA_FIELDS = ("dataset", "data_dir", "eval_dataset", "eval_data_dir")
+_DATA_FIELDS = (
+    "dataset", "data_dir", "eval_dataset", "eval_data_dir", "unlabelled", "unlabelled_data_dir",
+    "teacher_embeddings",
+)  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -38,8 +48,9 @@ def option(
     return field(**{kind: default}, metadata=metadata)
 
 
-_data, _model, _loss, _optimisation = (
-    partial(option, group=group) for group in ("data", "model", "loss", "optimisation")
+_data, _model, _loss, _distillation, _optimisation = (
+    partial(option, group=group)
+    for group in ("data", "model", "loss", "distillation", "optimisation")
 )
 
 
@@ -110,6 +121,43 @@ class TrainConfig:
     margin: float = _loss(0.3, "of the triplet loss")
     triplet_weight: float = _loss(1.0, "0 leaves the triplet loss out")
 
+    teacher: str | None = _distillation(
+        None, f"a network to learn features from: {MODEL_HELP}; {FILE_HELP}", metavar="MODEL"
+    )
+    teacher_embeddings: Sequence[str] = _distillation(
+        (),
+        "features to learn instead, which rga-timm embed has stored for the training images: "
+        "folders, those of several teachers count equally",
+        metavar="FOLDER",
+    )
+    teacher_img_size: tuple[int, int] | None = _distillation(
+        None, "pixels, if not the teacher's own", metavar=("H", "W")
+    )
+    teacher_mean: tuple[float, float, float] | None = _distillation(
+        None, "of pixels in 0 ... 1, if not the teacher's own", metavar=("R", "G", "B")
+    )
+    teacher_std: tuple[float, float, float] | None = _distillation(
+        None, "as the mean", metavar=("R", "G", "B")
+    )
+    teacher_channel_order: ChannelOrder | None = _distillation(  # noqa: RUF009
+        None, "in which a teacher's file takes channels, if it does not say"
+    )
+    similarity_weight: float = _distillation(
+        20.0, "of the difference between the images' similarities and the teacher's", minimum=0
+    )
+    projection_weight: float = _distillation(
+        5.0, "of the difference between the projected feature and the teacher's", minimum=0
+    )
+    unlabelled: Sequence[str] = _distillation(
+        (), "data sets whose images, without their ids, are learned from too", metavar=FORM
+    )
+    unlabelled_data_dir: Sequence[str] = _distillation(
+        (), "their folders: one for all, or one for each", metavar="DIR"
+    )
+    unlabelled_images: int = _distillation(
+        32, "of them in a batch over all processes", minimum=1, metavar="N"
+    )
+
     epochs: int = _optimisation(120, "passes over the data", minimum=1)
     opt: str = _optimisation("adam", "timm's name of the optimizer")
     lr: float = _optimisation(8e-4, "learning rate")
@@ -168,11 +216,25 @@ class TrainConfig:
             if self.eval_dataset:
                 folders = self.eval_data_dir or []
                 pair_with_folders(self.eval_dataset, folders, option="--eval-data-dir")
+            if self.unlabelled:
+                folders = self.unlabelled_data_dir
+                pair_with_folders(self.unlabelled, folders, option="--unlabelled-data-dir")
         except ValueError as error:
             return str(error)
         several = any(len(partition_specs(spec)) > 1 for spec in self.dataset)
         no_gpu = self.device.startswith("cuda") and not torch.cuda.is_available()
+        distils = bool(self.teacher or self.teacher_embeddings)
         conflicts = {
+            "--teacher excludes --teacher-embeddings": self.teacher and self.teacher_embeddings,
+            "--unlabelled needs a --teacher or --teacher-embeddings": (
+                self.unlabelled and not distils
+            ),
+            "--unlabelled-data-dir is for --unlabelled": (
+                self.unlabelled_data_dir and not self.unlabelled
+            ),
+            "a teacher needs --similarity-weight or --projection-weight above 0": (
+                distils and not (self.similarity_weight or self.projection_weight)
+            ),
             "--dataset: one model is trained on one partition, such as split=0": several,
             "--eval-data-dir is for --eval-dataset": self.eval_data_dir and not self.eval_dataset,
             "--cache must be positive: so many GB": self.cache is not None and self.cache <= 0,
@@ -219,6 +281,8 @@ class TrainConfig:
         if self.pretrained_path and not Path(self.pretrained_path).is_file():
             raise ConfigError(f"there is no file {self.pretrained_path}")
         model = resolve_model(self.model)
+        if is_model_file(model):
+            raise ConfigError(f"{model} cannot be trained: it is a --teacher at most")
         source, name = parse_model_name(model)
         if self.pretrained_tag:
             others = {

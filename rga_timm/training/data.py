@@ -54,6 +54,11 @@ class Data:
         """The number of people trained on."""
         return len(self.train.label_of or ())
 
+    @property
+    def parts(self) -> list[tuple[str, ReidReader]]:
+        """Name and images of each data set to train on; one after another they are `train`."""
+        return [(splits.name, splits.train) for splits in self.sources]
+
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:
         """What the model records about its training data."""

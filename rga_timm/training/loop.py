@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 import shlex
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ from rga_timm.evaluation import (
 from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.hub import code_version, save_pretrained
 from rga_timm.hub.pretrained import PRIVATE
-from rga_timm.losses import ReidLoss, world_size
+from rga_timm.losses import DistillationLoss, ReidLoss, world_size
 from rga_timm.task import ReidTask
 from rga_timm.training.config import ConfigError, TrainConfig
 from rga_timm.training.curves import draw_curves
-from rga_timm.training.data import Batches, Data, check_same_data, create_batches, read_data
+from rga_timm.training.data import Data, check_same_data, create_batches, read_data
 from rga_timm.training.records import open_tensorboard, record, resume, write_page_of_best
 from rga_timm.training.start import Start, create_model, exported_model_args, warn_of_overlap
+from rga_timm.training.teacher import Teacher, create_teacher
 
 _logger = logging.getLogger(__name__)
 
@@ -84,16 +86,22 @@ def train(config: TrainConfig) -> Path:
     train_loader, sampler, protocol = create_batches(
         config, data, model, device, process.rank, process.world_size, closing
     )
+    teacher = create_teacher(config, data.parts, protocol, device)
 
     # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
     # are frozen, and DistributedDataParallel comes last.
     if config.sync_bn:
         model = convert_sync_batchnorm(model)
     loss = ReidLoss(config.smoothing, config.margin, config.triplet_weight)
-    task = ReidTask(model, loss, freeze_bn=config.freeze_bn, device=device, verbose=is_main)
+    distillation = DistillationLoss(config.similarity_weight, config.projection_weight)
+    task = ReidTask(
+        model, loss, freeze_bn=config.freeze_bn, device=device, verbose=is_main,
+        distillation=distillation if teacher else None,
+        teacher_width=teacher.width if teacher else 0, feature=config.feature,
+    )  # fmt: skip
     task.to(device)
     optimizer = create_optimizer_v2(
-        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay,
+        task.trainable_module, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay,
         momentum=config.momentum, layer_decay=config.layer_decay,
         filter_bias_and_bn=not config.decay_norm_and_bias,
     )  # fmt: skip
@@ -155,13 +163,17 @@ def train(config: TrainConfig) -> Path:
             # From here everything random follows from (seed, epoch): a resumed run is the same run.
             utils.random_seed(config.seed + 1000 * (epoch + 1), process.rank)
             lr = schedule_epoch(scheduler, optimizer, config, epoch, updates_per_epoch)
-            losses = train_epoch(config, task, train_loader, optimizer, scheduler, scaler, epoch)
+            # The sampler plans an epoch by its number: these are the images of the batches.
+            batches = zip(train_loader, sampler, strict=True)
+            losses = train_epoch(
+                config, task, batches, len(sampler), teacher, optimizer, scheduler, scaler, epoch
+            )
             last = epoch + 1 == config.epochs
             reports = evaluate() if last or (epoch + 1) % config.eval_every == 0 else []
             if is_main:
                 record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
-            finish(config, run, task, data, start, protocol)
+            finish(config, run, task, data, start, protocol, teacher)
     except KeyboardInterrupt:
         if is_main:
             text = "Interrupted. Begin this epoch again by:\n    rga-timm finetune --resume %s"
@@ -205,8 +217,9 @@ def schedule_epoch(
 
 
 def train_epoch(
-    config: TrainConfig, task: ReidTask, loader: Batches, optimizer: torch.optim.Optimizer,
-    scheduler: Scheduler | None, scaler: utils.NativeScaler | None, epoch: int,
+    config: TrainConfig, task: ReidTask, batches: Iterable[Any], count: int,
+    teacher: Teacher | None, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None,
+    scaler: utils.NativeScaler | None, epoch: int,
 ) -> dict[str, float]:  # fmt: skip
     """Train for one epoch; return the means over all ranks of what the task reports."""
     task.train()
@@ -214,21 +227,24 @@ def train_epoch(
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     amp_dtype = getattr(torch, config.amp_dtype or "bfloat16")
     steps = config.grad_accum_steps
-    meters = {name: utils.AverageMeter() for name in ("cross_entropy", "triplet", "accuracy")}
-    batches = len(loader)
-    updates = epoch * math.ceil(batches / steps)
+    names = ["cross_entropy", "triplet", "accuracy"]
+    names += ["similarity", "projection"] if teacher else []
+    meters = {name: utils.AverageMeter() for name in names}
+    updates = epoch * math.ceil(count / steps)
     is_main = not dist.is_initialized() or dist.get_rank() == 0
-    progress = tqdm(loader, f"epoch {epoch + 1}/{config.epochs}", disable=not is_main, leave=False)
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    progress = tqdm(batches, title, count, disable=not is_main, leave=False)
     optimizer.zero_grad()
-    for i, (images, targets) in enumerate(progress):
+    for i, ((images, targets), indices) in enumerate(progress):
         images = images.to(device, memory_format=memory_format, non_blocking=True)
         labels = targets[:, 0].to(device, non_blocking=True)
+        taught = teacher(images, indices) if teacher else None
         # The last group of batches may be smaller than the others.
-        group = min(steps, batches - i // steps * steps)
-        is_update = (i + 1) % steps == 0 or i + 1 == batches
+        group = min(steps, count - i // steps * steps)
+        is_update = (i + 1) % steps == 0 or i + 1 == count
         with nullcontext() if is_update else task.no_sync():
             with torch.autocast(device.type, amp_dtype, enabled=bool(config.amp_dtype)):
-                out = task(images, labels)
+                out = task(images, labels, taught)
             backward(config, task, out["loss"] / group, optimizer, scaler, is_update)
         for name, meter in meters.items():
             meter.update(out[name].detach(), len(images))
@@ -269,8 +285,9 @@ def backward(
 
 
 def finish(
-    config: TrainConfig, run: Path, task: ReidTask, data: Data, start: Start, protocol: Protocol
-) -> None:
+    config: TrainConfig, run: Path, task: ReidTask, data: Data, start: Start, protocol: Protocol,
+    teacher: Teacher | None,
+) -> None:  # fmt: skip
     """Export the best model, and print how good it is and where it is."""
     best = run / "model_best.pth.tar"
     if task.has_ema():
@@ -287,6 +304,7 @@ def finish(
             "eval_dataset": data.test_names,
         },
         **({"started_from": start.record} if start.record else {}),
+        **({"teachers": teacher.records} if teacher else {}),
         "trained_on": start.trained_on_with(data.trained_on),
         "code_version": code_version(),
         **reports[0].to_dict(),
