@@ -106,12 +106,14 @@ class DistillationLoss(nn.Module):
             teacher: (B, D) of the teacher for the same images.
         """
         similarity = projection = features.new_zeros((), dtype=torch.float32)
-        if self.similarity_weight:
-            own, others = gather_batch(F.normalize(features.float()), F.normalize(teacher.float()))
-            pairs = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
-            similarity = F.mse_loss((own @ own.T)[pairs], (others @ others.T)[pairs])
-        if projected is not None:
-            projection = (1 - F.cosine_similarity(projected.float(), teacher.float())).mean()
+        with torch.autocast(features.device.type, enabled=False):
+            if self.similarity_weight:
+                own, others = F.normalize(features.float()), F.normalize(teacher.float())
+                own, others = gather_batch(own, others)
+                pairs = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+                similarity = F.mse_loss((own @ own.T)[pairs], (others @ others.T)[pairs])
+            if projected is not None:
+                projection = (1 - F.cosine_similarity(projected.float(), teacher.float())).mean()
         # The factor as in ReidLoss: the similarities are those of all ranks.
         loss = self.similarity_weight * world_size() * similarity
         loss = loss + self.projection_weight * projection

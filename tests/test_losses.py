@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rga_timm.losses import ReidLoss, gather_batch, world_size
+from rga_timm.losses import DistillationLoss, ReidLoss, gather_batch, world_size
 
 
 def slow_triplet(features: torch.Tensor, labels: torch.Tensor, margin: float) -> torch.Tensor:
@@ -146,6 +146,56 @@ def test_close_features_far_from_the_origin_keep_their_distances():
     torch.testing.assert_close(triplet, slow_triplet(features, labels, 0.3), atol=1e-3, rtol=0)
 
 
+def slow_distillation(features, projected, teacher):
+    def cosine(a, b):
+        return (a * b).sum() / (a.norm() * b.norm())
+
+    n = len(features)
+    pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
+    differences = [
+        cosine(features[a], features[b]) - cosine(teacher[a], teacher[b]) for a, b in pairs
+    ]
+    similarity = sum(difference**2 for difference in differences) / len(pairs)
+    projection = sum(1 - cosine(p, t) for p, t in zip(projected, teacher, strict=True)) / n
+    return similarity, projection
+
+
+def distillation_batch():
+    generator = torch.Generator().manual_seed(2)
+    features, projected, teacher = (
+        torch.randn(6, width, generator=generator) for width in (5, 3, 3)
+    )
+    return features.requires_grad_(), projected.requires_grad_(), teacher
+
+
+@pytest.mark.parametrize("weights", [(20.0, 5.0), (2.0, 0.0), (0.0, 3.0)])
+def test_distillation_and_its_gradients_equal_slow_loops(weights):
+    features, projected, teacher = distillation_batch()
+    parts = DistillationLoss(*weights)(features, projected, teacher)
+    similarity, projection = slow_distillation(features, projected, teacher)
+    expected = weights[0] * similarity + weights[1] * projection
+    torch.testing.assert_close(parts.loss, expected)
+    torch.testing.assert_close(parts.projection, projection.detach())
+    torch.testing.assert_close(parts.similarity, similarity.detach() * bool(weights[0]))
+    inputs = [t for t, weight in zip((features, projected), weights, strict=True) if weight]
+    actual = torch.autograd.grad(parts.loss, inputs)
+    for a, b in zip(actual, torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_distillation_has_no_loss_if_the_network_is_its_own_teacher():
+    features, _, _ = distillation_batch()
+    parts = DistillationLoss()(features, features, 3 * features.detach())
+    assert parts.loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_distillation_is_computed_in_float32_under_autocast():
+    expected = DistillationLoss()(*distillation_batch())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = DistillationLoss()(*distillation_batch())
+    assert torch.equal(actual.loss, expected.loss)
+
+
 def test_single_process_gathers_nothing():
     features, labels = torch.randn(3, 2), torch.arange(3)
     assert world_size() == 1
@@ -172,6 +222,18 @@ def global_batch():
     return torch.randn(16, 6, generator=torch.Generator().manual_seed(6)), torch.arange(16) % 4
 
 
+def teacher():
+    return torch.randn(16, 4, generator=torch.Generator().manual_seed(7))
+
+
+def losses(net, x, labels, taught):
+    logits, pooled = net(x)
+    parts = ReidLoss()(logits, pooled, labels)
+    distilled = DistillationLoss()(pooled, logits, taught)  # the logits in place of a projection
+    (parts.loss + distilled.loss).backward()
+    return parts, distilled
+
+
 def train_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -179,10 +241,10 @@ def train_rank(rank: int, folder: str) -> None:
     )
     net = DistributedDataParallel(TinyNet())
     x, labels = (t.chunk(2)[rank] for t in global_batch())
-    parts = ReidLoss()(*net(x), labels)
-    parts.loss.backward()
+    parts, distilled = losses(net, x, labels, teacher().chunk(2)[rank])
     result = {n: p.grad for n, p in net.module.named_parameters()}
     result |= {"cross_entropy": parts.cross_entropy, "triplet": parts.triplet}
+    result |= {"similarity": distilled.similarity}
     torch.save(result, os.path.join(folder, f"{rank}.pt"))
     dist.destroy_process_group()
 
@@ -193,8 +255,9 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     net = TinyNet()
     x, labels = global_batch()
-    parts = ReidLoss()(*net(x), labels)
-    parts.loss.backward()
+    parts, distilled = losses(net, x, labels, teacher())
+    for rank in ranks:
+        torch.testing.assert_close(rank["similarity"], distilled.similarity)
     for name, p in net.named_parameters():
         for rank in ranks:
             torch.testing.assert_close(rank[name], p.grad, msg=name)

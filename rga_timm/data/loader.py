@@ -116,12 +116,17 @@ class _SeededBatches(Sampler[list[_SampleKey]]):
 
     def _with_seeds(self, batches: list[list[int]], epoch: int) -> Iterator[list[_SampleKey]]:
         rank, world_size = self.batch_sampler.rank, self.batch_sampler.world_size
+        labelled = self.batch_sampler.num_labelled
         for number, batch in enumerate(batches):
+            share = number * world_size + rank
+            # The place in the global epoch; images without an identity have places of their own.
+            rest = len(batch) - labelled
+            places = [[share * labelled + i] for i in range(labelled)]
+            places += [[share * rest + i, 1] for i in range(rest)]
             keys = []
-            # From the place in the global epoch.
-            for place, image in enumerate(batch, (number * world_size + rank) * len(batch)):
-                # A hash of the three: neighbouring places get unrelated seeds.
-                sequence = np.random.SeedSequence([self.seed, epoch, place])
+            for place, image in zip(places, batch, strict=True):
+                # A hash of all: neighbouring places get unrelated seeds.
+                sequence = np.random.SeedSequence([self.seed, epoch, *place])
                 keys.append(_SampleKey(image, int(sequence.generate_state(1, np.uint64)[0])))
             yield keys
 

@@ -3,6 +3,7 @@
 Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -15,10 +16,11 @@ class IdentityBatchSampler(Sampler[list[int]]):
 
     The batches of an epoch depend on ``seed`` and the epoch alone. With several ranks, each takes
     its share of the identities of every global batch. An identity with fewer than K images gives
-    each of them once and then repeats some.
+    each of them once and then repeats some. Images without an identity may follow those of the
+    identities in each batch.
 
     Args:
-        labels: (n,) the identity of each image of the data set.
+        labels: (n,) the identity of each image of the data set; -1 for none.
         num_identities: P, over all ranks.
         num_instances: K.
         seed: Seed of everything random; at least 0.
@@ -28,6 +30,8 @@ class IdentityBatchSampler(Sampler[list[int]]):
             ``"all"``: every image, so that an identity with more images comes up more often.
         drop_last: Whether to drop the identities that do not fill the last batch of an epoch.
             Otherwise identities that were in the epoch already complete it.
+        num_unlabelled: Images without an identity in a batch, over all ranks. All of them come once
+            before one comes a second time, from epoch to epoch in another order.
 
     Raises:
         ValueError: The numbers do not fit each other or the data set.
@@ -44,8 +48,10 @@ class IdentityBatchSampler(Sampler[list[int]]):
         world_size: int = 1,
         epoch_images: Literal["identity", "all"] = "identity",
         drop_last: bool = False,
+        num_unlabelled: int = 0,
     ) -> None:
-        identities = np.unique(np.asarray(labels))
+        labels = np.asarray(labels)
+        identities = np.unique(labels[labels >= 0])
         if num_identities < 1 or num_instances < 1:
             raise ValueError(f"P={num_identities} and K={num_instances} must be at least 1")
         if (count := len(identities)) < num_identities:
@@ -59,10 +65,17 @@ class IdentityBatchSampler(Sampler[list[int]]):
             raise ValueError(f"the seed is at least 0, not {seed}")
         if epoch_images not in ("identity", "all"):
             raise ValueError(f"epoch_images is 'identity' or 'all', not {epoch_images!r}")
+        self._unlabelled = np.flatnonzero(labels < 0)
+        if num_unlabelled < 0 or num_unlabelled % world_size:
+            text = f"{num_unlabelled=} must be a multiple of world_size={world_size}, at least 0"
+            raise ValueError(text)
+        if num_unlabelled and not len(self._unlabelled):
+            raise ValueError("there are no images without an identity")
         self.num_identities, self.num_instances = num_identities, num_instances
+        self.num_unlabelled = num_unlabelled
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
-        self._images = [np.flatnonzero(np.asarray(labels) == identity) for identity in identities]
+        self._images = [np.flatnonzero(labels == identity) for identity in identities]
         # From here on, an identity's images come in groups of K; an epoch is a number of groups
         # for each identity, and a batch is made of groups of P different identities.
         sizes = np.array([len(images) for images in self._images])
@@ -71,9 +84,14 @@ class IdentityBatchSampler(Sampler[list[int]]):
         self._num_batches = _count_batches(self._groups, num_identities, drop_last)
 
     @property
+    def num_labelled(self) -> int:
+        """Images with an identity in a batch of this rank; they come first."""
+        return self.num_identities // self.world_size * self.num_instances
+
+    @property
     def batch_size(self) -> int:
         """Images in a batch of this rank."""
-        return self.num_identities // self.world_size * self.num_instances
+        return self.num_labelled + self.num_unlabelled // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration goes through."""
@@ -102,7 +120,23 @@ class IdentityBatchSampler(Sampler[list[int]]):
         mine = slice(self.rank * share, (self.rank + 1) * share)
         # Every rank draws for all identities, so that all have the same groups left.
         drawn = [[next(hands[identity]) for identity in batch] for batch in batches.tolist()]
-        return iter([np.concatenate(batch[mine]).tolist() for batch in drawn])
+        further = self._draw_unlabelled()
+        return iter(
+            [
+                np.concatenate([*batch[mine], others]).tolist()
+                for batch, others in zip(drawn, further, strict=True)
+            ]
+        )
+
+    def _draw_unlabelled(self) -> np.ndarray:
+        """Draw this rank's images without an identity for each batch of the epoch, (B, share)."""
+        # Numbers of their own, so that the other images are those of an epoch without these.
+        rng = np.random.default_rng([self.seed, self.epoch, 1])
+        shape = (self._num_batches, self.num_unlabelled)
+        needed, there = math.prod(shape), max(len(self._unlabelled), 1)
+        rounds = [rng.permutation(self._unlabelled) for _ in range(-(-needed // there))]
+        images = np.concatenate([*rounds, np.empty(0, int)])[:needed].reshape(shape)
+        return np.split(images, self.world_size, axis=1)[self.rank]
 
     def _fit_groups(self, rng: np.random.Generator) -> np.ndarray:
         """Draw how many groups each identity has in this epoch, so that they fill the batches."""

@@ -216,9 +216,8 @@ class TrainConfig:
             if self.eval_dataset:
                 folders = self.eval_data_dir or []
                 pair_with_folders(self.eval_dataset, folders, option="--eval-data-dir")
-            if self.unlabelled:
-                folders = self.unlabelled_data_dir
-                pair_with_folders(self.unlabelled, folders, option="--unlabelled-data-dir")
+            folders = self.unlabelled_data_dir
+            pair_with_folders(self.unlabelled, folders, option="--unlabelled-data-dir")
         except ValueError as error:
             return str(error)
         several = any(len(partition_specs(spec)) > 1 for spec in self.dataset)

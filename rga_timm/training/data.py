@@ -48,21 +48,23 @@ class Data:
     test_sets: list[list[ReidSplits]]  # each in its partitions; the first chooses the best model
     tested: list[tuple[str, str | Path | None]] = field(default_factory=list)  # specs and folders
     left_out: list[str] = field(default_factory=list)  # a line for each unreadable image
+    unlabelled: list[ReidSplits] = field(default_factory=list)  # trained on without identities
 
     @property
     def num_classes(self) -> int:
         """The number of people trained on."""
-        return len(self.train.label_of or ())
+        return sum(label >= 0 for label in (self.train.label_of or {}).values())
 
     @property
     def parts(self) -> list[tuple[str, ReidReader]]:
         """Name and images of each data set to train on; one after another they are `train`."""
-        return [(splits.name, splits.train) for splits in self.sources]
+        return [(splits.name, splits.train) for splits in (*self.sources, *self.unlabelled)]
 
     @cached_property
     def trained_on(self) -> list[dict[str, Any]]:
         """What the model records about its training data."""
-        return [describe_training(splits) for splits in self.sources]
+        unlabelled = ({**describe_training(one), "unlabelled": True} for one in self.unlabelled)
+        return [*(describe_training(splits) for splits in self.sources), *unlabelled]
 
     @property
     def test_names(self) -> list[str]:
@@ -110,8 +112,10 @@ def read_data(config: TrainConfig) -> Data:
         test_sets = [read("--eval-dataset", *pair) for pair in tested]
     # Some of the training data sets may have no test images.
     there = [i for i, partitions in enumerate(test_sets) if len(partitions[0].query)]
+    pairs = pair_with_folders(config.unlabelled, config.unlabelled_data_dir)
+    unlabelled = [read("--unlabelled", *pair)[0] for pair in pairs]
     try:
-        train = join_train(sources)
+        train = join_train(sources, [(splits.name, splits.train) for splits in unlabelled])
         if not config.eval_dataset:
             check_testable([sources[i] for i in there])
     except ValueError as error:
@@ -121,10 +125,10 @@ def read_data(config: TrainConfig) -> Data:
             f"--dataset {' '.join(config.dataset)}: there is nothing to test on, so no best model "
             "could be chosen: name a data set with queries by --eval-dataset"
         )
-    if len(sources) > 1:
-        _logger.info("%d images of %d people to train on", len(train), len(train.label_of or ()))
     tests = [test_sets[i] for i in there], [tested[i] for i in there]
-    data = Data(train, sources, *tests, left_out=list(dict.fromkeys(left_out)))
+    data = Data(train, sources, *tests, list(dict.fromkeys(left_out)), unlabelled)
+    if len(sources) > 1:
+        _logger.info("%d images of %d people to train on", len(train), data.num_classes)
     # One partition may train on what another one tests on. Say so before hours of training.
     for part in (part for partitions in data.test_sets for part in partitions):
         for warning in train_test_overlap(part, data.trained_on):
@@ -140,7 +144,7 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
     """
     file = run / "data.json"
     now = {
-        "train": [_described(splits) for splits in data.sources],
+        "train": [_described(splits) for splits in (*data.sources, *data.unlabelled)],
         "test": [_described(splits) for partitions in data.test_sets for splits in partitions],
     }
     if not (resumes and file.exists()):
@@ -182,6 +186,7 @@ def create_batches(
         sampler = IdentityBatchSampler(
             data.train.labels, min(config.num_identities, most), config.num_instances,
             seed=config.seed, rank=rank, world_size=world_size, epoch_images=config.epoch_images,
+            num_unlabelled=config.unlabelled_images if data.unlabelled else 0,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"--num-identities, --num-instances: {error}") from error

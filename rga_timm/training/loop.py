@@ -4,7 +4,6 @@ import argparse
 import logging
 import math
 import shlex
-from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from torch import distributed as dist
 from tqdm import tqdm
 
+from rga_timm.data import IdentityBatchSampler
 from rga_timm.data.text_file import write_text
 from rga_timm.evaluation import (
     Compute,
@@ -39,7 +39,7 @@ from rga_timm.losses import DistillationLoss, ReidLoss, world_size
 from rga_timm.task import ReidTask
 from rga_timm.training.config import ConfigError, TrainConfig
 from rga_timm.training.curves import draw_curves
-from rga_timm.training.data import Data, check_same_data, create_batches, read_data
+from rga_timm.training.data import Batches, Data, check_same_data, create_batches, read_data
 from rga_timm.training.records import open_tensorboard, record, resume, write_page_of_best
 from rga_timm.training.start import Start, create_model, exported_model_args, warn_of_overlap
 from rga_timm.training.teacher import Teacher, create_teacher
@@ -101,10 +101,12 @@ def train(config: TrainConfig) -> Path:
     )  # fmt: skip
     task.to(device)
     optimizer = create_optimizer_v2(
-        task.trainable_module, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay,
+        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay,
         momentum=config.momentum, layer_decay=config.layer_decay,
         filter_bias_and_bn=not config.decay_norm_and_bias,
     )  # fmt: skip
+    if task.trainable_module.projection is not None:
+        optimizer.add_param_group({"params": task.trainable_module.projection.parameters()})
     updates_per_epoch = math.ceil(len(train_loader) / config.grad_accum_steps)
     scheduler = create_schedule(config, optimizer, updates_per_epoch)
     scaler = utils.NativeScaler(device.type) if config.amp_dtype == "float16" else None
@@ -163,10 +165,8 @@ def train(config: TrainConfig) -> Path:
             # From here everything random follows from (seed, epoch): a resumed run is the same run.
             utils.random_seed(config.seed + 1000 * (epoch + 1), process.rank)
             lr = schedule_epoch(scheduler, optimizer, config, epoch, updates_per_epoch)
-            # The sampler plans an epoch by its number: these are the images of the batches.
-            batches = zip(train_loader, sampler, strict=True)
             losses = train_epoch(
-                config, task, batches, len(sampler), teacher, optimizer, scheduler, scaler, epoch
+                config, task, train_loader, sampler, teacher, optimizer, scheduler, scaler, epoch
             )
             last = epoch + 1 == config.epochs
             reports = evaluate() if last or (epoch + 1) % config.eval_every == 0 else []
@@ -217,7 +217,7 @@ def schedule_epoch(
 
 
 def train_epoch(
-    config: TrainConfig, task: ReidTask, batches: Iterable[Any], count: int,
+    config: TrainConfig, task: ReidTask, loader: Batches, sampler: IdentityBatchSampler,
     teacher: Teacher | None, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None,
     scaler: utils.NativeScaler | None, epoch: int,
 ) -> dict[str, float]:  # fmt: skip
@@ -230,14 +230,17 @@ def train_epoch(
     names = ["cross_entropy", "triplet", "accuracy"]
     names += ["similarity", "projection"] if teacher else []
     meters = {name: utils.AverageMeter() for name in names}
+    count = len(loader)
     updates = epoch * math.ceil(count / steps)
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     title = f"epoch {epoch + 1}/{config.epochs}"
+    # The sampler plans an epoch by its number: these are the images of the loader's batches.
+    batches = zip(loader, sampler, strict=True)
     progress = tqdm(batches, title, count, disable=not is_main, leave=False)
     optimizer.zero_grad()
     for i, ((images, targets), indices) in enumerate(progress):
         images = images.to(device, memory_format=memory_format, non_blocking=True)
-        labels = targets[:, 0].to(device, non_blocking=True)
+        labels = targets[: sampler.num_labelled, 0].to(device, non_blocking=True)
         taught = teacher(images, indices) if teacher else None
         # The last group of batches may be smaller than the others.
         group = min(steps, count - i // steps * steps)

@@ -32,7 +32,7 @@ class Start:
     @property
     def classifier_people(self) -> list[Mapping[str, Any]]:
         """The part of `trained_on` that the classifier was trained on."""
-        return [dataset for dataset in self.trained_on if not dataset.get("earlier")]
+        return _with_classifier(self.trained_on)
 
     def trained_on_with(self, now: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the training data of a model that starts here and is trained on `now`."""
@@ -42,6 +42,10 @@ class Start:
             if not any(same_training_people([dataset], [other]) for other in now)
         ]
         return [*now, *earlier]
+
+
+def _with_classifier(trained_on: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for one in trained_on if not (one.get("earlier") or one.get("unlabelled"))]
 
 
 def read_start(config: TrainConfig) -> Start:
@@ -134,7 +138,7 @@ def keep_or_reset_classifier(model: Any, start: Start, data: Data) -> None:
     people = start.classifier_people
     # Equal if it came with the weights, by the config or by the file.
     if model.pretrained_cfg.get("num_classes") == data.num_classes:
-        if same_training_people(people, data.trained_on):
+        if same_training_people(people, _with_classifier(data.trained_on)):
             text = "The checkpoint's classifier is kept: it is of the same %d people."
             _logger.info(text, data.num_classes)
             return

@@ -154,3 +154,33 @@ def test_an_iteration_that_has_begun_is_not_changed_by_set_epoch():
 def test_numbers_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         IdentityBatchSampler(LABELS, **options)
+
+
+LABELS_AND_OTHERS = [*np.repeat(np.arange(8), 5).tolist(), *[-1] * 7]
+
+
+def test_images_without_an_identity_follow_those_of_the_batches():
+    without = IdentityBatchSampler(LABELS_AND_OTHERS, 4, 2, epoch_images="all")
+    sampler = IdentityBatchSampler(LABELS_AND_OTHERS, 4, 2, epoch_images="all", num_unlabelled=3)
+    assert (sampler.num_labelled, sampler.batch_size) == (8, 11)
+    batches = list(sampler)
+    assert [batch[:8] for batch in batches] == list(without)
+    others = [image for batch in batches for image in batch[8:]]
+    assert set(others[:7]) == set(others[7:14]) == set(range(40, 47))  # all before one again
+    sampler.set_epoch(1)
+    assert [image for batch in sampler for image in batch[8:]] != others
+
+
+def test_ranks_share_the_images_without_an_identity():
+    whole, *ranks = (
+        list(IdentityBatchSampler(LABELS_AND_OTHERS, 4, 2, num_unlabelled=4, **rank))
+        for rank in ({}, *({"rank": r, "world_size": 2} for r in range(2)))
+    )
+    for batch, first, second in zip(whole, *ranks, strict=True):
+        assert batch == first[:4] + second[:4] + first[4:] + second[4:]
+
+
+@pytest.mark.parametrize(("labels", "count"), [([0, 0, 1, 1], 2), (LABELS_AND_OTHERS, 3)])
+def test_numbers_of_images_without_identity_must_fit(labels, count):
+    with pytest.raises(ValueError, match="without an identity|multiple of world_size"):
+        IdentityBatchSampler(labels, 2, 2, num_unlabelled=count, world_size=2)
