@@ -182,5 +182,5 @@ def test_ranks_share_the_images_without_an_identity():
 
 @pytest.mark.parametrize(("labels", "count"), [([0, 0, 1, 1], 2), (LABELS_AND_OTHERS, 3)])
 def test_numbers_of_images_without_identity_must_fit(labels, count):
-    with pytest.raises(ValueError, match="without an identity|multiple of world_size"):
+    with pytest.raises(ValueError, match=r"without an identity|multiple of world_size"):
         IdentityBatchSampler(labels, 2, 2, num_unlabelled=count, world_size=2)
