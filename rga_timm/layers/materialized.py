@@ -13,8 +13,9 @@ from .relation_attention import RelationAttention
 class MaterializedRelationAttention(RelationAttention):
     """:class:`RelationAttention` with the (B, M, M) affinity matrix and (B, 2M, M) relations."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention weights, (B, 1, M), of the nodes x, (B, F, M)."""
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Attention weights, (B, 1, M), of the nodes x, (B, F, M), scaled by (B, F, 1)."""
+        x = x if scale is None else x * scale
         e = self.embed_bn(self.embed(x.unsqueeze(-1))).squeeze(-1)
         theta, phi, g = e.chunk(3, dim=1)  # (B, k, M) each
         affinity = torch.bmm(theta.transpose(1, 2), phi)  # G[i, j] = θ_i · φ_j
@@ -24,10 +25,6 @@ class MaterializedRelationAttention(RelationAttention):
         y = torch.cat([g.mean(dim=1, keepdim=True).unsqueeze(-1), r], dim=1)
         a = self.weight_bn(self.weight(self.hidden_bn(self.hidden(y))))
         return a.squeeze(-1).sigmoid()
-
-    def forward_scaled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Attention weights, (B, 1, M), of the nodes ``x * scale``, which backward keeps here."""
-        return self(x * scale)
 
 
 def materialize(module: nn.Module) -> nn.Module:

@@ -31,8 +31,6 @@ class RGA(nn.Module):
             ``feat_size``. It stays when the map size changes, so that parameters can be resampled.
         reduction: The paper's r, for embeddings, relations and hidden layers alike.
         zero_init: As in :class:`RelationAttention`.
-        recompute: As in :class:`RelationAttention`, for the last attention; an earlier one always
-            recomputes.
 
     Raises:
         ValueError: For an unknown relation.
@@ -46,7 +44,6 @@ class RGA(nn.Module):
         native_feat_size: tuple[int, int] | None = None,
         reduction: int = 8,
         zero_init: bool = False,
-        recompute: bool = True,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -63,20 +60,17 @@ class RGA(nn.Module):
         node_width = max(1, native[0] * native[1] // reduction)
 
         def attention(
-            features: int, nodes: int, embed_dim: int, relation_dim: int, last: bool
+            features: int, nodes: int, embed_dim: int, relation_dim: int
         ) -> RelationAttention:
             widths = (embed_dim, relation_dim, max(1, (1 + relation_dim) // reduction))
-            return RelationAttention(
-                features, nodes, *widths, recompute=recompute or not last, **dd
-            )
+            return RelationAttention(features, nodes, *widths, **dd)
 
-        self.spatial: Any = nn.Identity()
-        self.channel: Any = nn.Identity()
+        self.spatial: Any = _Absent()
+        self.channel: Any = _Absent()
         if relation != "c":
-            last = relation in ("s", "cs")
-            self.spatial = attention(dim, nodes, dim_width, node_width, last)
+            self.spatial = attention(dim, nodes, dim_width, node_width)
         if relation != "s":
-            self.channel = attention(nodes, dim, node_width, dim_width, relation != "cs")
+            self.channel = attention(nodes, dim, node_width, dim_width)
 
     @torch.jit.ignore
     @torch.no_grad()
@@ -104,13 +98,21 @@ class RGA(nn.Module):
         own = dict(self.named_parameters())
         return {name: grids for name, grids in weights.items() if name in own}
 
-    def spatial_attention(self, x: Tensor) -> Tensor:
-        """RGA-S weights, (B, 1, H, W) in (0, 1), of the feature map x, (B, C, H, W)."""
-        return self.spatial(x.flatten(2)).unflatten(2, (self.height, self.width))
+    def spatial_attention(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """RGA-S weights, (B, 1, H, W) in (0, 1), of a feature map.
 
-    def channel_attention(self, x: Tensor) -> Tensor:
-        """RGA-C weights, (B, C, 1, 1) in (0, 1), of the feature map x, (B, C, H, W)."""
-        return self.channel(x.flatten(2).transpose(1, 2)).transpose(1, 2).unsqueeze(-1)
+        Args:
+            x: The feature map, (B, C, H, W).
+            scale: Factors of its channels, (B, C, 1, 1), if they are to be scaled before.
+        """
+        scale = None if scale is None else scale.flatten(2)
+        return self.spatial(x.flatten(2), scale).unflatten(2, (self.height, self.width))
+
+    def channel_attention(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """RGA-C weights, (B, C, 1, 1) in (0, 1); `scale` is of positions, (B, 1, H, W)."""
+        scale = None if scale is None else scale.flatten(2).transpose(1, 2)
+        nodes = x.flatten(2).transpose(1, 2)
+        return self.channel(nodes, scale).transpose(1, 2).unsqueeze(-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the feature map x, (B, C, H, W), by its attention."""
@@ -120,25 +122,28 @@ class RGA(nn.Module):
             return x * self.spatial_attention(x)
         if self.relation == "c":
             return x * self.channel_attention(x)
-        if self.relation == "parallel":
-            return x * self.spatial_attention(x) * self.channel_attention(x)
-        spatial_first = self.relation == "sc"
-        a = self.spatial_attention(x) if spatial_first else self.channel_attention(x)
+        if self.relation == "cs":
+            channel = self.channel_attention(x)
+            spatial = self.spatial_attention(x, channel)
+        else:
+            spatial = self.spatial_attention(x)
+            channel = self.channel_attention(x, spatial if self.relation == "sc" else None)
         # fx traces with proxies, which are not tensors, and must see the plain form.
         if self.training and isinstance(x, Tensor) and trains_eagerly():
-            return self._weigh_by_both(x, a)
-        x = x * a
-        return x * (self.channel_attention(x) if spatial_first else self.spatial_attention(x))
+            return self._weigh_by_both(x, spatial, channel)
+        return x * spatial * channel
 
     @torch.jit.unused
-    def _weigh_by_both(self, x: Tensor, first: Tensor) -> Tensor:
-        """Weigh x by both attentions; backward computes the feature map between them again."""
-        if self.relation == "sc":
-            nodes, scale = x.flatten(2).transpose(1, 2), first.flatten(2).transpose(1, 2)
-            second = self.channel.forward_scaled(nodes, scale).transpose(1, 2).unsqueeze(-1)
-            return WeighByBoth.apply(x, first, second)
-        second = self.spatial.forward_scaled(x.flatten(2), first.flatten(2))
-        return WeighByBoth.apply(x, second.unflatten(2, (self.height, self.width)), first)
+    def _weigh_by_both(self, x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
+        return WeighByBoth.apply(x, spatial, channel)
+
+
+class _Absent(nn.Identity):
+    """In place of an attention that a module does not have, for TorchScript to compile its call."""
+
+    def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:  # noqa: A002 - torch's
+        """Return the input."""
+        return input
 
 
 class WeighByBoth(torch.autograd.Function):

@@ -176,8 +176,7 @@ class RGAMixin(_TimmModel):
             )
 
     def _append_rga(self, zero_init: bool) -> None:
-        stages = self.rga_stages()
-        for name, info in stages:
+        for name, info in self.rga_stages():
             rga = RGA(
                 info["num_chs"],
                 self.feat_size(self.img_size, info["reduction"]),
@@ -185,9 +184,6 @@ class RGAMixin(_TimmModel):
                 self.feat_size(self.native_size, info["reduction"]),
                 self.reduction,
                 zero_init,
-                # Backward begins in the last stage and frees what that keeps before anything is
-                # computed again. So keeping it hardly raises the peak of memory.
-                recompute=name != stages[-1][0],
                 **self._factory(),
             )
             self.get_submodule(name).add_module("rga", rga)

@@ -212,7 +212,7 @@ def test_materialized_form_is_materialized_in_training_too(relation: str) -> Non
     assert flops[0] == flops[1]
 
 
-def test_synchronised_batch_norms_go_through_recomputation() -> None:
+def test_synchronised_batch_norms_are_plain_ones_in_a_single_process() -> None:
     torch.manual_seed(0)
     plain = RGA(16, (8, 4)).train()
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain)).train()
