@@ -16,7 +16,7 @@ from rga_timm.data import ReidReader, find_bad_images, read_images
 from rga_timm.data.reader import NO_TRACKLET
 from rga_timm.data.specs import FORM, dataset_help, leave_out_bad_images, read_partitions
 from rga_timm.data.splits import fingerprint_line
-from rga_timm.evaluation import StoredEmbeddings
+from rga_timm.evaluation import StoredEmbeddings, check_testable
 
 _logger = logging.getLogger("embed")
 
@@ -116,6 +116,11 @@ def _of_dataset(args: argparse.Namespace) -> ImageList:
     readers = {split: dataset.readers[split] for split in args.splits or SPLITS[:2]}
     if empty := [split for split, reader in readers.items() if not len(reader)]:
         raise ValueError(f"{dataset.name} has no images in {', '.join(empty)}: name other --splits")
+    if {"query", "gallery"} <= readers.keys():
+        try:
+            check_testable([dataset])
+        except ValueError as error:
+            _logger.warning("The embeddings can be searched, but not evaluated: %s", error)
     about = {
         "dataset": dataset.describe(),
         "cameras": dataset.has_cameras,

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .identity_split import IdentitySplit
 from .reader import NO_TRACKLET, ReidImage
-from .splits import ReidSplits
+from .splits import JUNK_PID, ReidSplits
 
 _logger = logging.getLogger(__name__)
 
@@ -50,17 +50,19 @@ def splits_from_names(
     """Split, and number people, cameras and tracklets as `number_names` does.
 
     An image of the split ``test`` is a query and a gallery image. Validation images are test
-    images; they are left out if there are test images too. If no cameras are known, each image, or
-    tracklet, has a camera of its own, the same in query and gallery.
+    images; they are left out if there are test images too. The identity -1 is junk, as in
+    Market-1501: its images are left out. If no cameras are known, each image, or tracklet, has a
+    camera of its own, the same in query and gallery.
 
     Paths are relative to ``root``. An image without a split makes ``by_identity`` split all images.
     ``opener`` is `ReidReader`'s, ``attributes`` are those of `ReidSplits`.
 
     Raises:
         ValueError: Only some images have a camera, or only some of a split a tracklet; a tracklet
-            shows two people or cameras; queries or a gallery are missing; no query has a match;
-            the split is given, and so are options to make one.
+            shows two people or cameras; queries or a gallery are missing; the split is given, and
+            so are options to make one.
     """
+    images = _without_junk(name, images)
     _all_or_none("camera", images, lambda image: image.camera is not None)
     has_cameras = any(image.camera is not None for image in images)
     images = _with_splits(name, images, by_identity)
@@ -86,7 +88,10 @@ def splits_from_names(
         ]
         for split, of_split in members.items()
     }
-    _check_protocol(name, numbered["query"], numbered["gallery"], has_cameras)
+    if bool(numbered["query"]) != bool(numbered["gallery"]):
+        found = ("queries", "gallery") if numbered["query"] else ("a gallery", "queries")
+        text = "{} has {} but no {}: give both, or neither, or a split called test for both"
+        raise ValueError(text.format(name, *found))
     return ReidSplits.from_images(
         name, root, **numbered, opener=opener, has_cameras=has_cameras, **attributes
     )
@@ -143,6 +148,14 @@ def number_names(what: str, names: Iterable[str]) -> dict[str, int]:
             text = f"the {what} {other!r} and {name!r} are different names of the same number"
             raise ValueError(f"{text}: use one name if they are the same, else rename one")
     return {name: int(name) for name in ordered}
+
+
+def _without_junk(name: str, images: Sequence[NamedImage]) -> Sequence[NamedImage]:
+    kept = [image for image in images if image.identity != str(JUNK_PID)]
+    if junk := len(images) - len(kept):
+        text = "%s: %d images of the identity %d are junk, as in Market-1501, and are left out"
+        _logger.info(text, name, junk, JUNK_PID)
+    return kept
 
 
 def _all_or_none(
@@ -208,22 +221,3 @@ def _camera_ids(
     else:
         number = {unit: rank for rank, unit in enumerate(sorted(known), start=1)}
     return {split: [number[unit] for unit in of_split] for split, of_split in units.items()}
-
-
-def _check_protocol(
-    name: str, query: Sequence[ReidImage], gallery: Sequence[ReidImage], has_cameras: bool
-) -> None:
-    """Raise a ValueError unless there are both or neither, and some query has a match."""
-    if bool(query) != bool(gallery):
-        found, lacking = ("queries", "gallery") if query else ("a gallery", "queries")
-        text = f"{name} has {found} but no {lacking}"
-        raise ValueError(f"{text}: give both, or neither, or a split called test for both")
-    of_person = Counter(image.pid for image in gallery)
-    of_camera = Counter((image.pid, image.camid) for image in gallery)
-    unmatched = sum(of_person[q.pid] == of_camera[q.pid, q.camid] for q in query)
-    if query and unmatched == len(query):
-        where = "under another camera" if has_cameras else "in another image"
-        raise ValueError(f"cannot test on {name}: no query's person is in the gallery {where}")
-    if unmatched:
-        text = "%s: %d of %d queries have no match in the gallery, and will not be counted"
-        _logger.info(text, name, unmatched, len(query))

@@ -9,11 +9,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from .matches import MatchCounts
 from .reader import NO_TRACKLET, ReidImage, ReidReader
 
 _logger = logging.getLogger(__name__)
 
-DISTRACTOR_PID = 0  # Market-1501's: always a wrong answer
+# Market-1501's convention.
+DISTRACTOR_PID = 0  # always a wrong answer
+JUNK_PID = -1  # neither a right nor a wrong answer: such images are left out
 
 
 class Counts(NamedTuple):
@@ -100,6 +103,12 @@ class ReidSplits:
     def counts(self) -> dict[str, Counts]:
         """How large each split is."""
         return {name: Counts.of(reader, self.has_cameras) for name, reader in self.readers.items()}
+
+    @property
+    def matches(self) -> MatchCounts:
+        """How many queries have a match, and why the others have none; tracklets by image."""
+        query, gallery = self.query, self.gallery
+        return MatchCounts.of(query.pids, query.camids, gallery.pids, gallery.camids)
 
     @property
     def fingerprint(self) -> str:

@@ -45,7 +45,7 @@ def evaluate_dataset(
         The report, with the `warnings` of `diagnose`.
 
     Raises:
-        ValueError: The data set has no queries or no gallery, or as `embed` and `evaluate`.
+        ValueError: As `check_testable`, `embed` and `evaluate`.
     """
     partitions = [splits] if isinstance(splits, ReidSplits) else splits
     check_testable(partitions)
@@ -111,8 +111,12 @@ def embed_queries_and_gallery(
 
 
 def check_testable(partitions: Sequence[ReidSplits]) -> None:
-    """Raise a ValueError unless there are queries and a gallery."""
+    """Raise a ValueError unless there are queries and a gallery, and some query has a match."""
     for part in partitions:
+        cannot = f"{part.name} cannot be tested on"
         for split in ("query", "gallery"):
             if not len(part.readers[split]):
-                raise ValueError(f"{part.name} cannot be tested on: its {split} is empty")
+                raise ValueError(f"{cannot}: its {split} is empty")
+        matches = part.matches
+        if not matches.counted:
+            raise ValueError(f"{cannot}: no query has a match: {matches.reasons(part.has_cameras)}")

@@ -94,8 +94,8 @@ def evaluate_side(
     attention.
 
     Raises:
-        ValueError: The data set has no queries or no gallery, or the protocol has multi-query,
-            query expansion or re-ranking, whose lists the page does not show.
+        ValueError: As `check_testable`, or the protocol has multi-query, query expansion or
+            re-ranking, whose lists the page does not show.
     """
     if protocol.multi_query or protocol.expansion or protocol.rerank:
         raise ValueError("the page shows plain ranked lists: no multi-query, expansion, re-ranking")

@@ -25,7 +25,7 @@ class Ranked:
     different: np.ndarray  # (bins,) number of pairs of two people
     camera_ids: list[int]  # sorted
     # (cameras, cameras): queries of a camera (row) with an image of their person under another
-    # (column), and those whose nearest image under that camera is of their person.
+    # (column), and those with such an image nearer than all others under that camera.
     camera_queries: np.ndarray
     camera_hits: np.ndarray
 
@@ -83,7 +83,9 @@ def _count_cameras(
             continue
         right_here = right[:, images]
         there = right_here.any(dim=1)
-        hit = right_here.gather(1, d[:, images].argmin(dim=1, keepdim=True)).flatten()
+        # Not argmin, which among equals depends on the order of the gallery.
+        others = d[:, images].masked_fill(right_here, torch.inf).amin(dim=1)
+        hit = d[:, images].masked_fill(~right_here, torch.inf).amin(dim=1) < others
         for row, own in enumerate(under):
             mine = (own_camids == own) & there
             counts[0, row, column] += int(mine.sum())

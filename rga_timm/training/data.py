@@ -117,7 +117,7 @@ def read_data(config: TrainConfig) -> Data:
     try:
         train = join_train(sources, [(splits.name, splits.train) for splits in unlabelled])
         if not config.eval_dataset:
-            check_testable([sources[i] for i in there])
+            check_testable([part for i in there for part in test_sets[i]])
     except ValueError as error:
         raise ConfigError(f"--dataset: {error}") from error
     if not there:

@@ -14,13 +14,12 @@ from ..layout import Layout, file_names, find_layout
 from ..naming import Naming
 from ..reader import ReidImage, ReidReader
 from ..registry import register_dataset
-from ..splits import DISTRACTOR_PID, Counts, ReidSplits
+from ..splits import DISTRACTOR_PID, JUNK_PID, Counts, ReidSplits
 
 _logger = logging.getLogger(__name__)
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 LAYOUT = Layout("the archive's own", FOLDERS)
-JUNK_PID = -1  # neither a right nor a wrong match: such images are dropped
 
 # Some of Market-1501's own files end in .jpg.jpg.
 _NAMING = Naming(

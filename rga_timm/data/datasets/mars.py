@@ -12,9 +12,7 @@ from ..layout import Layout, ListedFiles, find_layout, read_lines
 from ..matlab import read_matrix
 from ..reader import ReidImage
 from ..registry import register_dataset
-from ..splits import Counts, ReidSplits
-
-JUNK_PID = -1  # neither a right nor a wrong match: such tracklets are dropped
+from ..splits import JUNK_PID, Counts, ReidSplits
 
 _NAME = re.compile(r"(?P<pid>\d{4})C(?P<camid>\d)T\d+F\d+\.jpg")
 _EXAMPLE = "0001C1T0002F003.jpg (person 1, camera 1, tracklet 2, frame 3)"

@@ -1,7 +1,8 @@
-"""The ranks of a query's true matches, by counting: only the few matches are sorted.
+"""The places of a query's true matches, without sorting the gallery.
 
-Each gallery image falls into a gap between two matches, and the gaps are counted. Most images are
-further away than the last match, which takes one comparison.
+Most images are further away than the last match, which takes one comparison; only the others are
+sorted, by their distance alone. Images at the same distance share their places, so that the order
+of the gallery does not matter.
 """
 
 from collections.abc import Iterator
@@ -46,19 +47,34 @@ class GalleryIndex:
         return SamePerson(rows, columns, self._camids[columns] == camids[rows])
 
 
+class Places(NamedTuple):
+    """Where the true matches stand among the images that count: (P,) int64 each.
+
+    The matches of a query ascend. Without ties all four follow from the rank.
+    """
+
+    up_to: np.ndarray  # images that are not further away, the match itself included
+    right_up_to: np.ndarray  # and how many of these are matches
+    nearer: np.ndarray  # images that are nearer
+    right_nearer: np.ndarray  # and how many of these are matches
+
+
 class NearImages(NamedTuple):
-    """The gallery images that are not further away than a query's last match of m."""
+    """The n gallery images that are not further away than a query's last match of m."""
 
     columns: np.ndarray  # (n,) int64, ascending; empty if the query has no match
-    # (n,) int64, how many matches are at most as far: an image in gap s is nearer than match s,
-    # counted from 0, and all later ones.
-    gaps: np.ndarray
-    matches: int  # m
+    distances: np.ndarray  # (n,) float32
+    match_columns: np.ndarray  # (m,) int64, the nearest match first
+    match_distances: np.ndarray  # (m,) float32, ascending
 
     @property
-    def ranks(self) -> np.ndarray:
-        """(m,) int64 ascending ranks of the matches, from 0, among the images that count."""
-        return np.cumsum(np.bincount(self.gaps, minlength=self.matches + 1))[: self.matches]
+    def places(self) -> Places:
+        """The places of the m matches."""
+        right, every = self.match_distances, np.sort(self.distances)
+        return Places(
+            np.searchsorted(every, right, "right"), np.searchsorted(right, right, "right"),
+            np.searchsorted(every, right, "left"), np.searchsorted(right, right, "left"),
+        )  # fmt: skip
 
 
 def places_within(counts: np.ndarray) -> np.ndarray:
@@ -67,27 +83,16 @@ def places_within(counts: np.ndarray) -> np.ndarray:
 
 
 def near_images(distances: np.ndarray, pairs: SamePerson) -> Iterator[NearImages]:
-    """Yield the near images of each of T queries. Ties rank in the order of the gallery.
-
-    `distances`, (T, G) float32 and not negative, are overwritten.
-    """
+    """Yield the near images of each of T queries; `distances`, (T, G) float32, are overwritten."""
     rows, columns = pairs.matches
     match_distances = distances[rows, columns]
-    match_keys = _order_keys(match_distances, columns)
-    match_keys = match_keys[np.lexsort((match_keys, rows))]
+    order = np.lexsort((match_distances, rows))
+    columns, match_distances = columns[order], match_distances[order]
     last = np.full(len(distances), -np.inf, dtype=np.float32)
     np.maximum.at(last, rows, match_distances)
     distances[pairs.left_out] = np.inf
     ends = np.searchsorted(rows, np.arange(len(distances) + 1)).tolist()
     for row, (begin, end) in enumerate(pairwise(ends)):
         near = np.flatnonzero(distances[row] <= last[row])
-        keys = _order_keys(distances[row, near], near)
-        gaps = np.searchsorted(match_keys[begin:end], keys, side="right")
-        yield NearImages(near, gaps, end - begin)
-
-
-def _order_keys(distances: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Integers, different within a row, that order images as a stable sort of distances would."""
-    # The bits of a non-negative float32, read as an integer, grow with it. The column breaks ties.
-    bits = (distances + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
-    return (bits.astype(np.int64) << 32) | columns
+        matches = slice(begin, end)
+        yield NearImages(near, distances[row, near], columns[matches], match_distances[matches])

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rga_timm.data.matches import MatchCounts
 from rga_timm.evaluation.compute import DEFAULT_TILE_MEMORY, Compute
 from rga_timm.evaluation.distributed import gather_rows, share
 from rga_timm.evaluation.ranking import scores
-from rga_timm.evaluation.ranking.counting import GalleryIndex, near_images
+from rga_timm.evaluation.ranking.counting import GalleryIndex, Places, near_images
 from rga_timm.evaluation.ranking.expansion import QueryExpansion
 from rga_timm.evaluation.ranking.features import Ids, Images, check_images, check_same_width
-from rga_timm.evaluation.ranking.matches import MatchCounts
 from rga_timm.evaluation.ranking.ranking import Ranking, as_ranking
 from rga_timm.evaluation.ranking.rerank import Reranking
 from rga_timm.evaluation.ranking.single_shot import expected_cmc
@@ -79,16 +79,19 @@ def evaluate(
     """Evaluate a re-identification model by its features.
 
     For each query the gallery images of the same person *and* the same camera are left out, and
-    nothing else: distractors stay, as wrong answers. A query without a match is not counted.
+    nothing else: distractors stay, as wrong answers. A query without a match is not counted. Images
+    of pid -1 in the gallery are junk, as in Market-1501: they are left out before anything else.
 
     With `single_gallery_shot`, the CMC is that of a gallery with one random image of each person,
     as in CUHK03's classic protocol. The curve is the exact expectation over all draws, where others
     average some: no seed, no noise. Each pid is a person, also the distractors' 0. The other scores
     stay those of the whole gallery, as in torchreid.
 
-    Ties rank in the order of the gallery, as in a stable argsort of the distances. Distances are
-    summed in float64 and rounded to float32. The result is the same for every tile size and number
-    of processes, on CPU and GPU (see `rga_timm.evaluation.ranking.distance`).
+    Gallery images at the same distance are found together: the precision is that after all of them
+    (as scikit-learn's), and for CMC and INP the wrong ones come first. So the order of the gallery
+    does not matter; only re-ranking and query expansion choose their neighbours by it among equals.
+    Distances are summed in float64 and rounded to float32. The result is the same for every tile
+    size and number of processes, on CPU and GPU (see `rga_timm.evaluation.ranking.distance`).
 
     Args:
         query_features: (Q, D), array or tensor, CPU or GPU.
@@ -155,7 +158,7 @@ def _rank(
     tiles = Tiles(query.features, gallery.features, ranking, compute)
     index = GalleryIndex(gallery.pids, gallery.camids)
     persons = np.unique(gallery.pids, return_inverse=True)[1]
-    ranks, counts = [np.empty(0, dtype=np.int64)], []
+    places, counts = [np.empty((0, len(Places._fields)), dtype=np.int64)], []
     curves = [np.empty((0, max_rank))]  # rows: one a query that has a match
     mine = share(len(query.pids), compute.distributed)
     cell = _BYTES_OF_DRAWS if ranking.single_gallery_shot else _BYTES
@@ -167,10 +170,10 @@ def _rank(
             curves.append(expected_cmc(kept, persons, max_rank))
             found = iter(kept)
         for near in found:
-            ranks.append(near.ranks)
-            counts.append(near.matches)
+            places.append(np.stack(near.places, axis=1))
+            counts.append(len(near.match_columns))
     result = _summarise(
-        gather_rows(np.concatenate(ranks), compute.distributed),
+        Places(*gather_rows(np.concatenate(places), compute.distributed).T),
         gather_rows(np.array(counts, dtype=np.int64), compute.distributed),
         max_rank,
     )
@@ -180,11 +183,11 @@ def _rank(
     return result
 
 
-def _summarise(ranks: np.ndarray, counts: np.ndarray, max_rank: int) -> ReidResult:
+def _summarise(places: Places, counts: np.ndarray, max_rank: int) -> ReidResult:
     """Scores of each query, and their means over the queries that have a match."""
     is_valid = counts > 0
-    valid = ranks, counts[is_valid]
-    first_ranks = ranks[np.cumsum(valid[1]) - valid[1]]
+    valid = places, counts[is_valid]
+    first_ranks = scores.first_ranks(*valid)
 
     def of_all(values: np.ndarray, otherwise: float) -> np.ndarray:
         result = np.full(len(is_valid), otherwise, dtype=values.dtype)
@@ -203,5 +206,5 @@ def _summarise(ranks: np.ndarray, counts: np.ndarray, max_rank: int) -> ReidResu
         average_precision=of_all(step, np.nan),
         average_precision_trapezoid=of_all(trapezoid, np.nan),
         inverse_negative_penalty=of_all(inp, np.nan),
-        first_match_rank=of_all(first_ranks + 1, -1),
+        first_match_rank=of_all(first_ranks, -1),
     )

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rga_timm.data.splits import JUNK_PID
+
 Ids = np.ndarray | Tensor | Sequence[int]
 
 
@@ -21,13 +23,20 @@ class Images(NamedTuple):
 
 
 def check_images(name: str, features: np.ndarray | Tensor, pids: Ids, camids: Ids) -> Images:
-    """Check features and ids; `name` is `query` or `gallery`."""
+    """Check features and ids; `name` is `query` or `gallery`. A gallery's junk is left out."""
     checked = check_features(name, features)
-    return Images(
+    images = Images(
         checked,
         check_ids(f"{name}_pids", pids, len(checked)),
         check_ids(f"{name}_camids", camids, len(checked)),
     )
+    junk = images.pids == JUNK_PID
+    if name != "gallery" or not junk.any():
+        return images
+    if junk.all():
+        raise ValueError(f"all {len(junk)} gallery images are of pid {JUNK_PID}, which is junk")
+    kept = torch.from_numpy(~junk).to(checked.device)
+    return Images(checked[kept], images.pids[~junk], images.camids[~junk])
 
 
 def check_features(name: str, features: np.ndarray | Tensor) -> Tensor:

@@ -4,8 +4,8 @@ For every query, one of each person's images is drawn, and what counts is the ra
 person among them. Others draw some times and average (torchreid and open-reid ten times a query),
 which leaves noise and needs a seed. Here is the exact limit of such averages. Given the drawn image
 of the right person, everybody else is nearer independently, with the share of their images that are
-nearer as the probability. How many are nearer has a Poisson binomial distribution, which is built
-up person by person.
+nearer as the probability; an image at the same distance counts as nearer. How many are nearer has a
+Poisson binomial distribution, which is built up person by person.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def expected_cmc(found: Sequence[NearImages], persons: np.ndarray, max_rank: int
         (V, K) float64 probabilities that the right person is among the 1 ... K nearest persons.
     """
     sizes = np.bincount(persons)
-    rows = [_nearer(near, persons, sizes) for near in found if near.matches]
+    rows = [_nearer(near, persons, sizes) for near in found if len(near.columns)]
     # (P, K) for P matches: the probability that exactly 0 ... K - 1 persons are nearer.
     exactly = np.zeros((sum(map(len, rows)), max_rank))
     exactly[:, 0] = 1
@@ -43,11 +43,12 @@ def expected_cmc(found: Sequence[NearImages], persons: np.ndarray, max_rank: int
 
 def _nearer(near: NearImages, persons: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(m, I) probabilities that a drawn image of each person is nearer than each match."""
-    shape = (near.matches + 1, len(sizes))
-    cells = near.gaps * len(sizes) + persons[near.columns]
+    shape = (len(near.match_columns), len(sizes))
+    # An image is not further away than the first match from here on.
+    match = np.searchsorted(near.match_distances, near.distances)
+    cells = match * len(sizes) + persons[near.columns]
     nearer = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).cumsum(axis=0)
-    probabilities = nearer[:-1] / sizes
+    probabilities = nearer / sizes
     # The right person's other images are not drawn along with this one.
-    is_last_match = near.gaps == near.matches
-    probabilities[:, persons[near.columns[is_last_match]]] = 0
+    probabilities[:, persons[near.match_columns[0]]] = 0
     return probabilities

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rga_timm.data import ReidSplits
+from rga_timm.data.matches import MatchCounts
 from rga_timm.data.splits import DISTRACTOR_PID
 from rga_timm.evaluation.embedding.embed import Embeddings
-from rga_timm.evaluation.ranking.matches import MatchCounts
 
 # Users' own data, whose pids are positions in a list, which change with the list.
 _NUMBERED_BY_THEIR_LISTS = ("folder", "table", "hf")

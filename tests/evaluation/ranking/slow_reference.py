@@ -16,51 +16,76 @@ def distances(query: np.ndarray, gallery: np.ndarray, metric: str) -> np.ndarray
     return np.sqrt(((query[:, None] - gallery[None]) ** 2).sum(-1))
 
 
+Ranking = list[tuple[float, bool]]
+
+
 def rank(
     dist: np.ndarray,
     query_pids: np.ndarray,
     query_camids: np.ndarray,
     gallery_pids: np.ndarray,
     gallery_camids: np.ndarray,
-) -> list[list[bool]]:
-    """For every query the list of right / wrong, nearest first, without left-out images."""
-    hits = []
+) -> list[Ranking]:
+    """For every query the distance and right / wrong of each image that is not left out.
+
+    Nearest first, and wrong before right at the same distance.
+    """
+    rankings = []
     for q in range(len(dist)):
         row = []
-        for g in np.argsort(dist[q], kind="stable"):
+        for g in range(dist.shape[1]):
             same_person = bool(gallery_pids[g] == query_pids[q])
             if same_person and gallery_camids[g] == query_camids[q]:
                 continue
-            row.append(same_person)
-        hits.append(row)
-    return hits
+            row.append((float(dist[q, g]), same_person))
+        rankings.append(sorted(row))
+    return rankings
 
 
-def step_ap(hits: list[bool]) -> float:
-    precisions = [sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit]
-    return sum(precisions) / len(precisions)
+def curve(ranking: Ranking) -> list[tuple[float, float]]:
+    """Recall and precision at every threshold: images at the same distance come together."""
+    points = []
+    for threshold in sorted({distance for distance, _ in ranking}):
+        hits = [hit for distance, hit in ranking if distance <= threshold]
+        points.append((sum(hits) / sum(hit for _, hit in ranking), sum(hits) / len(hits)))
+    return points
 
 
-def market1501_script_ap(hits: list[bool]) -> float:
+def step_ap(ranking: Ranking) -> float:
+    ap, old_recall = 0.0, 0.0
+    for recall, precision in curve(ranking):
+        ap += (recall - old_recall) * precision
+        old_recall = recall
+    return ap
+
+
+def market1501_script_ap(ranking: Ranking) -> float:
     """The loop of Market-1501's own compute_AP, line by line."""
-    ap, old_recall, old_precision, found = 0.0, 0.0, 1.0, 0
-    for j, hit in enumerate(hits):
-        found += hit
-        recall = found / sum(hits)
-        precision = found / (j + 1)
+    ap, old_recall, old_precision = 0.0, 0.0, 1.0
+    for recall, precision in curve(ranking):
         ap += (recall - old_recall) * (old_precision + precision) / 2
         old_recall, old_precision = recall, precision
     return ap
 
 
-def summary(rankings: list[list[bool]], max_rank: int) -> dict[str, Any]:
-    valid = [hits for hits in rankings if any(hits)]
-    last = [max(i for i, hit in enumerate(hits) if hit) for hits in valid]
+def first_rank(ranking: Ranking) -> int:
+    return [hit for _, hit in ranking].index(True) + 1
+
+
+def inverse_negative_penalty(ranking: Ranking) -> float:
+    hits = [hit for _, hit in ranking]
+    last = max(i for i, hit in enumerate(hits) if hit)
+    return sum(hits) / (last + 1)
+
+
+def summary(rankings: list[Ranking], max_rank: int) -> dict[str, Any]:
+    valid = [ranking for ranking in rankings if any(hit for _, hit in ranking)]
+    first = [first_rank(ranking) for ranking in valid]
     return {
-        "mAP": np.mean([step_ap(hits) for hits in valid]),
-        "mAP_trapezoid": np.mean([market1501_script_ap(hits) for hits in valid]),
-        "mINP": np.mean([sum(h) / (r + 1) for h, r in zip(valid, last, strict=True)]),
-        "cmc": [np.mean([any(hits[: k + 1]) for hits in valid]) for k in range(max_rank)],
+        "mAP": np.mean([step_ap(ranking) for ranking in valid]),
+        "mAP_trapezoid": np.mean([market1501_script_ap(ranking) for ranking in valid]),
+        "mINP": np.mean([inverse_negative_penalty(ranking) for ranking in valid]),
+        "cmc": [np.mean([rank <= k + 1 for rank in first]) for k in range(max_rank)],
         "num_valid_queries": len(valid),
     }
 

@@ -29,9 +29,9 @@ def random_problem(
 
 def slow_result(problem: tuple[np.ndarray, ...], metric: str, max_rank: int) -> dict[str, Any]:
     query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = problem
-    dist = slow_reference.distances(query, gallery, metric)
-    hits = slow_reference.rank(dist, query_pids, query_camids, gallery_pids, gallery_camids)
-    return slow_reference.summary(hits, max_rank)
+    dist = slow_reference.distances(query, gallery, metric).astype(np.float32)
+    rankings = slow_reference.rank(dist, query_pids, query_camids, gallery_pids, gallery_camids)
+    return slow_reference.summary(rankings, max_rank)
 
 
 def assert_equals_reference(result: ReidResult, reference: dict[str, Any]) -> None:
@@ -53,38 +53,62 @@ def test_equals_the_slow_loop(seed: int, metric: str) -> None:
     assert 0 < result.num_valid_queries < len(problem[0])
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("seed", range(5))
-def test_ties_rank_as_a_stable_sort_would(seed: int, metric: str) -> None:
+def tied_problem(seed: int) -> tuple[np.ndarray, ...]:
+    """One-hot vectors of a few lengths: distances of few values, exact in any precision."""
     rng = np.random.default_rng(seed)
     _, *query_ids, _, gallery_pids, gallery_camids = random_problem(seed)
-    # One-hot vectors of a few lengths: distances of few values, exact in any precision.
     query = np.eye(4)[rng.integers(0, 4, 23)] * rng.integers(1, 3, (23, 1))
     gallery = np.eye(4)[rng.integers(0, 4, 150)] * rng.integers(1, 3, (150, 1))
-    problem = (query, *query_ids, gallery, gallery_pids, gallery_camids)
+    return (query, *query_ids, gallery, gallery_pids, gallery_camids)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("seed", range(5))
+def test_images_at_the_same_distance_are_found_together(seed: int, metric: str) -> None:
+    problem = tied_problem(seed)
     result = evaluate(*problem, metric=metric)
     assert_equals_reference(result, slow_result(problem, metric, max_rank=50))
 
 
-def test_equal_features_rank_in_the_order_of_the_gallery() -> None:
+def shuffled(problem: tuple[np.ndarray, ...], order: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (*problem[:3], *(part[order] for part in problem[3:]))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("options", [{}, {"single_gallery_shot": True}])
+def test_the_order_of_the_gallery_does_not_matter(options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    problem = tied_problem(0)
+    collapsed = (np.ones_like(problem[0]), *problem[1:3], np.ones_like(problem[3]), *problem[4:])
+    for each in (problem, collapsed):
+        expected = evaluate(*each, **options)
+        right_first = np.argsort(~np.isin(each[4], each[1]), kind="stable")
+        for order in (right_first, right_first[::-1], rng.permutation(150)):
+            assert_identical(evaluate(*shuffled(each, order), **options), expected)
+
+
+@pytest.mark.faults
+def test_a_network_whose_features_are_all_equal_finds_nobody() -> None:
     gallery = torch.ones(5, 3)
-    ids = ([7], [1], gallery, [1, 2, 7, 7, 3], [2, 2, 2, 2, 2])
-    result = evaluate(torch.ones(1, 3), *ids)
-    assert result.first_match_rank.tolist() == [3]
-    assert result.mAP == pytest.approx((1 / 3 + 2 / 4) / 2)
+    for pids in ([7, 7, 1, 2, 3], [1, 2, 3, 7, 7]):
+        result = evaluate(torch.ones(1, 3), [7], [1], gallery, pids, [2, 2, 2, 2, 2])
+        # The share of right images, as anywhere in a random order; the wrong ones come first.
+        assert result.mAP == result.mINP == pytest.approx(2 / 5)
+        assert result.mAP_trapezoid == pytest.approx((1 + 2 / 5) / 2)
+        assert result.first_match_rank.tolist() == [4]
+        assert result.cmc[:4].tolist() == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_copies_tie_wherever_they_lie_in_the_gallery(metric: str) -> None:
-    # Every gallery image is there many times: the first copies of wrong people win each tie,
-    # wherever the matrix product rounds which copy how.
+    # Every gallery image is there many times, wherever the matrix product rounds which copy how.
     rng = np.random.default_rng(0)
     base = rng.normal(size=(7, 515)).astype(np.float32)
     query = base + rng.normal(size=base.shape).astype(np.float32) * 1e-3
     query[0] = base[0]
     gallery = np.tile(base, (31, 1))
     gallery_pids = np.arange(len(gallery)) + 100
-    gallery_pids[-7:] = np.arange(7)  # the right person is always the last copy
+    gallery_pids[:7] = np.arange(7)  # the right person is always the first copy
     cameras = np.full(len(gallery), 2)
     result = evaluate(query, np.arange(7), [1] * 7, gallery, gallery_pids, cameras, metric=metric)
     assert result.first_match_rank.tolist() == [31] * 7
@@ -105,10 +129,11 @@ def test_worked_by_hand() -> None:
     assert result.first_match_rank.tolist() == [2]
 
 
-def test_step_ap_equals_scikit_learn() -> None:
-    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = random_problem(3)
+@pytest.mark.parametrize("problem", [random_problem(3), tied_problem(3)], ids=["distinct", "ties"])
+def test_step_ap_equals_scikit_learn(problem: tuple[np.ndarray, ...]) -> None:
+    query, query_pids, query_camids, gallery, gallery_pids, gallery_camids = problem
     result = evaluate(query, query_pids, query_camids, gallery, gallery_pids, gallery_camids)
-    dist = slow_reference.distances(query, gallery, "cosine")
+    dist = slow_reference.distances(query, gallery, "cosine").astype(np.float32)
     for q, pid in enumerate(query_pids):
         kept = ~((gallery_pids == pid) & (gallery_camids == query_camids[q]))
         is_match = (gallery_pids == pid)[kept]
@@ -214,9 +239,9 @@ def test_reranking_ranks_by_the_reranked_distances(metric: str) -> None:
     if metric == "cosine":
         query, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery))
     dist = k_reciprocal_rerank(query, gallery, k1=6, k2=2, lambda_value=0.4)
-    hits = slow_reference.rank(dist, query_pids, query_camids, gallery_pids, gallery_camids)
+    rankings = slow_reference.rank(dist, query_pids, query_camids, gallery_pids, gallery_camids)
     result = evaluate(*problem, metric=metric, rerank=Reranking(6, 2, 0.4))
-    assert_equals_reference(result, slow_reference.summary(hits, 50))
+    assert_equals_reference(result, slow_reference.summary(rankings, 50))
     assert_identical(evaluate(*problem, metric=metric, rerank=vars(Reranking(6, 2, 0.4))), result)
 
 

@@ -105,10 +105,13 @@ def test_images_of_the_query_under_its_own_camera_are_not_drawn() -> None:
     assert shot(problem, metric="euclidean", max_rank=2).cmc.tolist() == [0, 1]
 
 
-def test_copies_rank_in_the_order_of_the_gallery() -> None:
+def test_copies_of_others_count_as_nearer() -> None:
     problem = (np.ones((1, 2)), [7], [1], np.ones((4, 2)), [1, 7, 1, 7], [2] * 4)
-    # 7 at place 1: behind the first copy of 1, in half of the draws. At place 3: behind both.
-    assert shot(problem, max_rank=2).cmc.tolist() == [0.25, 1]
+    assert shot(problem, max_rank=2).cmc.tolist() == [0, 1]
+    # One of two images of person 1 is a copy: it is drawn half of the time.
+    gallery = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+    problem = (np.ones((1, 2)), [7], [1], gallery, [7, 1, 1], [2] * 3)
+    assert shot(problem, max_rank=2).cmc.tolist() == [0.5, 1]
 
 
 def test_with_one_image_of_each_person_it_is_the_usual_cmc() -> None:
