@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rga_timm.cli.result_cards import card
 from rga_timm.data import ReidReader, find_bad_images
+from rga_timm.data.image import UnreadableImageError, decode, reason_of
 from rga_timm.data.plain_folder import UNKNOWN
 from rga_timm.data.reader import NO_TRACKLET
 from rga_timm.evaluation import Compute, Protocol
@@ -24,11 +25,8 @@ from rga_timm.report_page.pictures import has_spatial_attention, read_picture
 _logger = logging.getLogger("demo")
 
 NO_STAGE = "none"
+MOST_PIXELS = 50_000_000  # of a query; a small file can hold many more
 _DISTRACTOR = 0
-
-
-class UnreadableImageError(ValueError):
-    """A query that is not an image, or a broken one."""
 
 
 class Searcher:
@@ -105,15 +103,13 @@ def describe(reader: ReidReader, index: int, has_cameras: bool) -> str:
 def read_query(path: str | Path) -> Image.Image:
     """Read an image file in RGB, or raise an UnreadableImageError for the user."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        return decode(path, max_pixels=MOST_PIXELS)
     except FileNotFoundError as error:
         raise UnreadableImageError("This image has been deleted. Give it once more.") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(f"This image has too many pixels: {error}") from error
-    # What Pillow raises depends on the format and on the defect.
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = str(error).replace(str(path), Path(path).name)  # without the server's folder
+    except Exception as error:
+        reason = reason_of(error).replace(str(path), Path(path).name)  # without the server's folder
         text = f"{Path(path).name} cannot be read as an image ({reason})."
         advice = "Choose a JPEG, PNG, BMP, WebP or TIFF file."
         raise UnreadableImageError(f"{text} {advice}") from error

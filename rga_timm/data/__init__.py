@@ -5,6 +5,7 @@ from .cache import ImageCache
 from .cached_loader import CachedTrainLoader, create_cached_train_loader
 from .checks import find_bad_images, skip_bad_images
 from .datasets.table import write_table
+from .image import UnreadableImageError, load_image
 from .joined import JoinedReader, join_train
 from .layout import Layout, find_layout
 from .loader import create_eval_loader, create_train_loader
@@ -30,6 +31,7 @@ __all__ = [
     "ReidReader",
     "ReidSplits",
     "TrainTransform",
+    "UnreadableImageError",
     "create_cached_train_loader",
     "create_dataset",
     "create_eval_loader",
@@ -40,6 +42,7 @@ __all__ = [
     "find_layout",
     "join_train",
     "list_datasets",
+    "load_image",
     "parse_spec",
     "partition_specs",
     "read_images",

@@ -12,6 +12,8 @@ from PIL import Image
 from timm.data import ImageDataset
 from timm.data.readers.reader import Reader
 
+from .image import UnreadableImageError, decode
+
 NO_TRACKLET = -1
 
 
@@ -22,7 +24,7 @@ class ReidImage(NamedTuple):
     pid: int  # person, as the data set numbers them
     camid: int  # camera, as the data set numbers them
     tracklet: int = NO_TRACKLET  # images of one tracklet are tested as one, by their mean feature
-    # The part of the image to read: left, top, right, bottom in pixels.
+    # The part of the upright image to read: left, top, right, bottom in pixels.
     box: tuple[int, int, int, int] | None = None
 
 
@@ -101,9 +103,10 @@ class ReidReader(Reader):
 
 
 class ReidDataset(ImageDataset):
-    """timm's `ImageDataset`, except that an image which cannot be read is a RuntimeError.
+    """timm's `ImageDataset`, but images are decoded by `rga_timm.data.image.decode`.
 
-    timm goes on with the next image, which may show another person or camera.
+    An image that cannot be read is an UnreadableImageError, where timm goes on with the next image,
+    which may show another person or camera. Boxes are in pixels of the upright image.
     """
 
     def __init__(self, reader: ReidReader, transform: Any = None) -> None:
@@ -113,20 +116,21 @@ class ReidDataset(ImageDataset):
         box = self.reader.images[index].box
         try:
             file, target = self.reader[index]
-            with file, Image.open(file) as image:
-                pixels = image.convert("RGB")  # decodes the file
+            with file:
+                pixels = decode(file)
             if box is not None:
                 pixels = _crop(pixels, box)
-        # What Pillow raises on a broken file depends on the format and on where it is broken.
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:
             name = self.reader.filename(index, absolute=True)
-            raise RuntimeError(f"cannot read the image {name}: {error}") from error
+            raise UnreadableImageError.of(name, error) from error
         return pixels if self.transform is None else self.transform(pixels), target
 
 
 def _crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Cut out what of a box is within the image: beyond it, Pillow would pad with black."""
     left, top, right, bottom = box
-    if 0 <= left < right <= image.width and 0 <= top < bottom <= image.height:
-        return image.crop(box)
-    size = f"{image.width}x{image.height} (width x height)"  # beyond it, Pillow pads with black
-    raise ValueError(f"the box {box} (left, top, right, bottom) is not within the {size} image")
+    inside = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
+    if inside[0] < inside[2] and inside[1] < inside[3]:
+        return image.crop(inside)
+    size = f"{image.width}x{image.height} (width x height)"
+    raise ValueError(f"the box {box} (left, top, right, bottom) is outside the {size} image")

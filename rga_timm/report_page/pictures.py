@@ -21,9 +21,9 @@ _FACE = 0.2  # of an upright person's picture: the head is above
 
 
 def read_picture(reader: ReidReader, index: int) -> Image.Image:
-    """Read an image as the model gets it before resizing: cropped to its box, RGB."""
+    """Read an image as the model gets it before resizing: upright, cropped to its box, RGB."""
     image: Image.Image = ReidDataset(reader)[index][0]
-    return image.convert("RGB")
+    return image
 
 
 def thumbnail(image: Image.Image, blur_face: bool = False) -> str:

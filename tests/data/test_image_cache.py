@@ -252,7 +252,7 @@ def test_nothing_is_left_behind_not_even_by_a_rank_that_dies_while_it_reads(two_
 
 def test_an_error_on_one_rank_is_an_error_on_all(two_ranks):
     first, second = two_ranks[1]
-    assert first["unreadable"].startswith("RuntimeError: cannot read the image")
+    assert first["unreadable"].startswith("UnreadableImageError: cannot read the image")
     assert "4.png" in first["unreadable"]
     assert second["unreadable"] == f"RuntimeError: rank 0 failed with {first['unreadable']}"
     assert first["memory"].startswith("MemoryError: 0.00 GB of memory are needed")

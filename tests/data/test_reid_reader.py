@@ -8,7 +8,7 @@ import torch
 from noise_image import write_noise
 from PIL import Image
 
-from rga_timm.data import ReidDataset, ReidImage, ReidReader
+from rga_timm.data import ReidDataset, ReidImage, ReidReader, UnreadableImageError
 
 IMAGES = [ReidImage("a/30.png", 30, 2), ReidImage("a/4.png", 4, 1), ReidImage("b/30.png", 30, 1)]
 
@@ -65,7 +65,7 @@ def truncate(path: Path) -> None:
 def test_an_unreadable_image_is_an_error_that_names_it(root, damage):
     damage(root / "a/4.png")
     dataset = ReidDataset(ReidReader(root, IMAGES))
-    with pytest.raises(RuntimeError, match=r"a/4\.png"):
+    with pytest.raises(UnreadableImageError, match=r"a/4\.png"):
         dataset[1]
     assert dataset[0][1].tolist() == [30, 2]
 
@@ -98,10 +98,18 @@ def test_a_box_is_cut_out(root):
     assert np.array_equal(np.asarray(image), whole[3:20, 2:10])
 
 
-@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 17, 4), (0, 0, 4, 33), (4, 0, 4, 8)])
-def test_a_box_that_is_not_within_the_image_is_an_error(root, box):
+def test_of_a_box_that_leaves_the_image_the_rest_is_cut_out(root):
+    whole = np.asarray(Image.open(root / "a/4.png"))
+    images = [IMAGES[1]._replace(box=box) for box in ((-5, -1, 4, 8), (10, 30, 99, 99))]
+    first, second = (np.asarray(image) for image, _ in ReidDataset(ReidReader(root, images)))
+    assert np.array_equal(first, whole[:8, :4])
+    assert np.array_equal(second, whole[30:, 10:])
+
+
+@pytest.mark.parametrize("box", [(-4, 0, 0, 4), (16, 0, 17, 4), (0, 32, 4, 33), (4, 0, 4, 8)])
+def test_a_box_with_nothing_of_the_image_is_an_error(root, box):
     dataset = ReidDataset(ReidReader(root, [IMAGES[1]._replace(box=box)]))
-    with pytest.raises(RuntimeError, match=r"a/4\.png: the box .* within the 16x32 "):
+    with pytest.raises(UnreadableImageError, match=r"a/4\.png: the box .* outside the 16x32 "):
         dataset[0]
 
 

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import torch
 from PIL import UnidentifiedImageError
+from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ..image import reason_of
 from ..reader import ReidDataset, ReidReader
 from ..splits import ReidSplits
 
@@ -139,10 +141,12 @@ def _reason(error: Exception, data: bytes) -> str:
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
     if isinstance(cause, FileNotFoundError):
         return "there is no such file"
-    if not isinstance(cause, OSError | SyntaxError | ValueError):
-        return f"{type(cause).__name__}: {cause}"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
+    if isinstance(cause, DecompressionBombError):
+        return f"too many pixels: {cause}"
+    if not isinstance(cause, OSError | SyntaxError | ValueError):
+        return reason_of(cause)
     if not data:
         return "the file is empty (0 bytes)"
     start = data[:64].lstrip().lower()
@@ -150,4 +154,4 @@ def _reason(error: Exception, data: bytes) -> str:
         if start.startswith(beginning):
             return reason
     unknown = isinstance(cause, UnidentifiedImageError)
-    return "not an image in a format that Pillow knows" if unknown else str(cause)
+    return "not an image in a format that Pillow knows" if unknown else reason_of(cause)

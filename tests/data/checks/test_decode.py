@@ -63,10 +63,10 @@ def test_processes_find_what_one_finds_in_the_order_of_the_reader(tmp_path: Path
 
 def test_a_box_that_does_not_fit_its_image_is_a_reason(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.png")  # 16 by 32 pixels
-    images = [ReidImage("a.png", 1, 1, box=box) for box in ((0, 0, 8, 8), (0, 0, 17, 8))]
+    images = [ReidImage("a.png", 1, 1, box=box) for box in ((0, 0, 8, 8), (16, 0, 17, 8))]
     reader = ReidReader(tmp_path, images)
     assert list(find_bad_images(reader, workers=0)) == [1]
-    assert "is not within the 16x32" in find_bad_images(reader, workers=0)[1]
+    assert "is outside the 16x32" in find_bad_images(reader, workers=0)[1]
     assert next(inspect_images(reader, workers=0)).size == (8, 8)
 
 
