@@ -70,13 +70,20 @@ def find_layout(name: str, root: Path | None, layouts: Sequence[Layout]) -> tupl
 
 
 def levels_below(root: Path) -> Iterator[list[Path]]:
-    """Yield the folder itself, then its readable subfolders, and so on, `SEARCH_DEPTH` levels."""
-    level = [root]
+    """Yield the folder itself, then its readable subfolders, and so on, `SEARCH_DEPTH` levels.
+
+    A folder to which several links lead comes once.
+    """
+    level, seen = [root], {os.path.realpath(root)}
     for _ in range(SEARCH_DEPTH):
         yield level
         # A disk's root has a ``lost+found`` that may not be read.
-        below = (path for folder in level for path in subfolders(folder))
-        level = [path for path in below if os.access(path, os.R_OK | os.X_OK)]
+        below = [path for folder in level for path in subfolders(folder)]
+        level = []
+        for path in below:
+            if os.access(path, os.R_OK | os.X_OK) and (real := os.path.realpath(path)) not in seen:
+                level.append(path)
+                seen.add(real)
     yield level
 
 
@@ -104,18 +111,39 @@ def nearest_layouts(
 
 def subfolders(folder: Path) -> list[Path]:
     """List the subfolders, sorted, without those that operating systems leave behind."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
-    return [folder / name for name in sorted(names)]
+    return [folder / name for name in list_folder(folder)[0]]
 
 
 def file_names(folder: Path) -> list[str]:
     """List the names of the files in a folder, sorted, without what operating systems leave."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
+    return list_folder(folder)[1]
+
+
+def list_folder(folder: Path) -> tuple[list[str], list[str]]:
+    """List the names of the subfolders and of the files, sorted, as `subfolders` and `file_names`.
+
+    Pipes, sockets and devices are neither: to read one may never end. A link that leads nowhere is
+    a file, so that reading it says what is wrong.
+    """
+    names: tuple[list[str], list[str]] = [], []
     with os.scandir(folder) as entries:
-        # Not is_file(), which on a network drive can ask the server about each file.
-        return sorted(entry.name for entry in entries if is_data(entry.name) and not entry.is_dir())
+        for entry in entries:
+            if is_data(entry.name) and (kind := _kind(entry)) is not None:
+                names[kind].append(entry.name)
+    return sorted(names[0]), sorted(names[1])
+
+
+def _kind(entry: os.DirEntry[str]) -> int | None:
+    """Return 0 for a folder, 1 for a file."""
+    try:
+        # As listed. Not Path.is_file(), which on a network drive can ask the server about each.
+        if entry.is_dir() or entry.is_file():
+            return int(not entry.is_dir())
+    except OSError:  # a link to itself
+        return 1
+    return None if os.path.exists(entry) else 1
 
 
 def is_data(name: str) -> bool:
@@ -152,7 +180,8 @@ class ListedFiles:
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             place = self.root / folder
-            self._folders[folder] = frozenset(os.listdir(place) if place.is_dir() else ())
+            entries = os.scandir(place) if place.is_dir() else ()
+            self._folders[folder] = frozenset(e.name for e in entries if _kind(e) == 1)
         return name in self._folders[folder]
 
 

@@ -12,8 +12,8 @@ UNKNOWN = -1  # the person and the camera of these images
 def read_images(folder: str | Path) -> ReidReader:
     """Read all images below a folder, sorted by their paths, without persons or cameras.
 
-    Links to other folders are followed. Files that do not end like images are ignored, with a
-    warning unless macOS or Windows left them behind.
+    Links to other folders are followed, but each folder is read once. Files that do not end like
+    images are ignored, with a warning unless macOS or Windows left them behind.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.

@@ -14,18 +14,22 @@ SMALLEST = 16  # pixels of the shorter side, below which people cannot be told a
 def check_images(splits: ReidSplits, facts_of: Mapping[str, Iterable[ImageFacts]]) -> list[Finding]:
     """Check images, from the facts of each split that `inspect_images` gave, or some of them.
 
-    Finds the kinds ``unreadable``, ``tiny`` and, if the facts have digests, ``two_identities``,
-    ``train_and_test``, ``query_in_gallery`` and ``twice``.
+    Finds the kinds ``unreadable``, ``tiny``, ``clipped`` and, if the facts have digests,
+    ``two_identities``, ``train_and_test``, ``query_in_gallery`` and ``twice``.
     """
-    unreadable, tiny, findings = [], [], []
+    unreadable, tiny, clipped, findings = [], [], [], []
     groups: dict[str, list[_Copy]] = defaultdict(list)
     for split, fact in ((split, fact) for split, facts in facts_of.items() for fact in facts):
         image = splits.readers[split].images[fact.position]
         if fact.reason is not None:
             unreadable.append({"split": split, "path": image.path, "why": fact.reason})
-        elif min(fact.size) < SMALLEST:
+            continue
+        if min(fact.size) < SMALLEST:
             size = "{}x{}".format(*fact.size)
             tiny.append({"split": split, "path": image.path, "size": size})
+        if image.box is not None and fact.size != _size(image.box):
+            box = dict(zip(("left", "top", "right", "bottom"), image.box, strict=True))
+            clipped.append({"split": split, "path": image.path, **box})
         if fact.digest:
             # Without the same numbering a pid may be another person in train than in the test.
             other = split == "train" and not splits.same_numbering
@@ -36,6 +40,9 @@ def check_images(splits: ReidSplits, facts_of: Mapping[str, Iterable[ImageFacts]
     if tiny:
         text = f"{len(tiny)} images have a side of less than {SMALLEST} pixels"
         findings.append(Finding("tiny", "warning", text, _TINY, tiny))
+    if clipped:
+        text = f"{len(clipped)} boxes reach beyond their images"
+        findings.append(Finding("clipped", "warning", text, _CLIPPED, clipped))
     several = [group for group in groups.values() if len(group) > 1]
     for kind, (text, fix) in _DUPLICATES.items():
         if items := [
@@ -44,6 +51,11 @@ def check_images(splits: ReidSplits, facts_of: Mapping[str, Iterable[ImageFacts]
             level: Level = "note" if kind == "twice" else "warning"
             findings.append(Finding(kind, level, f"{len(items)} images are {text}", fix, items))
     return findings
+
+
+def _size(box: tuple[int, int, int, int]) -> tuple[int, int]:
+    left, top, right, bottom = box
+    return right - left, bottom - top
 
 
 class _Copy(NamedTuple):
@@ -79,6 +91,10 @@ _UNREADABLE = (
     "rga_timm.data.skip_bad_images. Scores then do not compare with those on the whole set."
 )
 _TINY = "Are they wrong boxes, or thumbnails of the images? Leave out what shows nobody."
+_CLIPPED = (
+    "What is beyond the edge is left out. If these are many: are the columns left, top, right and "
+    "bottom (not width and height), in pixels of the upright image?"
+)
 # Identical images: text and what to do.
 _DUPLICATES = {
     "two_identities": (

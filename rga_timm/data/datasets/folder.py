@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..identity_split import DEFAULT_SEED, DEFAULT_SHARE, IdentitySplit
-from ..layout import file_names, is_data, listing, subfolders
+from ..layout import file_names, list_folder, listing, subfolders
 from ..named_images import SPLITS, NamedImage, splits_from_names
 from ..registry import register_dataset
 from ..splits import ReidSplits
@@ -80,23 +80,30 @@ def folder(
 
 
 class Ignored:
-    """Collects files that are not images, and people without images, for one warning."""
+    """Collects what is not read, for one warning of each kind."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self.people: list[str] = []  # without images
+        self.links: list[str] = []
 
     def images_of(self, names: Iterable[str]) -> list[str]:
-        """The sorted images among files; the other files are collected."""
+        """The images among files, in their order; the other files are collected."""
         images: list[str] = []
-        for name in sorted(filter(is_data, names)):
-            (images if name.lower().endswith(IMAGE_EXTENSIONS) else self.files).append(name)
+        for name in names:
+            if name.lower().endswith(IMAGE_EXTENSIONS):
+                images.append(name)
+            elif name != SPLIT_FILE:
+                self.files.append(name)
         return images
 
     def log(self, root: Path) -> None:
-        """Log the warning."""
-        reasons = ("files that are not images", "folders of people that hold no image")
-        for what, names in zip(reasons, (self.files, self.people), strict=True):
+        """Log the warnings."""
+        for what, names in (
+            ("files that are not images", self.files),
+            ("folders of people that hold no image", self.people),
+            ("links to folders that are read already, or lie above", self.links),
+        ):
             if names:
                 _logger.warning("%s: ignored %d %s, such as %s", root, len(names), what, names[0])
 
@@ -104,34 +111,55 @@ class Ignored:
 def _walk(root: Path, ignored: Ignored) -> Iterator[tuple[str | None, str, list[str], str]]:
     """Split, person, folders below the person's, and path of each image."""
     tops = _tops(root)
-    for top in dict.fromkeys([root, *tops]):
-        names = [name for name in file_names(top) if name != SPLIT_FILE]
-        if loose := ignored.images_of(names):
+    loose = {} if root in tops else {root: ignored.images_of(file_names(root))}
+    images = {top: images_below(top, ignored) for top in tops}
+    loose |= {top: [p.name for p in paths if p.parent == top] for top, paths in images.items()}
+    for top, names in loose.items():
+        if names:
             raise ValueError(
-                f"{len(loose)} images, such as {loose[0]}, are right in {top} and not in a "
+                f"{len(names)} images, such as {names[0]}, are right in {top} and not in a "
                 "person's folder. Move them to PERSON/IMAGE, or list them in a table (data set "
                 "'table')"
             )
     for top, split in tops.items():
-        for person in subfolders(top):
-            paths = list(images_below(person, ignored))
-            if not paths:
-                ignored.people.append(str(person.relative_to(root)))
-            for path in paths:
-                below = list(path.relative_to(person).parts[:-1])
-                yield split, person.name, below, path.relative_to(root).as_posix()
+        people = set()
+        for path in images[top]:
+            person, *below = path.relative_to(top).parts[:-1]
+            people.add(person)
+            yield split, person, below, path.relative_to(root).as_posix()
+        without = (p for p in subfolders(top) if not (p.name in people or str(p) in ignored.links))
+        ignored.people += [str(path.relative_to(root)) for path in without]
 
 
-def images_below(folder: Path, ignored: Ignored) -> Iterator[Path]:
-    """The images in a folder and all folders below it, in a fixed order; links are followed."""
+def images_below(root: Path, ignored: Ignored) -> list[Path]:
+    """List the images in a folder and in all folders below it, in a fixed order.
 
-    def stop(error: OSError) -> None:
-        raise error  # by default os.walk skips unreadable folders
+    Links to folders are followed, but each folder is read once, under its own name if it has one
+    below ``root``; those above ``root`` are not read.
+    """
+    found: list[tuple[list[tuple[bool, str]], Path]] = []
+    seen = {*map(str, Path(os.path.realpath(root)).parents)}
+    links: list[tuple[Path, list[tuple[bool, str]]]] = [(root, [])]
 
-    for inner, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-        folders[:] = sorted(filter(is_data, folders))
+    def walk(folder: Path, place: list[tuple[bool, str]]) -> None:
+        if (real := os.path.realpath(folder)) in seen:
+            ignored.links.append(str(folder))
+            return
+        seen.add(real)
+        folders, names = list_folder(folder)
         for name in ignored.images_of(names):
-            yield Path(inner, name)
+            found.append(([*place, (False, name)], folder / name))
+        for name in folders:
+            inner = folder / name, [*place, (True, name)]
+            if inner[0].is_symlink():
+                links.append(inner)  # later: what has a name of its own is read under that
+            else:
+                walk(*inner)
+
+    for link in links:  # which grows
+        walk(*link)
+    # In the order of the places: the images of a folder before those of its folders.
+    return [path for _, path in sorted(found)]
 
 
 def _tops(root: Path) -> dict[Path, str | None]:

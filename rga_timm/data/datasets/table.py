@@ -13,13 +13,17 @@ The columns (options rename them):
   ``valid``, ``validation``. Without this column people are split at random, as described in
   `rga_timm.data.identity_split`.
 - ``tracklet``: images of one tracklet are tested as one, by their mean feature.
-- ``left``, ``top``, ``right``, ``bottom``: the box to cut out, in pixels, without the column
-  ``right`` and the row ``bottom``. Leave all four empty for the whole image.
+- ``left``, ``top``, ``right``, ``bottom``: the box to cut out, in pixels of the upright image (as
+  its EXIF orientation says), without the column ``right`` and the row ``bottom``. Fractions of
+  pixels are taken in whole, and what is beyond the image's edge is left out. Leave all four empty
+  for the whole image.
 
-CSV is UTF-8, with commas, semicolons or tabs as delimiters.
+CSV is UTF-8, with commas, semicolons or tabs as delimiters. Backslashes in paths, as Windows writes
+them, are read as slashes if there is such a file.
 """
 
 import csv
+import math
 import os
 import posixpath
 import re
@@ -38,6 +42,7 @@ from ..table_file import PARQUET_EXTENSIONS, TableFile
 SPLIT_SUFFIX = ".split.csv"  # people.split.csv is the split of people.csv
 BOX_COLUMNS = "left top right bottom"
 _BOX = ("left", "top", "right", "bottom")
+_NUMBER = re.compile(r"[-+]?[0-9]{1,9}(\.[0-9]*)?")
 # These may be missing, unless an option renames them.
 _OPTIONAL = ("camera", "split", "tracklet", *_BOX)
 
@@ -105,8 +110,8 @@ def table(
         listed.append(image_of_row(place, texts[path], cells, columns, box_of_row))
     if not listed:
         raise ValueError(f"{file} has a header but no rows")
+    listed = _find_files(folder, listed)
     _check_listed_once(listed, same_numbering)
-    _check_there(folder, listed)
     kept_in = file.with_name(file.stem + SPLIT_SUFFIX)
     return splits_from_names(
         "table",
@@ -200,15 +205,16 @@ def _box(place: str, cells: dict[str, str]) -> Box | None:
     texts = [cells[side] for side in _BOX]
     if not any(texts):
         return None
-    if not all(re.fullmatch("[0-9]{1,9}", text) for text in texts):
+    if not all(_NUMBER.fullmatch(text) for text in texts):
         raise ValueError(
-            f"{place} has the box {', '.join(map(repr, texts))}, which should be four whole "
-            f"numbers of pixels, {', '.join(_BOX)}; or four empty cells for the whole image"
+            f"{place} has the box {', '.join(map(repr, texts))}, which should be four numbers of "
+            f"pixels, {', '.join(_BOX)}; or four empty cells for the whole image"
         )
-    left, top, right, bottom = map(int, texts)
-    if left >= right or top >= bottom:
-        sides = f"left {left}, top {top}, right {right}, bottom {bottom}"
-        raise ValueError(f"{place} has an empty box: {sides}")
+    first, last = map(float, texts[:2]), map(float, texts[2:])
+    left, top, right, bottom = *map(math.floor, first), *map(math.ceil, last)
+    if left >= right or top >= bottom or right <= 0 or bottom <= 0:
+        sides = ", ".join(map(" ".join, zip(_BOX, texts, strict=True)))
+        raise ValueError(f"{place} has a box with nothing in it: {sides}")
     return left, top, right, bottom
 
 
@@ -229,14 +235,24 @@ def _check_listed_once(images: Sequence[NamedImage], same_numbering: bool) -> No
                 raise ValueError(f"{image.place}: {image.path!r} is listed twice, after {after}")
 
 
-def _check_there(folder: Path, images: Sequence[NamedImage]) -> None:
-    """Raise a FileNotFoundError unless all files exist."""
+def _find_files(folder: Path, images: Sequence[NamedImage]) -> list[NamedImage]:
+    """Replace backslashes where the file is found so, or raise a FileNotFoundError."""
     present = ListedFiles(folder)
-    unlisted = [image for image in images if image.path not in present]
-    # Asked again, as some file systems ignore case.
-    if missing := [image for image in unlisted if not os.path.isfile(folder / image.path)]:
+
+    def is_there(path: str) -> bool:
+        # Asked again, as some file systems ignore case.
+        return path in present or os.path.isfile(folder / path)
+
+    found, missing = [], []
+    for image in images:
+        spellings = dict.fromkeys((image.path, image.path.replace("\\", "/")))
+        path = next(filter(is_there, spellings), None)
+        found.append(image._replace(path=path or image.path))
+        missing += [] if path else [image]
+    if missing:
         raise FileNotFoundError(
             f"{missing[0].place}: there is no file {folder / missing[0].path}; {len(missing)} of "
             f"{len(images)} images are missing. Paths start from {folder}: the option images names "
             "another folder"
         )
+    return found

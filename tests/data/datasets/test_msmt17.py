@@ -187,13 +187,13 @@ def test_files_that_are_not_there_are_told_with_the_first_and_their_number(v1, h
 
 def test_each_folder_is_listed_once(v1, monkeypatch):
     scanned = []
-    original = os.listdir
+    original = os.scandir
 
-    def listdir(folder):
+    def scandir(folder):
         scanned.append(Path(folder))
         return original(folder)
 
-    monkeypatch.setattr("rga_timm.data.layout.os.listdir", listdir)
+    monkeypatch.setattr("rga_timm.data.layout.os.scandir", scandir)
     create_dataset("msmt17:val=true", v1)
     of_people = [folder for folder in scanned if folder.parent.parent == v1]
     assert sorted(of_people) == [
