@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -46,6 +47,8 @@ def main(*arguments: str) -> None:
     Args:
         arguments: A verb, for scripts that stand for one. The command line follows it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file is not always valid UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     verb, *options = [*arguments, *sys.argv[1:]] or [""]
     if verb in ("-h", "--help"):
         sys.stdout.write(_USAGE)

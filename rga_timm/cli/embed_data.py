@@ -47,9 +47,17 @@ class ImageList:
 
     @classmethod
     def of(cls, readers: dict[str, ReidReader], about: dict[str, Any]) -> ImageList:
-        """List the images of several splits of one data set, one split after the other."""
+        """List the images of several splits of one data set, one split after the other.
+
+        A name that is not valid UTF-8, which embeddings cannot hold, is a ValueError.
+        """
         first, *_ = readers.values()
         images = [*chain(*(reader.images for reader in readers.values()))]
+        for path in (first.root.resolve().as_posix(), *(image.path for image in images)):
+            try:
+                path.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"rename {path!r}: its name is not valid UTF-8") from error
         splits = [split for split, reader in readers.items() for _ in reader.images]
         lines = (fingerprint_line(*pair) for pair in zip(splits, images, strict=True))
         about = {
@@ -86,13 +94,7 @@ class ImageList:
 
 def read_image_list(args: argparse.Namespace) -> ImageList:
     """List the images that the options choose; errors of readers, or a ValueError."""
-    images = _of_folder(args) if args.images else _of_dataset(args)
-    for image in images.reader.images:
-        try:
-            image.path.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"rename {image.path!r}: its name is not valid UTF-8") from error
-    return images
+    return _of_folder(args) if args.images else _of_dataset(args)
 
 
 def _of_folder(args: argparse.Namespace) -> ImageList:

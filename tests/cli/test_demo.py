@@ -214,6 +214,27 @@ def test_huge_or_deleted_query_gets_a_message(tmp_path, monkeypatch):
         read_query(tmp_path / "gone.png")
 
 
+@pytest.mark.faults
+def test_query_of_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.new("P", (8000, 7000)).save(tmp_path / "small_file.png")
+    assert (tmp_path / "small_file.png").stat().st_size < 100_000
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+    with pytest.raises(UnreadableImageError, match="8000 x 7000 pixels are more than 50,000,000"):
+        read_query(tmp_path / "small_file.png")
+
+
+@pytest.mark.faults
+def test_query_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was held on its side
+    image = Image.new("RGB", (20, 10))
+    image.putpixel((0, 0), (255, 255, 255))
+    image.save(tmp_path / "query.png", exif=exif)
+    query = read_query(tmp_path / "query.png")
+    assert query.size == (10, 20)
+    assert query.getpixel((9, 0)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
 def test_queries_of_any_mode_become_rgb(tmp_path, mode):
     file = tmp_path / "query.tif"

@@ -1,11 +1,14 @@
 """The program's own part: verbs, help, versions, wrong words."""
 
+import io
+import os
 import subprocess
 import sys
 from importlib import import_module
 
 import pytest
 import timm
+from PIL import Image
 
 from rga_timm import __version__, cli
 
@@ -32,6 +35,19 @@ def test_version_names_what_scores_depend_on(monkeypatch, capsys):
     assert run(monkeypatch, "--version") == 0
     printed = capsys.readouterr().out
     assert f"rga-timm {__version__}, timm {timm.__version__}, torch " in printed
+
+
+@pytest.mark.faults
+def test_names_that_are_no_valid_text_are_printed(monkeypatch, tmp_path):
+    folder = tmp_path / os.fsdecode(b"Zo\xe9")
+    (folder / "test" / "p").mkdir(parents=True)
+    for i in range(2):
+        Image.new("RGB", (16, 32), (i, 0, 0)).save(folder / "test" / "p" / f"{i}.png")
+    printed = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert run(monkeypatch, "check-data", str(folder), "--dataset", "folder", "--workers", "0") == 0
+    printed.flush()
+    assert rb"Zo\udce9 is read as folder" in printed.buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,30 @@ def test_what_operating_systems_leave_is_no_data(tmp_path):
         file_names(tmp_path / "nowhere")
 
 
+@pytest.mark.faults
+def test_pipes_and_sockets_are_no_files_and_links_to_nothing_are(tmp_path):
+    make(tmp_path, "a.jpg", "sub")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, target in {"b.jpg": "pipe.jpg", "c.jpg": "nothing", "d.jpg": "d.jpg"}.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    (tmp_path / "e.jpg").symlink_to(tmp_path / "a.jpg")
+    assert file_names(tmp_path) == ["a.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    assert subfolders(tmp_path) == [tmp_path / "sub"]
+    files = ListedFiles(tmp_path)
+    assert "a.jpg" in files
+    assert "pipe.jpg" not in files
+    assert "sub" not in files
+
+
+@pytest.mark.faults
+def test_a_data_set_to_which_links_lead_is_one(tmp_path):
+    root = new(tmp_path / "data")
+    for link in ("again", "data/back"):
+        (tmp_path / link).symlink_to(root)
+    found, _ = find_layout("other", tmp_path, [NEW])
+    assert found.samefile(root)
+
+
 def test_lines_come_with_their_places_without_empty_ones_and_marks(tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes("\ufeffa 1\r\n\n  b 2  \n".encode())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,17 @@ def test_images_come_sorted_and_without_persons_or_cameras(
     assert {*reader.pids} == {*reader.camids} == {*reader.tracklets} == {-1}
     assert reader.root == tmp_path
     assert "ignored 1 files that are not images, such as notes.txt" in caplog.text
+
+
+@pytest.mark.faults
+def test_each_image_comes_once_and_pipes_do_not(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").touch()
+    (tmp_path / "0").symlink_to(tmp_path / "a")  # before its target, which gives the name
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "root").symlink_to("/")
+    os.mkfifo(tmp_path / "a" / "2.jpg")
+    assert [image.path for image in read_images(tmp_path).images] == ["a/1.jpg"]
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:

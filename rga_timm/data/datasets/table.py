@@ -250,9 +250,11 @@ def _find_files(folder: Path, images: Sequence[NamedImage]) -> list[NamedImage]:
         found.append(image._replace(path=path or image.path))
         missing += [] if path else [image]
     if missing:
+        hint = f"Paths start from {folder}: the option images names another folder"
+        if not missing[0].path.isprintable():
+            hint += ". Is the table UTF-8 text?"
         raise FileNotFoundError(
             f"{missing[0].place}: there is no file {folder / missing[0].path}; {len(missing)} of "
-            f"{len(images)} images are missing. Paths start from {folder}: the option images names "
-            "another folder"
+            f"{len(images)} images are missing. {hint}"
         )
     return found

@@ -173,6 +173,51 @@ def test_links_to_folders_are_followed(tmp_path):
     assert len(create_dataset("folder", tmp_path / "data").query) == 3
 
 
+@pytest.mark.faults
+def test_links_in_a_circle_change_nothing(tmp_path, caplog):
+    root = make(
+        tmp_path / "set", *(f"test/{p}/{c}/{i}.jpg" for p in "ab" for c in "xy" for i in "12")
+    )
+    expected = create_dataset("folder:camera=folder", root).query.images
+    assert len(expected) == 8
+    links = {"test/a/x/self": "test/a/x", "test/a/up": "test/a", "test/b/y/top": "test"}
+    links |= {"test/b/root": ".", "test/loop": "test", "test/a/0": "test/b", "test/c": "test/b"}
+    links |= {"test/b/y/above": ".."}
+    for link, target in links.items():
+        (root / link).symlink_to(root / target, target_is_directory=True)
+    (root / "test" / "b" / "itself").symlink_to(root / "test" / "b" / "itself")
+    assert create_dataset("folder:camera=folder", root).query.images == expected
+    assert "ignored 8 links to folders that are read already, or lie above" in caplog.text
+
+
+@pytest.mark.faults
+def test_a_folder_elsewhere_is_read_once_however_many_links_lead_there(tmp_path):
+    make(tmp_path / "elsewhere", "1.jpg", "deep/2.jpg")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    root = make(tmp_path / "set", "test/a/1.jpg", "test/b/1.jpg")
+    for person in "ab":
+        (root / "test" / person / "more").symlink_to(tmp_path / "elsewhere")
+    splits = create_dataset("folder", root)
+    names = ["a/1.jpg", "a/more/1.jpg", "a/more/deep/2.jpg", "b/1.jpg"]
+    assert [image.path for image in splits.query.images] == [f"test/{name}" for name in names]
+
+
+@pytest.mark.faults
+def test_one_split_may_be_a_link_to_another(tmp_path):
+    root = make(tmp_path, "gallery/a/1.jpg", "gallery/a/2.jpg")
+    (root / "query").symlink_to(root / "gallery", target_is_directory=True)
+    splits = create_dataset("folder", root)
+    assert len(splits.query) == len(splits.gallery) == 2
+
+
+@pytest.mark.faults
+def test_pipes_are_no_images(tmp_path):
+    under_test(tmp_path, "p/1.jpg", "p/2.jpg")
+    os.mkfifo(tmp_path / "test" / "p" / "3.jpg")
+    (tmp_path / "test" / "p" / "4.jpg").symlink_to(tmp_path / "test" / "p" / "3.jpg")
+    assert len(create_dataset("folder", tmp_path).query) == 2
+
+
 def test_images_in_nobody_s_folder_are_an_error(tmp_path):
     under_test(tmp_path, "p/1.jpg", "p/2.jpg", "3.jpg")
     with pytest.raises(
