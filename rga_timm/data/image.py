@@ -53,7 +53,7 @@ def decode(file: str | Path | BinaryIO, max_pixels: int | None = None) -> Image.
         return image.convert("RGB")
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Say what an error was, with its kind where its text alone says little."""
     if isinstance(error, OSError | SyntaxError | ValueError) and str(error):
         return str(error)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+JUNK_PID = -1  # Market-1501's: neither a right nor a wrong answer, so such images are left out
+
 
 class MatchCounts(NamedTuple):
     """Queries by whether their person is in the gallery under another camera."""
@@ -19,7 +21,9 @@ class MatchCounts(NamedTuple):
         cls, query_pids: np.ndarray, query_camids: np.ndarray,
         gallery_pids: np.ndarray, gallery_camids: np.ndarray,
     ) -> "MatchCounts":  # fmt: skip
-        """Count, from (Q,) and (G,) ids."""
+        """Count, from (Q,) and (G,) ids; the gallery's junk does not count."""
+        kept = gallery_pids != JUNK_PID
+        gallery_pids, gallery_camids = gallery_pids[kept], gallery_camids[kept]
         images = Counter(gallery_pids.tolist())
         beside = Counter(zip(gallery_pids.tolist(), gallery_camids.tolist(), strict=True))
         queries = list(zip(query_pids.tolist(), query_camids.tolist(), strict=True))

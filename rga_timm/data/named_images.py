@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from .identity_split import IdentitySplit
+from .matches import JUNK_PID
 from .reader import NO_TRACKLET, ReidImage
-from .splits import JUNK_PID, ReidSplits
+from .splits import ReidSplits
 
 _logger = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ def splits_from_names(
 
     An image of the split ``test`` is a query and a gallery image. Validation images are test
     images; they are left out if there are test images too. The identity -1 is junk, as in
-    Market-1501: its images are left out. If no cameras are known, each image, or tracklet, has a
-    camera of its own, the same in query and gallery.
+    Market-1501: its images are left out, if there are others. If no cameras are known, each image,
+    or tracklet, has a camera of its own, the same in query and gallery.
 
     Paths are relative to ``root``. An image without a split makes ``by_identity`` split all images.
     ``opener`` is `ReidReader`'s, ``attributes`` are those of `ReidSplits`.
@@ -152,6 +153,8 @@ def number_names(what: str, names: Iterable[str]) -> dict[str, int]:
 
 def _without_junk(name: str, images: Sequence[NamedImage]) -> Sequence[NamedImage]:
     kept = [image for image in images if image.identity != str(JUNK_PID)]
+    if not kept:  # a list without identities, to distil from
+        return images
     if junk := len(images) - len(kept):
         text = "%s: %d images of the identity %d are junk, as in Market-1501, and are left out"
         _logger.info(text, name, junk, JUNK_PID)

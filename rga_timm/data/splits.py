@@ -14,9 +14,7 @@ from .reader import NO_TRACKLET, ReidImage, ReidReader
 
 _logger = logging.getLogger(__name__)
 
-# Market-1501's convention.
-DISTRACTOR_PID = 0  # always a wrong answer
-JUNK_PID = -1  # neither a right nor a wrong answer: such images are left out
+DISTRACTOR_PID = 0  # Market-1501's: always a wrong answer
 
 
 class Counts(NamedTuple):

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rga_timm.data import ReidSplits, create_dataset
+from rga_timm.data import ReidImage, ReidSplits, create_dataset
 from rga_timm.data.datasets.market1501 import FOLDERS
-from rga_timm.evaluation import evaluate, verify
+from rga_timm.evaluation import check_testable, evaluate, verify
 
 SPLITS = dict(zip(FOLDERS, ("train", "query", "gallery"), strict=True))
 
@@ -92,6 +92,23 @@ def test_junk_is_told_also_where_other_people_have_names(tmp_path, caplog):
     splits = create_dataset("folder", tmp_path)
     assert splits.gallery.pids.tolist() == splits.query.pids.tolist() == [1, 1, 2]
     assert "2 images of the identity -1 are junk" in caplog.text
+
+
+@pytest.mark.faults
+def test_a_list_without_identities_is_read_to_distil_from(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").touch()
+    (tmp_path / "all.csv").write_text("path,identity,split\na.jpg,-1,train\nb.jpg,-1,train\n")
+    assert create_dataset("table", tmp_path).train.pids.tolist() == [-1, -1]
+
+
+@pytest.mark.faults
+def test_junk_in_the_gallery_is_no_match():
+    image = ReidImage("a.jpg", -1, 1)
+    for gallery in ([image._replace(camid=2)], [image._replace(camid=2), image._replace(pid=5)]):
+        splits = ReidSplits.from_images("x", Path(), query=[image], gallery=gallery)
+        with pytest.raises(ValueError, match="no query has a match: the person of 1 is not in the"):
+            check_testable([splits])
 
 
 @pytest.mark.faults

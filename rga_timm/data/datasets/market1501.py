@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..layout import Layout, file_names, find_layout
+from ..matches import JUNK_PID
 from ..naming import Naming
 from ..reader import ReidImage, ReidReader
 from ..registry import register_dataset
-from ..splits import DISTRACTOR_PID, JUNK_PID, Counts, ReidSplits
+from ..splits import DISTRACTOR_PID, Counts, ReidSplits
 
 _logger = logging.getLogger(__name__)
 

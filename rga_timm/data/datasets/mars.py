@@ -9,10 +9,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..layout import Layout, ListedFiles, find_layout, read_lines
+from ..matches import JUNK_PID
 from ..matlab import read_matrix
 from ..reader import ReidImage
 from ..registry import register_dataset
-from ..splits import JUNK_PID, Counts, ReidSplits
+from ..splits import Counts, ReidSplits
 
 _NAME = re.compile(r"(?P<pid>\d{4})C(?P<camid>\d)T\d+F\d+\.jpg")
 _EXAMPLE = "0001C1T0002F003.jpg (person 1, camera 1, tracklet 2, frame 3)"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rga_timm.data.splits import JUNK_PID
+from rga_timm.data.matches import JUNK_PID
 
 Ids = np.ndarray | Tensor | Sequence[int]
 
