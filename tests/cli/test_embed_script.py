@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
 import time
@@ -358,17 +357,6 @@ def test_bad_images_end_it_before_any_work_or_are_left_out(
     kept = read_embeddings(run(*options, "--skip-bad-images"))
     assert kept.paths == found.paths[:3] + found.paths[5:]
     assert all(f"left out: {path}: " in caplog.text for path in found.paths[3:5])
-
-
-@pytest.mark.faults
-def test_a_name_that_is_no_valid_text_is_told(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = shutil.copytree(images, tmp_path / "images")
-    (root / "b" / "00.png").rename(root / "b" / os.fsdecode(b"Zo\xe9.png"))
-    with pytest.raises(SystemExit):
-        run(*MODEL, "--images", root, "--output", tmp_path / "e")
-    assert r"rename 'b/Zo\udce9.png': its name is not valid UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

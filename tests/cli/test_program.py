@@ -37,17 +37,34 @@ def test_version_names_what_scores_depend_on(monkeypatch, capsys):
     assert f"rga-timm {__version__}, timm {timm.__version__}, torch " in printed
 
 
-@pytest.mark.faults
-def test_names_that_are_no_valid_text_are_printed(monkeypatch, tmp_path):
+@pytest.fixture
+def zoe(tmp_path) -> str:
+    """A folder of two images, whose name is not valid UTF-8."""
     folder = tmp_path / os.fsdecode(b"Zo\xe9")
     (folder / "test" / "p").mkdir(parents=True)
     for i in range(2):
         Image.new("RGB", (16, 32), (i, 0, 0)).save(folder / "test" / "p" / f"{i}.png")
+    return str(folder)
+
+
+@pytest.mark.faults
+def test_names_that_are_no_valid_text_are_printed(monkeypatch, zoe):
     printed = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", printed)
-    assert run(monkeypatch, "check-data", str(folder), "--dataset", "folder", "--workers", "0") == 0
+    assert run(monkeypatch, "check-data", zoe, "--dataset", "folder", "--workers", "0") == 0
     printed.flush()
     assert rb"Zo\udce9 is read as folder" in printed.buffer.getvalue()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("source", ["--images", "--dataset"])
+def test_names_that_embeddings_cannot_hold_are_told(monkeypatch, tmp_path, capsys, zoe, source):
+    where = (zoe,) if source == "--images" else ("folder", "--data-dir", zoe)
+    words = ("embed", "test_rga_resnet", "--no-pretrained", source, *where, "--output")
+    assert run(monkeypatch, *words, str(tmp_path / "e")) == 2
+    error = capsys.readouterr().err
+    assert "error: rename '" in error
+    assert r"Zo\udce9': its name is not valid UTF-8" in error
 
 
 @pytest.mark.parametrize(
