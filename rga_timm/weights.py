@@ -17,16 +17,18 @@ copies it into the manifest, from which the tags are registered with timm.
 import json
 import logging
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import get_session
 from huggingface_hub.utils.sha import sha_fileobj
 from timm.models import PretrainedCfg, get_pretrained_cfg
@@ -47,11 +49,13 @@ PREPROCESSING = (
 )  # fmt: skip
 
 CacheDir = str | Path | None  # of the Hub; its usual one if None
+_T = TypeVar("_T")
 
 _PACKAGE = Path(__file__).parent
 
 # How long to wait for the Hub's first answer; its client's own retries take most of a minute.
 _PATIENCE = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 6)  # seconds
+_PAUSE = 1.0  # seconds, before it is asked once more
 
 
 class WeightsNotFoundError(OSError):
@@ -161,8 +165,9 @@ def _check_source_answers(cfg: PretrainedCfg, cache_dir: CacheDir) -> None:
     """Raise a ConnectionError if weights for timm are neither cached nor can be downloaded."""
     if cfg.hf_hub_id:
         files = [cfg.hf_hub_filename or WEIGHTS_FILE, "pytorch_model.bin"]
-        if not any(_cached(cfg.hf_hub_id, file, cache_dir) for file in files):
+        if not any(cached_file(cfg.hf_hub_id, file, cache_dir) for file in files):
             _check_hub_answers(cfg.hf_hub_id, files[0])
+            fetch_for_timm(cfg.hf_hub_id, files[0], cache_dir)
     elif cfg.url:
         url, downloads = cfg.url, cache_dir or Path(torch.hub.get_dir()) / "checkpoints"
         if not Path(downloads, Path(url).name).is_file():
@@ -189,16 +194,19 @@ def _hub_weights(name: str, cfg: PretrainedCfg, cache_dir: CacheDir) -> dict[str
     """The overlay for weights from the Hub or its cache, checked against the manifest."""
     hf_hub_id = str(cfg.hf_hub_id)
     expected = read_manifest().get(name, {}).get("sha256")
+    damaged = ""
     for force in (False, True):
         try:
             file = _hub_file(hf_hub_id, WEIGHTS_FILE, cache_dir, force)
         except Exception as error:  # the Hub's client and what it is built on raise many kinds
-            raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
+            message = weights_not_found_message(name, cfg, error, damaged)
+            raise WeightsNotFoundError(message) from error
         if expected in (None, sha256_of(file)):
             _hub_config(name, hf_hub_id, cache_dir)  # cached for use without network
             return {"file": str(file)}
         if not force:
             _logger.warning("The file of %s in the cache is damaged: downloading again.", name)
+            damaged = f"the file in the Hub's cache, {file}, is damaged; "
     raise ValueError(
         f"{WEIGHTS_FILE} of {hf_hub_id} is not the one that was published as {name}: its "
         f"SHA-256 is {sha256_of(file)}, not {expected}. It was not loaded"
@@ -223,24 +231,63 @@ def config_of_tag(name: str) -> Path | None:
 
 def _hub_config(name: str, hf_hub_id: str, cache_dir: CacheDir = None) -> Path | None:
     """The config of a tag from the Hub or its cache; None, with a warning, if it is missing."""
-    try:
-        return _hub_file(hf_hub_id, CONFIG_FILE, cache_dir)
-    except Exception as error:  # as for the weights
-        _logger.warning("The records of %s could not be read: %s", name, error)
-        return None
+    reason: Exception
+    for force in (False, True):
+        try:
+            file = _hub_file(hf_hub_id, CONFIG_FILE, cache_dir, force)
+            json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # damaged in the cache
+            reason = error
+        except Exception as error:  # as for the weights
+            reason = error
+            break
+        else:
+            return file
+    _logger.warning("The records of %s could not be read: %s", name, reason)
+    return None
 
 
 def _hub_file(hf_hub_id: str, file: str, cache_dir: CacheDir, force: bool = False) -> Path:
     """A checkpoint's file; a cached one needs no network, as no version ever changes."""
-    if not force and (cached := _cached(hf_hub_id, file, cache_dir)):
+    if not force and (cached := cached_file(hf_hub_id, file, cache_dir)):
         return Path(cached)
     _check_hub_answers(hf_hub_id, file)
+    return _download(hf_hub_id, file, cache_dir, force)
+
+
+def fetch_for_timm(hf_hub_id: str, file: str = WEIGHTS_FILE, cache_dir: CacheDir = None) -> None:
+    """Download a file into the Hub's cache before timm does, which gives up at the first error.
+
+    Repositories may lack it: timm knows other names.
+    """
+    with suppress(EntryNotFoundError):
+        _download(hf_hub_id, file, cache_dir)
+
+
+def _download(hf_hub_id: str, file: str, cache_dir: CacheDir, force: bool = False) -> Path:
     repo_id, revision = hf_split(hf_hub_id)
     options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
-    return Path(hf_hub_download(repo_id, file, force_download=force, **options))
+    ask = lambda: hf_hub_download(repo_id, file, force_download=force, **options)  # noqa: E731
+    return Path(ask_again(ask))
 
 
-def _cached(hf_hub_id: str, file: str, cache_dir: CacheDir) -> str | None:
+def ask_again(ask: Callable[[], _T]) -> _T:
+    """Ask the Hub, and once more if it is out of order for the moment (HTTP 429, 500 and above)."""
+    try:
+        return ask()
+    except Exception as error:
+        reason: BaseException | None = error
+        while reason and not hasattr(reason, "response"):
+            reason = reason.__cause__
+        status = getattr(getattr(reason, "response", None), "status_code", 0)
+        if status < 500 and status != 429:
+            raise
+    time.sleep(_PAUSE)
+    return ask()
+
+
+def cached_file(hf_hub_id: str, file: str, cache_dir: CacheDir = None) -> str | None:
+    """The path of a repository's file in the Hub's cache; None if it is not there."""
     repo_id, revision = hf_split(hf_hub_id)
     cache = cache_dir or constants.HF_HUB_CACHE
     found = try_to_load_from_cache(repo_id, file, cache_dir=cache, revision=revision)
@@ -277,7 +324,20 @@ def _check_answers(ask: Callable[[], Any]) -> None:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
-def weights_not_found_message(name: str, cfg: PretrainedCfg, error: Exception) -> str:
+def damaged_message(hf_hub_id: str | None, error: Exception, cache_dir: CacheDir = None) -> str:
+    """Say which file is damaged in the Hub's cache, and how to mend that."""
+    names = (WEIGHTS_FILE, "pytorch_model.bin") if hf_hub_id else ()
+    found = filter(None, (cached_file(str(hf_hub_id), name, cache_dir) for name in names))
+    reason = " ".join(str(error).split())
+    if file := next(found, None):
+        text = f"{file}, in the Hub's cache, is damaged ({reason}): delete it, with a network it"
+        return f"{text} is downloaded again"
+    return f"its file of weights is damaged ({reason}): copy or download it again"
+
+
+def weights_not_found_message(
+    name: str, cfg: PretrainedCfg, error: Exception, damaged: str = ""
+) -> str:
     """Say where the weights of a tag were looked for, and how to provide them."""
     source = f"{cfg.hf_hub_id} on the Hub" if cfg.hf_hub_id else str(cfg.url)
     file = f"{name}/{WEIGHTS_FILE}"
@@ -287,7 +347,7 @@ def weights_not_found_message(name: str, cfg: PretrainedCfg, error: Exception) -
         local = f"{WEIGHTS_VARIABLE} is not set, and the package is not run from a clone"
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return (
-        f"no weights of {name}: {local}; and {source} could not be read "
+        f"no weights of {name}: {local}; {damaged}and {source} could not be read "
         f"({type(error).__name__}: {reason}). Either set {WEIGHTS_VARIABLE} to a folder that holds "
         f"{file}, or make the Hub reachable (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE; a slow one by "
         "HF_HUB_ETAG_TIMEOUT, in seconds)"

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -278,3 +279,55 @@ def test_look_up_that_hangs_is_given_up(monkeypatch):
     with pytest.raises(ConnectionError, match="no answer in"):
         source._check_answers(lambda: time.sleep(5))  # as a look-up of a name that hangs
     assert time.monotonic() - begun < 3
+
+
+@pytest.mark.faults
+def test_a_damaged_cache_without_a_network_is_named_with_what_to_do(weights, caplog):
+    repository = f"{source.HUB_ORGANISATION}/{TAG}"
+    put_into_hub_cache(SHIPPED / TAG, weights / "cache", repository, "v1")
+    (file,) = (weights / "cache").rglob("model.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsNotFoundError) as caught:
+        create()
+    assert f"the file in the Hub's cache, {file}, is damaged; and {repository}" in str(caught.value)
+    assert "make the Hub reachable" in str(caught.value)
+    (config,) = (weights / "cache").rglob("config.json")
+    config.write_text("{")
+    assert read_reid(TAG) == {}
+    assert f"The records of {TAG} could not be read" in caplog.text
+
+
+class OutOfOrderError(OSError):
+    def __init__(self, status):
+        self.response = SimpleNamespace(status_code=status)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("answers", "asked", "works"),
+    [
+        ([503], 2, True),
+        ([429], 2, True),
+        ([503, 503], 2, False),
+        ([404], 1, False),
+        ([], 1, True),
+    ],
+)
+def test_a_server_that_is_out_of_order_is_asked_once_more(monkeypatch, answers, asked, works):
+    monkeypatch.setattr(source, "_PAUSE", 0)
+    calls, answers = [], iter(answers)
+
+    def ask():
+        calls.append(1)
+        if status := next(answers, None):  # as the Hub's client: wrapped in another error
+            raise LookupError from OutOfOrderError(status)
+        return "answer"
+
+    if works:
+        assert source.ask_again(ask) == "answer"
+    else:
+        with pytest.raises(LookupError):
+            source.ask_again(ask)
+    assert len(calls) == asked

@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,20 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import errors as hub
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf
 
 from rga_timm.hub.model_file import ModelFile, check_model_file, is_model_file
 from rga_timm.hub.pretrained import takes_img_size
+from rga_timm.weights import (
+    WEIGHTS_FILE,
+    ask_again,
+    cached_file,
+    damaged_message,
+    fetch_for_timm,
+)
+from rga_timm.weights_file import check_file, forget_weights, not_finite, read_weights
 
 MODEL_HELP = "a timm model name, a folder (a model's, or a run's), or hf-hub:OWNER/NAME"
 FILE_HELP = "or a file that is run as it is, of ONNX (.onnx) or OpenVINO (.xml)"
@@ -58,9 +65,11 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
         text = next(text for kind, text in _HUB_ERRORS.items() if isinstance(error, kind))
         text = text.format(error=error, cause=error.__cause__ or error)
         raise OSError(f"{model}: {_line(text)}") from error
-    except (SafetensorError, pickle.UnpicklingError) as error:
-        what = f"{model}: {checkpoint or 'its file of weights'}"
-        raise ValueError(f"{what} is damaged or unsafe, {_line(error)}") from error
+    except SafetensorError as error:
+        source, name = parse_model_name(model)
+        cfg = None if source else timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+        hf_hub_id = name if source == "hf-hub" else cfg and cfg.hf_hub_id
+        raise ValueError(f"{model}: {damaged_message(hf_hub_id, error)}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: its config.json is no JSON, {error}") from error
     except (ValueError, AssertionError, RuntimeError, TypeError) as error:
@@ -68,7 +77,10 @@ def model_errors(model: str, checkpoint: str | Path | None = None) -> Iterator[N
         if isinstance(error, ValueError) and (not checkpoint or str(checkpoint) in str(error)):
             raise
         where = f" with the weights of {checkpoint}" if checkpoint else ""
-        raise ValueError(f"{model} cannot be made{where}: {error}") from error
+        reason = "" if "weights_only=" in str(error) else f": {error}"
+        # timm's advice is an argument that none of its functions takes here.
+        unsafe = "" if reason else ": its file of weights holds more than tensors and plain values"
+        raise ValueError(f"{model} cannot be made{where}{reason}{unsafe}") from error
 
 
 def check_described(model: str) -> None:
@@ -82,7 +94,7 @@ def check_described(model: str) -> None:
         return
     with model_errors(model):
         try:
-            architecture = load_model_config_from_hf(name)[1]
+            architecture = ask_again(lambda: load_model_config_from_hf(name))[1]
         except (KeyError, TypeError, AttributeError) as error:
             why = f"its config.json does not describe a timm model ({error!r})"
             raise ValueError(f"{model}: {why}") from error
@@ -155,14 +167,33 @@ def create_model(
         return ModelFile(model, img_size=img_size, **kwargs)
     with model_errors(model, checkpoint):
         if checkpoint:
-            overlay: dict[str, Any] = {"file": str(checkpoint)}
+            weights = read_weights(checkpoint)
+            overlay: dict[str, Any] = {"file": str(checkpoint), "state_dict": weights}
             if "num_classes" not in kwargs:  # known to be as wide as the file's: loaded strictly
-                kwargs["num_classes"] = classifier_width(model, Path(checkpoint))
+                kwargs["num_classes"] = _classifier_width(model, weights)
                 overlay |= {"num_classes": kwargs["num_classes"], "label_offset": 0}
             kwargs["pretrained_cfg_overlay"] = overlay
         if img_size and takes_img_size(model):
             kwargs = {"img_size": tuple(img_size), **kwargs}
-        return timm.create_model(model, pretrained=pretrained or bool(checkpoint), **kwargs)
+        source, name = parse_model_name(model)
+        if source == "hf-hub" and pretrained:
+            fetch_for_timm(name)
+        made = timm.create_model(model, pretrained=pretrained or bool(checkpoint), **kwargs)
+        if file := weights_file_of(model) if pretrained else None:
+            check_file(file)  # numbers that are quantised have been loaded as if they were weights
+        if broken := not_finite(made.state_dict()):
+            raise ValueError(f"the weights of {checkpoint or model} are not usable: {broken}")
+        return forget_weights(made)
+
+
+def weights_file_of(model: str) -> Path | None:
+    """The ``model.safetensors`` of a folder, or of a repository in the Hub's cache, if there."""
+    source, name = parse_model_name(model)
+    if source == "hf-hub":
+        cached = cached_file(name, WEIGHTS_FILE)
+        return Path(cached) if cached else None
+    file = Path(name, WEIGHTS_FILE)
+    return file if source == "local-dir" and file.is_file() else None
 
 
 def _line(text: object) -> str:
@@ -213,15 +244,11 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
         if not isinstance(config.get(part) or {}, dict):
             raise ValueError(f"{file}: {part} is not a mapping")
 
-    weights = Path(folder, "model.safetensors")
-    if weights.is_file():
-        try:
-            with safe_open(weights, framework="pt") as tensors:
-                tensors.keys()
-        except SafetensorError as error:
-            raise ValueError(f"{weights} cannot be read: {error}") from error
-    elif not any(Path(folder).glob("*.safetensors")) and not any(Path(folder).glob("*.bin")):
-        raise ValueError(f"there are no weights in {folder}: {weights} is missing")
+    files = [file for kind in ("*.safetensors", "*.bin") for file in Path(folder).glob(kind)]
+    if not files:
+        raise ValueError(f"there are no weights in {folder}: {WEIGHTS_FILE} is missing")
+    for file in files:
+        check_file(file)
     return config
 
 
@@ -230,13 +257,10 @@ def classifier_width(model: str, checkpoint: Path) -> int:
 
     A ValueError says that the file holds no weights.
     """
-    try:
-        weights = timm.models.load_state_dict(str(checkpoint), weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # whatever the readers of pickles, archives and safetensors raise
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{checkpoint} holds no weights that can be read: {reason}") from error
+    return _classifier_width(model, read_weights(checkpoint))
+
+
+def _classifier_width(model: str, weights: Mapping[str, torch.Tensor]) -> int:
     cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
     names = cfg.classifier if cfg else None
     names = names if isinstance(names, tuple) else (names,)

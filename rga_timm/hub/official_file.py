@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from rga_timm.models._checkpoint import differences, some
+from rga_timm.models._checkpoint import differences
 from rga_timm.models._official import official_shapes
 from rga_timm.weights import sha256_of
+from rga_timm.weights_file import not_finite, read_weights_and_epoch, some
 
 # Blocks of the four stages. The paper's code has ResNet-50 only; others have extended it.
 _BY_BLOCKS = {(3, 4, 23, 3): "rga_resnet101", (3, 8, 36, 3): "rga_resnet152"}
@@ -81,49 +79,11 @@ def read_official_file(path: Path) -> OfficialFile:
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    content = _load(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint")
-    weights = next(
-        (content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict)),
-        content,
-    )
-    if not any(isinstance(value, Tensor) for value in weights.values()):
-        entries = f", only {some(list(map(str, weights)))}" if weights else ""
-        raise ValueError(f"{path} holds no weights{entries}")
-    if others := [str(key) for key, value in weights.items() if not isinstance(value, Tensor)]:
-        raise ValueError(f"{path} is not a state dict, it holds more than tensors: {some(others)}")
-    weights = {str(key).removeprefix("module."): value for key, value in weights.items()}
+    weights, epoch = read_weights_and_epoch(path)
     _check_names(path, weights)
-    if broken := [key for key, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f"{path} has weights that are not finite: {some(broken)}")
-    epoch = content.get("epoch")
-    return OfficialFile(path, sha256_of(path), weights, epoch if type(epoch) is int else None)
-
-
-def _load(path: Path) -> Any:
-    with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"
-    if is_archive and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is cut short: it begins as a file of torch.save and has no end")
-    if is_archive:
-        with zipfile.ZipFile(path) as archive:
-            is_program = any(Path(name).name == "constants.pkl" for name in archive.namelist())
-        if is_program:
-            raise ValueError(f"{path} is a TorchScript archive: convert its original checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # the readers of archives and pickles raise many kinds
-        reason = str(error)
-        if wanted := re.search(r"GLOBAL (\S+)", reason):
-            raise ValueError(
-                f"{path} holds more than tensors and plain values ({wanted[1]}), which is not "
-                "read: unpickling it could run any code. If you trust it, save its state dict alone"
-            ) from error
-        why = reason.partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} is no checkpoint of torch.save, or is damaged: {why}") from error
+    if broken := not_finite(weights):
+        raise ValueError(f"{path} is not usable: {broken}")
+    return OfficialFile(path, sha256_of(path), weights, epoch)
 
 
 def _check_names(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ because timm's loader is not strict where the number of classes differs.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from rga_timm.layers import resample_grid_weight
+from rga_timm.weights_file import some, state_dict_of
 
 from ._rga import StateDict, rga_modules
 
@@ -51,13 +52,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: Any) -> StateDict:
 
 def _unwrap(state_dict: dict[str, Any]) -> StateDict:
     """The weights in float32, without the trainer's wrapping dict and prefix."""
-    for key in ("state_dict", "model"):
-        if isinstance(state_dict.get(key), dict):
-            state_dict = state_dict[key]
-    return {
-        k.removeprefix("module."): v.float() if v.dtype in _HALVES else v
-        for k, v in state_dict.items()
-    }
+    try:
+        weights = state_dict_of(state_dict)
+    except ValueError as error:
+        raise ValueError(f"the checkpoint cannot be read: {error}") from error
+    return {k: v.float() if v.dtype in _HALVES else v for k, v in weights.items()}
 
 
 def _resample(weights: StateDict, model: Any, old_size: tuple[int, int]) -> StateDict:
@@ -127,12 +126,6 @@ def differences(
         ],
     }
     return [f"{kind}: {some(items)}" for kind, items in kinds.items() if items]
-
-
-def some(items: Sequence[str]) -> str:
-    """How many items there are, and the first of them."""
-    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
-    return f"{len(items)} ({', '.join(items[:8])}{more})"
 
 
 def _misfit(model: Any, misfits: list[str]) -> str:

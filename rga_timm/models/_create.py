@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.error import HTTPError
 
+from safetensors import SafetensorError
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
@@ -19,10 +20,12 @@ from timm.models._builder import resolve_pretrained_cfg
 from rga_timm.layers import change_class
 from rga_timm.weights import (
     WeightsNotFoundError,
+    damaged_message,
     find_weights,
     registered_checkpoint,
     weights_not_found_message,
 )
+from rga_timm.weights_file import forget_weights, read_weights
 
 from ._checkpoint import checkpoint_filter_fn
 from ._rga import RGAConfig, RGAMixin
@@ -56,12 +59,18 @@ def create_rga(
             f"no weights of {name}: timm knows no such tag. timm.list_pretrained('{variant}*') "
             "lists the tags; a folder is loaded by its path, 'local-dir:FOLDER'"
         ) from error
-    if cfg.source or cfg.file or cfg.state_dict:  # the caller says where the weights are
+    if cfg.file and not (cfg.source or cfg.state_dict):
+        overlay = {**overlay, "state_dict": read_weights(cfg.file)}
+        return forget_weights(build(pretrained_cfg_overlay=overlay, **kwargs))
+    if cfg.source or cfg.state_dict:  # the caller says where the weights are
         return build(pretrained_cfg_overlay=overlay, **kwargs)
     name = f"{variant}.{cfg.tag}"
     found = {} if "hf_hub_id" in overlay else find_weights(name, cfg, kwargs.get("cache_dir"))
     try:
         return build(pretrained_cfg_overlay={**found, **overlay}, **kwargs)
+    except SafetensorError as error:
+        message = damaged_message(cfg.hf_hub_id, error, kwargs.get("cache_dir"))
+        raise ValueError(f"{name}: {message}") from error
     except (OSError, HTTPError) as error:  # of the backbone's ImageNet weights
         raise WeightsNotFoundError(weights_not_found_message(name, cfg, error)) from error
 

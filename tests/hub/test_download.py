@@ -243,7 +243,7 @@ MESSAGES = {
     "transformers": r"its config\.json does not describe a timm model \(KeyError\('architecture'",
     "gibberish": r"its config\.json is no JSON, ",
     "arguments": r"cannot be made: .*'heads_of_tomorrow'",
-    "truncated": r"its file of weights is damaged or unsafe, ",
+    "truncated": r"/\S+, in the Hub's cache, is damaged \(.*\): delete it, with a network ",
 }
 
 
@@ -313,3 +313,19 @@ def test_a_model_of_the_hub_is_evaluated_and_fine_tuned(repositories, people, tm
     done = run_verb("finetune", *hub, [*run, *data, *short])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.faults
+def test_a_hub_that_is_out_of_order_for_a_moment_is_asked_again(folder, tmp_path):
+    code = """
+from rga_timm.hub.model_source import check_model, create_model
+print(digest(create_model(check_model("hf-hub:moment/net"))))
+"""
+    good = digest(timm.create_model(f"local-dir:{folder}", pretrained=True))
+    with HubUploadServer(tmp_path / "models") as hub:
+        repository = hub.repository("moment/net")
+        repository.create()
+        repository.commit({f.name: f.read_bytes() for f in folder.iterdir()}, message="A model")
+        hub.fail_at = {f"GET .*{name}": 503 for name in ("config.json", "model.safetensors")}
+        assert client(hub.url, tmp_path / "home", code) == [good]
+        assert not hub.fail_at  # both were refused once

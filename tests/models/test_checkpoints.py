@@ -1,5 +1,6 @@
 import logging
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -220,17 +221,20 @@ def own(**kwargs) -> nn.Module:
     return settle(model, some_images(6, seed=4))
 
 
-@pytest.mark.parametrize("wrapping", ["plain", "state_dict", "model", "module."])
+@pytest.mark.parametrize("wrapping", ["plain", "state_dict", "model", "net", "flat", "module."])
 def test_own_checkpoint_in_any_wrapping(tmp_path, images, wrapping):
     model = own(num_classes=6)
     weights = model.state_dict()
-    if wrapping in ("state_dict", "model"):
-        weights = {wrapping: weights, "epoch": 4}
+    if wrapping in ("state_dict", "model", "net"):
+        weights = {wrapping: weights, "epoch": 4, "score": np.float64(0.5)}
+    elif wrapping == "flat":
+        weights = {**weights, "epoch": 4, "score": np.float64(0.5)}
     elif wrapping == "module.":
         weights = {f"module.{k}": v for k, v in weights.items()}
     path = save(tmp_path / "model.pth", weights)
     loaded = load(path, num_classes=6, overlay={"num_classes": 6})
     assert torch.equal(loaded(images), model(images))
+    assert "state_dict" not in loaded.pretrained_cfg
 
 
 def test_classifier_that_fits_is_kept_whatever_the_config_says(tmp_path, images):
@@ -307,7 +311,7 @@ def test_baseline_checkpoint_does_not_pass_for_a_trained_attention(tmp_path):
 
 def test_file_without_weights_is_refused(tmp_path):
     path = save(tmp_path / "model.pth", {"state_dict": {}})
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match=r"holds no weights .*, 1 \(state_dict\), are no tensors"):
         load(path)
 
 

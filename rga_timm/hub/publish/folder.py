@@ -23,6 +23,7 @@ from rga_timm.hub.publish.card import format_card
 from rga_timm.hub.publish.golden import check_golden, golden_embedding
 from rga_timm.hub.publish.push import EXTRA_SUFFIXES
 from rga_timm.weights import CONFIG_FILE, WEIGHTS_FILE
+from rga_timm.weights_file import not_finite
 
 # So that weights fit into a Git repository without large-file storage.
 MAX_BYTES = 64 * 2**20
@@ -177,10 +178,10 @@ def _check_weights(file: Path) -> list[str]:
         return [f"{file.name}: {file.stat().st_size:,} bytes, more than {MAX_BYTES:,}"]
     try:
         with safe_open(file, framework="pt") as weights:
-            bad = [name for name in weights.keys() if not weights.get_tensor(name).isfinite().all()]  # noqa: SIM118
+            bad = not_finite({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         return [f"{file.name} cannot be read: {error}"]
-    return [f"{file.name}: not finite: {', '.join(bad)}"] if bad else []
+    return [f"{file.name}: {bad}"] if bad else []
 
 
 def _check_works(folder: Path, config: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from rga_timm.evaluation.compute import keep_freed_memory
 from rga_timm.evaluation.embedding.embed import Feature
 from rga_timm.hub.code_version import code_version
 from rga_timm.hub.manifest import list_in_manifest
+from rga_timm.hub.model_source import create_model
 from rga_timm.hub.pretrained import PRIVATE, read_config
 from rga_timm.hub.publish.cost import measure_cost
 from rga_timm.hub.publish.evaluate import evaluate_to_publish
@@ -96,8 +97,8 @@ def pack(run: Path, options: PackOptions) -> Path:
     device = str(options.compute.device)
     keep_freed_memory(device)
 
-    changes = {} if options.keep_classifier else {"num_classes": 0}
-    model = timm.create_model(f"local-dir:{source}", pretrained=True, **changes)
+    changes: dict[str, Any] = {} if options.keep_classifier else {"num_classes": 0}
+    model: Any = create_model(f"local-dir:{source}", **changes)
     model_args = {k: v for k, v in config.get("model_args", {}).items() if k not in changes}
     _check_size(model, options.precision)
     if pooled and hasattr(model, "forward_neck"):  # without a neck there is one feature only
