@@ -31,7 +31,14 @@ from rga_timm.data import ReidImage, ReidReader, find_bad_images
 from rga_timm.data.text_file import write_text
 from rga_timm.evaluation import hash_weights, iter_embeddings, protocol_of, read_metadata
 from rga_timm.evaluation.dataset import embed_split
-from rga_timm.search import NPROBES, REFINE_FACTOR, Kind, SearchIndex, check_same_features
+from rga_timm.search import (
+    NPROBES,
+    REFINE_FACTOR,
+    Kind,
+    SearchIndex,
+    check_same_features,
+    conditions,
+)
 
 _logger = logging.getLogger("search")
 ON_PAGE = 50  # queries
@@ -77,7 +84,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     add("--splits", nargs="+", default=[], help="of --embeddings, only these (default: all)")
     options.add_model_options(parser, "--model")
     add("--batch-size", type=options.positive_int, default=32, help="(default: 32)")
-    add("--workers", type=int, default=0, help="loader processes (default: 0)")
+    add("--workers", type=options.non_negative_int, default=0, help="loader processes (default: 0)")
     options.add_run_options(parser)
     add = parser.add_argument_group("conditions").add_argument
     add("--camera", nargs="+", default=[], metavar="C", help="only these")
@@ -97,21 +104,6 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the results here")
     add("--page", type=Path, metavar="FILE.html", help="show them here, with the images")
     add("--root", type=Path, metavar="DIR", help="where the images are now")
-
-
-def where_clause(args: argparse.Namespace, index: SearchIndex) -> str | None:
-    """The conditions as SQL; None without any."""
-    column = "camera" if "camera" in index.table.schema.names else "camid"
-    parts = [f"({args.where})"] if args.where else []
-    for cameras, condition in (
-        (args.camera, "CAST({} AS STRING) IN ({})"),
-        (args.not_camera, "({0} IS NULL OR CAST({0} AS STRING) NOT IN ({1}))"),
-    ):
-        listed = ", ".join("'" + camera.replace("'", "''") + "'" for camera in cameras)
-        parts += [condition.format(column, listed)] if cameras else []
-    parts += [f"time >= timestamp '{args.after.isoformat()}'"] if args.after else []
-    parts += [f"time < timestamp '{args.before.isoformat()}'"] if args.before else []
-    return " AND ".join(parts) or None
 
 
 def main(argv: Sequence[str] | None = None) -> Any:
@@ -148,14 +140,17 @@ def run_query(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
     """Search, and show the results."""
     if bool(args.images) == bool(args.embeddings):
         parser.error("what is the query? Either image files, or --embeddings FOLDER")
+    if args.splits and not args.embeddings:
+        parser.error("--splits is for --embeddings")
     if missing := [str(image) for image in args.images if not image.is_file()]:
         parser.error(f"there is no image {', '.join(missing)}")
-    for file in filter(None, (args.json, args.page)):
-        options.check_output_file(file, parser)
+    for file, suffix in ((args.json, ".json"), (args.page, ".html")):
+        if file:
+            options.check_output_file(file, parser, suffix)
     options.prepare_run(args, parser)
     index = SearchIndex(args.index)
-    where = where_clause(args, index)
-    index.table.count_rows(where)  # fails on a wrong condition before any work
+    asked = ("where", "camera", "not_camera", "after", "before")
+    where = conditions(index, **{name: getattr(args, name) for name in asked})
     if args.embeddings:
         files, features = read_queries(args, index.metadata)
     else:

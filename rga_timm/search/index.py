@@ -1,11 +1,13 @@
 """An index of embeddings in LanceDB, on disk or in object storage."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from filelock import FileLock
 
 from rga_timm.search import rows
 from rga_timm.search.rows import EMBEDDING, KEY
@@ -63,14 +65,15 @@ class SearchIndex:
             FileNotFoundError, ValueError: The embeddings or columns are missing or invalid, or
                 there is an index already.
         """
-        database, there = _open(uri, is_new=True)
-        if there is not None:
-            cls(uri)  # another program's table is never overwritten
-            if not overwrite:
-                raise ValueError(f"there is an index in {uri} already: append, or overwrite it")
-        with rows.stream(folder, columns, splits) as reader:
-            mode = "overwrite" if overwrite else "create"
-            database.create_table(_TABLE, data=reader, schema=reader.schema, mode=mode)
+        database, _ = _open(uri, is_new=True)
+        with _one_writer(uri):
+            if _open(uri)[1] is not None:
+                cls(uri)  # another program's table is never overwritten
+                if not overwrite:
+                    raise ValueError(f"there is an index in {uri} already: append, or overwrite it")
+            with rows.stream(folder, columns, splits) as reader:
+                mode = "overwrite" if overwrite else "create"
+                database.create_table(_TABLE, data=reader, schema=reader.schema, mode=mode)
         return cls(uri)
 
     def __len__(self) -> int:
@@ -83,18 +86,22 @@ class SearchIndex:
         """Add further embeddings of the same model, all or none; return how many rows are new.
 
         Images of the same root, split and path are the same. Those in the index are kept, or with
-        `replace` replaced. The new embeddings are held in memory. Queries find them at once.
+        `replace` replaced. The new embeddings are held in memory. Queries find them at once. A
+        second program that appends to a folder waits; in object storage, which knows no locks,
+        append by one program at a time.
 
         Raises:
             FileNotFoundError, ValueError: As for `build`; or the embeddings were made in another
                 way, columns are not in the index, or one image is to be replaced twice.
         """
-        before = len(self)
-        merge = self.table.merge_insert(KEY).when_not_matched_insert_all()
-        with rows.stream(folder, columns, splits, self.table.schema) as reader:
-            rows.check_same_features(self.metadata, rows.metadata_of(reader.schema))
-            (merge.when_matched_update_all() if replace else merge).execute(reader)
-        return len(self) - before
+        with _one_writer(self.uri):
+            self.table.checkout_latest()  # others may have written since it was opened
+            before = len(self)
+            merge = self.table.merge_insert(KEY).when_not_matched_insert_all()
+            with rows.stream(folder, columns, splits, self.table.schema) as reader:
+                rows.check_same_features(self.metadata, rows.metadata_of(reader.schema))
+                (merge.when_matched_update_all() if replace else merge).execute(reader)
+            return len(self) - before
 
     def create_index(self, kind: Kind = "ivf_rq", *, num_partitions: int | None = None) -> None:
         """Make the search approximate, or exact again.
@@ -155,7 +162,8 @@ class SearchIndex:
             raise ValueError(f"features must be (n, {width}) as in the index, got {features.shape}")
         columns = [name for name in self.table.schema.names if name != EMBEDDING]
         found = []
-        for vector in rows.normalize(features, [f"query {i}" for i in range(len(features))]):
+        names = [f"query {i}" for i in range(len(features))]
+        for vector in rows.normalize(features, names, may_be_zero=False):
             search = self.table.search(vector, vector_column_name=EMBEDDING)
             search = search.distance_type("cosine").limit(k).select([*columns, "_distance"])
             search = search.where(where, prefilter=True) if where else search
@@ -182,6 +190,17 @@ class SearchIndex:
         kinds = [index.index_type for index in self.table.list_indices() if index.name == _INDEX]
         # IvfHnswSq, by LanceDB's versions also IVF_HNSW_SQ
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kinds[0]).lower() if kinds else "exact"
+
+
+@contextmanager
+def _one_writer(uri: str | Path) -> Iterator[None]:
+    """Keep other programs from writing to a local index: LanceDB would insert the rows of both."""
+    if "://" in str(uri):
+        yield
+        return
+    Path(uri).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(uri, ".rga_timm.lock")):
+        yield
 
 
 def _open(uri: str | Path, *, is_new: bool = False) -> tuple[Any, Any]:

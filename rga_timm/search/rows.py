@@ -52,7 +52,7 @@ def stream(
     is_left = False
 
     def batches() -> Iterator[pa.RecordBatch]:
-        count, missing = 0, 0
+        count, missing, zero = 0, 0, 0
         for shard in iter_embeddings(folder):
             features = normalize(shard.features, shard.paths)
             further = table.take(pc.index_in(pa.array(shard.paths), value_set=table["path"]))
@@ -61,10 +61,12 @@ def stream(
             columns["root"] = pa.array([str(metadata.get("root", ""))] * len(shard))
             vectors = pa.array(features.ravel())
             columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(vectors, features.shape[1])
-            rows = pa.table({**columns, "found": further["path"]})
+            about = {"found": further["path"], "zero": ~features.any(axis=1)}
+            rows = pa.table({**columns, **about})
             if splits:
                 rows = rows.filter(pc.is_in(rows["split"], value_set=pa.array([*splits])))
             count, missing = count + len(rows), missing + rows["found"].null_count
+            zero += rows["zero"].to_pylist().count(True)
             yield from rows.select(schema.names).cast(schema).to_batches(8192)
             if is_left:  # by Ctrl-C: LanceDB must not commit
                 raise InterruptedError("the writing was stopped")
@@ -72,6 +74,9 @@ def stream(
             raise ValueError(f"{folder} holds no embeddings of the splits {', '.join(splits)}")
         if file and missing == count:
             raise ValueError(f"{file} is about other images: no path in it is one of {folder}")
+        if zero:
+            text = "%d of the embeddings are zero: similar to nothing, no query finds them"
+            _logger.warning(text, zero)
         if file and missing:
             _logger.warning("%s has no row for %d of the images", file, missing)
 
@@ -100,7 +105,7 @@ def _read_table(file: Path, reserved: Collection[str], like: pa.Schema | None) -
     if "path" not in names or len(names) < 2:
         raise ValueError(f"{file} must have the column 'path' and others, not {names}")
     for name in {*names} - {"path"}:  # LanceDB takes dots for structs
-        if name in (*reserved, "found", "") or name.startswith("_") or "." in name:
+        if name in (*reserved, "found", "zero", "") or name.startswith("_") or "." in name:
             raise ValueError(f"{file}: a column cannot be called {name!r} here; rename it")
     try:
         if layout.is_parquet:
@@ -128,15 +133,17 @@ def _read_table(file: Path, reserved: Collection[str], like: pa.Schema | None) -
     return table
 
 
-def normalize(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """L2-normalise (n, D) features to float32; a ValueError names one that is zero."""
+def normalize(
+    features: np.ndarray, names: Sequence[str], *, may_be_zero: bool = True
+) -> np.ndarray:
+    """L2-normalise (n, D) features to float32; a ValueError names one that is not finite."""
     # In double precision the square of a float32 neither overflows nor vanishes.
     norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    usable = np.isfinite(norms) & (norms > 0)
+    usable = np.isfinite(norms) & (may_be_zero | (norms > 0))
     if not usable.all():
         name = names[int(usable.argmin())]
         raise ValueError(f"the embedding of {name} is zero or not finite: it has no direction")
-    return (features / norms).astype(np.float32)
+    return (features / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, Any]:

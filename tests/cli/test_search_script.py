@@ -165,7 +165,7 @@ def test_a_model_that_moved_is_asked_for(
         (["query", "INDEX", "IMAGE", "--json", "no/x.json"], "no folder no to write x.json to"),
         (["query", "INDEX", "IMAGE", "--page", "no/x.html"], "no folder no to write x.html"),
         (["query", "INDEX", "IMAGE", "--after", "noon"], "invalid fromisoformat value: 'noon'"),
-        (["query", "INDEX", "IMAGE", "-k", "0"], "0 is not positive"),
+        (["query", "INDEX", "IMAGE", "-k", "0"], "-k: must be at least 1, not 0"),
         (["query", "nowhere", "IMAGE"], "there is no index in nowhere"),
         (["query", "INDEX", "--embeddings", "nowhere"], "nowhere does not exist"),
         (

@@ -306,12 +306,19 @@ def test_ctrl_c_ends_a_build_without_an_index(
     assert len(SearchIndex.build(tmp_path / "db", folder)) == 300
 
 
-def test_features_without_direction_are_refused(tmp_path: Path) -> None:
+def test_a_zero_feature_is_found_by_no_query_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     features, _ = clustered(3, 2)
     features[4] = 0
-    folder = write_folder(tmp_path / "zero", features)
-    with pytest.raises(ValueError, match=r"images/00004.jpg is zero or not finite"):
-        SearchIndex.build(tmp_path / "db", folder)
+    index = SearchIndex.build(tmp_path / "db", write_folder(tmp_path / "zero", features))
+    assert "1 of the embeddings are zero: similar to nothing" in caplog.text
+    assert len(index) == 6
+    found = {row["path"] for row in index.query(features[:1], 6)[0]}
+    assert found == {f"images/{i:05d}.jpg" for i in (0, 1, 2, 3, 5)}
+
+
+def test_queries_without_direction_are_refused(tmp_path: Path) -> None:
     index_folder = write_folder(tmp_path / "ok", clustered(3, 2)[0])
     index = SearchIndex.build(tmp_path / "db", index_folder)
     for value in (0, np.inf, np.nan):

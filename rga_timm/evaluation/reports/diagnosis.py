@@ -134,19 +134,25 @@ def collapsed_features(
 ) -> list[str]:
     """Find features that do not distinguish people, as from an untrained or collapsed network.
 
-    A sample of 1,000 queries and 1,000 gallery images is examined, which depends on the seed. There
-    are no findings of fewer than ten images or dimensions. The spread of cosines is examined only
-    if they are the `metric`.
+    Features that are zero are counted. Then a sample of 1,000 queries and 1,000 gallery images is
+    examined, which depends on the seed; there are no findings of fewer than ten images or
+    dimensions. Zeros and the spread of cosines are looked at only if these are the `metric`.
     """
+    zero = [int((~images.features.any(dim=1)).sum()) for images in (query, gallery)]
+    findings = []
+    if metric == "cosine" and any(zero):
+        findings.append(
+            f"{zero[0]} of {len(query)} query features and {zero[1]} of {len(gallery)} gallery "
+            "features are zero: they have no direction, and are similar to nothing"
+        )
     if min(*query.features.shape, *gallery.features.shape) < _FEW:
-        return []
+        return findings
     generator = torch.Generator().manual_seed(seed)
     q, g = (
         torch.randperm(len(images), generator=generator)[:_SAMPLE].numpy()
         for images in (query, gallery)
     )
     a, b = (F.normalize(f.cpu().double(), dim=1) for f in (query.features[q], gallery.features[g]))
-    findings = []
     if metric == "cosine":
         same_person = query.pids[q, None] == gallery.pids[g]
         is_match = same_person & (query.camids[q, None] != gallery.camids[g])

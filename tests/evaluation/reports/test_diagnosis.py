@@ -231,6 +231,14 @@ def test_collapsed_features_are_told_of() -> None:
     assert "hardly more than one direction (effective rank 1.0 of 32)" in found
 
 
+def test_features_that_are_zero_are_counted() -> None:
+    query, gallery = (crowd(seed, noise=0.5, common=0.0) for seed in (1, 2))
+    gallery.features[[3, 8]] = 0
+    (found,) = collapsed_features(query, gallery)
+    assert found.startswith("0 of 60 query features and 2 of 60 gallery features are zero: ")
+    assert collapsed_features(query, gallery, metric="euclidean") == []
+
+
 def test_little_data_say_nothing() -> None:
     few = embeddings(np.ones((9, 32)), np.arange(9), np.ones(9))
     many = embeddings(np.ones((20, 32)), np.arange(20), np.ones(20))
