@@ -25,7 +25,7 @@ import yaml
 from torch import empty
 
 from rga_timm.cli import finetune
-from rga_timm.cli.options import add_model_kwargs, create_parser
+from rga_timm.cli.options import add_model_kwargs, create_parser, non_negative_int
 from rga_timm.data.text_file import write_text
 from rga_timm.evaluation.cost import count_flops
 from rga_timm.evaluation.reports.tables import markdown_table
@@ -54,7 +54,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="the folder of all runs")
     relations, text = ["none", "s", "c", "sc"], "(default: none s c sc)"
     add("--relations", nargs="+", default=relations, choices=RELATIONS, help=text)
-    add("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    add("--seeds", type=non_negative_int, nargs="+", default=[0], help="(default: 0)")
     add_model_kwargs(parser, "as of rga-timm finetune, but for relation")
     return parser
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rga_timm.cli.options import check_output_file, create_parser
+from rga_timm.cli.options import check_output_file, create_parser, non_negative_int
 from rga_timm.data import ReidSplits, checks, create_dataset, parse_spec
 from rga_timm.data.checks import Finding, ImageFacts
 from rga_timm.data.specs import FORM
@@ -33,7 +33,9 @@ def get_parser() -> argparse.ArgumentParser:
     text = "look for identical images, by a hash of their pixels (default: yes)"
     add("--hash", action=argparse.BooleanOptionalAction, default=True, help=text)
     processes, text = min(8, os.cpu_count() or 1), "processes that decode; 0: only this one"
-    add("--workers", type=int, default=processes, help=f"{text} (default: %(default)s)")
+    add(
+        "--workers", type=non_negative_int, default=processes, help=f"{text} (default: %(default)s)"
+    )
     add("--json", type=Path, metavar="FILE", help="write everything found here")
     return parser
 
@@ -42,8 +44,6 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message for what would otherwise fail after minutes of work."""
     if args.json:
         check_output_file(args.json, parser)
-    if args.workers < 0:
-        parser.error("--workers must not be negative")
     if args.dataset:
         try:
             parse_spec(args.dataset)

@@ -48,6 +48,7 @@ from rga_timm.evaluation import protocol_of as stored_protocol
 from rga_timm.evaluation.distributed import init_distributed
 from rga_timm.evaluation.stored import read_testable_metadata
 from rga_timm.hub import read_reid
+from rga_timm.training.ranges import Range
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -64,21 +65,27 @@ def get_parser() -> argparse.ArgumentParser:
     options.add_preprocessing_options(data)
     test = parser.add_argument_group("test")
     options.add_feature_options(test)
-    add = test.add_argument
+    add, count = test.add_argument, options.positive_int
     add("--metric", default="cosine", choices=METRICS, help="distance (default: cosine)")
     add("--multi-query", action="store_true", help="one query a person and camera, by the mean")
     text = "replace each query by a weighted mean of itself and its nearest gallery images"
     add("--query-expansion", "--expand", dest="expand", action="store_true", help=text)
-    add("--expand-k", type=int, default=10, metavar="K", help="number of images (default: 10)")
+    add("--expand-k", type=count, default=10, metavar="K", help="number of images (default: 10)")
     text = "weight them by this power of their cosine; 0 for equal weights (default: 3)"
-    add("--expand-alpha", type=float, default=3.0, metavar="X", help=text)
+    add(
+        "--expand-alpha",
+        type=options.number(float, Range(minimum=0)),
+        default=3.0,
+        metavar="X",
+        help=text,
+    )
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
-    add("--k1", type=int, default=20, help="of the re-ranking (default: 20)")
-    add("--k2", type=int, default=6, help="of the re-ranking (default: 6)")
+    add("--k1", type=count, default=20, help="of the re-ranking (default: 20)")
+    add("--k2", type=count, default=6, help="of the re-ranking (default: 6)")
     text = "weight of the original distance in the re-ranking (default: 0.3)"
-    add("--lambda-value", type=float, default=0.3, metavar="X", help=text)
+    add("--lambda-value", type=options.rate, default=0.3, metavar="X", help=text)
     text = "also verify pairs: true positive rate and threshold at these false positive rates"
-    add("--fpr", type=float, nargs="+", default=[], metavar="X", help=text)
+    add("--fpr", type=options.rate, nargs="+", default=[], metavar="X", help=text)
     run = parser.add_argument_group("run")
     options.add_run_options(run)
     run.add_argument("--output", type=Path, metavar="JSON", help="write the report here")
@@ -99,8 +106,6 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         options.check_model(args, parser)
     if args.output:
         options.check_output_file(args.output, parser)
-    if not all(0 <= fpr <= 1 for fpr in args.fpr):
-        parser.error("--fpr takes rates from 0 to 1")
     if args.expand and args.metric != "cosine":
         parser.error("--query-expansion goes with --metric cosine")
     options.prepare_run(args, parser)

@@ -31,6 +31,7 @@ from rga_timm.cli import options
 from rga_timm.data import create_dataset, create_eval_loader
 from rga_timm.data.datasets.pedestrians import VERSION, draw
 from rga_timm.evaluation import Embedder, Protocol
+from rga_timm.training.ranges import Range
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 MIN_OPSET = 18
@@ -46,9 +47,10 @@ def get_parser() -> argparse.ArgumentParser:
     options.add_img_size_option(parser)
     options.add_model_kwargs(parser, "further arguments of the model, e.g. relation=s")
     options.add_feature_option(parser)
-    add("--opset", type=options.positive_int, help="ONNX opset (default: the exporter's)")
+    opset = options.number(int, Range(minimum=MIN_OPSET))
+    add("--opset", type=opset, help="ONNX opset (default: the exporter's)")
     text = "largest difference of the embeddings' components to the model's (default: %(default)s)"
-    add("--tolerance", type=float, default=1e-4, metavar="X", help=text)
+    add("--tolerance", type=options.positive_float, default=1e-4, metavar="X", help=text)
     return parser
 
 
@@ -59,11 +61,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     options.check_model(args, parser)
     if args.output.suffix != ".onnx":
         parser.error(f"OUTPUT must end in .onnx, not {args.output.name}")
-    options.check_output_file(args.output, parser)
-    if args.opset and args.opset < MIN_OPSET:
-        parser.error(f"--opset must be at least {MIN_OPSET}: the exporter makes none below")
-    if not args.tolerance > 0:
-        parser.error("--tolerance must be above 0")
+    options.check_output_file(args.output, parser, ".onnx")
 
 
 def missing_packages() -> list[str]:

@@ -30,6 +30,7 @@ from rga_timm.data.datasets import cuhk03_protocol as lists
 from rga_timm.data.datasets.cuhk03 import MAT, RAW
 from rga_timm.data.datasets.cuhk03_mat import list_cells, list_test_sets, read_pixels
 from rga_timm.data.layout import find_layout
+from rga_timm.data.writable import check_writable_folder
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output or args.folder
     again = "Run the same command again to continue."
     try:
+        check_writable_folder(output)
         root, _ = find_layout("cuhk03", args.folder, [RAW])
         extract(root / MAT, output)
         missing = copy_new_protocol(root / MAT, output)

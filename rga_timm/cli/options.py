@@ -1,23 +1,26 @@
 """Options that several commands share, and functions that apply them."""
 
 import argparse
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from timm.data import resolve_data_config
 from timm.utils import ParseKwargs
 
+from rga_timm.data.writable import check_writable_file, check_writable_folder
 from rga_timm.evaluation import Compute, Protocol
-from rga_timm.evaluation.compute import keep_freed_memory
+from rga_timm.evaluation.compute import check_device, keep_freed_memory
 from rga_timm.evaluation.dataset import embed_loader
 from rga_timm.hub import model_source
 from rga_timm.hub.model_file import ChannelOrder
 from rga_timm.training.config import TrainConfig
+from rga_timm.training.ranges import Range
+
+Number = TypeVar("Number", int, float)
 
 
 def create_parser(verb: str, description: str | None) -> argparse.ArgumentParser:
@@ -66,13 +69,13 @@ def add_config_options(parser: argparse._ActionsContainer, *names: str, **change
         argument = {
             "default": list(default) if isinstance(default, tuple) else default,
             "help": field.metadata["help"],
-            **_argument(types[field.name]),
+            **_argument(types[field.name], field.metadata["range"]),
             **field.metadata["argument"],
         }
         parser.add_argument(f"--{field.name.replace('_', '-')}", **argument | changes)
 
 
-def _argument(kind: Any) -> dict[str, Any]:
+def _argument(kind: Any, limits: Range) -> dict[str, Any]:
     """Return the arguments by which argparse reads values of a type."""
     parts = [part for part in get_args(kind) if part is not NoneType]
     if len(parts) < len(get_args(kind)):  # optional
@@ -84,11 +87,29 @@ def _argument(kind: Any) -> dict[str, Any]:
         return {"choices": parts}
     if origin is Mapping:
         return {"action": ParseModelKwargs, "nargs": "*", "metavar": "KEY=VALUE"}
-    if origin is tuple:
-        return {"nargs": len(parts), "type": parts[0]}
-    if origin is Sequence:
-        return {"nargs": "+", "type": parts[0]}
-    return {"type": kind}
+    nargs: dict[str, Any] = {}
+    if origin in (tuple, Sequence):
+        nargs, kind = {"nargs": len(parts) if origin is tuple else "+"}, parts[0]
+    return {**nargs, "type": number(kind, limits) if kind in (int, float) else kind}
+
+
+def number(kind: type[Number], limits: Range) -> Callable[[str], Number]:
+    """Return a function that reads a number of a range for argparse."""
+
+    def read(text: str) -> Number:
+        value = kind(text)
+        if misfit := limits.misfit(value):
+            raise argparse.ArgumentTypeError(misfit)
+        return value
+
+    read.__name__ = kind.__name__  # for argparse's message on what is no number
+    return read
+
+
+positive_int = number(int, Range(minimum=1))
+non_negative_int = number(int, Range(minimum=0))
+positive_float = number(float, Range(above=0))
+rate = number(float, Range(minimum=0, maximum=1))
 
 
 def add_data_options(parser: argparse._ActionsContainer) -> None:
@@ -103,7 +124,7 @@ def add_model_kwargs(parser: argparse._ActionsContainer, text: str) -> None:
 
 def add_img_size_option(parser: argparse._ActionsContainer) -> None:
     """``--img-size``."""
-    add_config_options(parser, "img_size", type=positive_int)
+    add_config_options(parser, "img_size")
 
 
 def add_feature_option(parser: argparse._ActionsContainer) -> None:
@@ -121,9 +142,11 @@ def add_loading_options(parser: argparse._ActionsContainer) -> None:
 def add_preprocessing_options(parser: argparse._ActionsContainer) -> None:
     """Add options for what a model's own configuration says otherwise."""
     add = parser.add_argument
-    rgb: dict[str, Any] = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
-    add("--mean", **rgb, help="subtracted from pixels in 0 ... 1 (default: the model's own)")
-    add("--std", **rgb, help="by which they are then divided (default: the model's own)")
+    rgb: dict[str, Any] = {"nargs": 3, "metavar": ("R", "G", "B")}
+    text = "subtracted from pixels in 0 ... 1 (default: the model's own)"
+    add("--mean", type=number(float, Range()), **rgb, help=text)
+    text = "by which they are then divided (default: the model's own)"
+    add("--std", type=positive_float, **rgb, help=text)
     text = "the order in which a file of another runtime takes channels (default: as the file says)"
     add("--channel-order", choices=get_args(ChannelOrder), help=text)
 
@@ -143,28 +166,12 @@ def add_run_options(parser: argparse._ActionsContainer) -> None:
     add_config_options(parser, "device", "amp_dtype", "channels_last")
 
 
-def positive_float(text: str) -> float:
-    """Read a positive float for argparse."""
-    if not 0 < (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def positive_int(text: str) -> int:
-    """Read a positive integer for argparse."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
-
-
 def prepare_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End with a message unless the device exists; make it ready."""
-    if args.workers < 0:
-        parser.error("--workers must not be negative")
     try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch has no such support
-        parser.error(f"--device {args.device}: {error}")
+        check_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
     keep_freed_memory(args.device)
 
 
@@ -242,23 +249,20 @@ def feature_width(args: argparse.Namespace, model: torch.nn.Module, config: dict
     return embed_loader(model, [empty], protocol_of(args, config), compute).features.shape[1]
 
 
-def check_output_file(file: Path, parser: argparse.ArgumentParser) -> None:
-    """End with a message unless the file can be written."""
-    if not file.parent.is_dir():
-        parser.error(f"there is no folder {file.parent} to write {file.name} to")
-    if file.is_dir():
-        parser.error(f"{file} is a folder, not a file to write to")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        parser.error(f"{file} must not be written: there is no permission")
+def check_output_file(file: Path, parser: argparse.ArgumentParser, suffix: str = ".json") -> None:
+    """End with a message unless the file can be written, as `check_writable_file`."""
+    try:
+        check_writable_file(file, suffix)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 def check_output_folder(folder: Path, parser: argparse.ArgumentParser) -> None:
     """End with a message unless files can be written to the folder."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        parser.error(f"{there} is a file, not a folder")
-    if not os.access(there, os.W_OK):
-        parser.error(f"{folder} must not be written: there is no permission")
+    try:
+        check_writable_folder(folder)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 def checkpoint_name(args: argparse.Namespace) -> str | None:

@@ -20,9 +20,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
-import torch
-
-from rga_timm.cli.options import check_output_folder, create_parser
+from rga_timm.cli.options import (
+    add_config_options,
+    check_output_folder,
+    create_parser,
+    positive_int,
+    prepare_run,
+)
 from rga_timm.data.specs import FORM, dataset_help
 from rga_timm.evaluation.compute import Compute
 from rga_timm.evaluation.embedding.embed import Feature
@@ -50,7 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
     weights = clone_weights() or Path("weights")
     where = "the weights folder to pack into (default: weights of the clone, or of this folder)"
     pack.add_argument("--weights", type=Path, default=weights, metavar="DIR", help=where)
-    pack.add_argument("--version", type=int, help="of the checkpoint (default: the tag's, or 1)")
+    pack.add_argument(
+        "--version", type=positive_int, help="of the checkpoint (default: the tag's, or 1)"
+    )
     pack.add_argument("--license", help="of the weights (default: what the data allow)")
     how = "how it was trained (default: rga-timm finetune on its recipe)"
     pack.add_argument("--command", help=how)
@@ -68,9 +74,9 @@ def get_parser() -> argparse.ArgumentParser:
     pack.add_argument("--data-dir", nargs="+", default=[], metavar="DIR", help="their folders")
     recorded = "use the recorded scores and precision, without testing again"
     pack.add_argument("--recorded", action="store_true", help=recorded)
-    pack.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
-    pack.add_argument("--workers", type=int, default=4, help="loader processes (default: 4)")
-    pack.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    pack.add_argument("--batch-size", type=positive_int, default=128, help="(default: 128)")
+    add_config_options(pack, "workers", help="loader processes (default: 4)")
+    add_config_options(pack, "device")
     pack.add_argument("--channels-last", action="store_true", help="test in this memory format")
 
     push = parser.add_argument_group("uploading")
@@ -87,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Pack, check, show, upload; return the packed folder."""
     parser = get_parser()
     args = parser.parse_args(argv)
+    prepare_run(args, parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for library in ("timm", "httpx", "httpx2"):  # they log every file and request
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     for run in runs:
         options.check_model(run, parser)
     options.prepare_run(args, parser)
-    options.check_output_file(args.output, parser)
+    options.check_output_file(args.output, parser, ".html")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         (spec, folder), *others = pair_with_folders(args.dataset, args.data_dir)

@@ -37,6 +37,25 @@ class Compute:
     tile_memory: int = DEFAULT_TILE_MEMORY
 
 
+def check_device(device: str) -> None:
+    """Raise a ValueError unless torch can compute on the device; no memory of a GPU is taken."""
+    advice = "pass --device cpu, or cuda on a machine with a GPU"
+    try:
+        kind = torch.device(device)
+        if kind.type not in ("cuda", "meta"):
+            torch.empty(0, device=kind)
+            return
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch has no such support
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {device}: {reason}; {advice}") from error
+    if kind.type == "meta":
+        raise ValueError(f"--device meta has no numbers; {advice}")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (kind.index or 0) >= gpus:
+        finds = "no GPU" if not gpus else f"{gpus} GPUs, from cuda:0 to cuda:{gpus - 1}"
+        raise ValueError(f"--device {device}: torch finds {finds}; {advice}")
+
+
 def keep_freed_memory(device: str | torch.device = "cpu") -> bool:
     """Keep the memory of freed tensors for the next ones, if the device is a CPU.
 

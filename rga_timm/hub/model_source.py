@@ -206,6 +206,8 @@ def resolve_model(name: str) -> str:
     A run's folder stands for the model in it. A model that timm knows precedes a folder of its
     name. A ValueError says that a folder does not exist or holds no model, or of an unknown source.
     """
+    if not name:
+        raise ValueError(f"the model's name is empty: {MODEL_HELP}")
     is_path = "/" in name or os.sep in name
     folder = Path(name)
     if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or is_model_file(name):

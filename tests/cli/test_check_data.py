@@ -166,7 +166,7 @@ def test_after_an_interruption_what_was_found_is_told(
         (["--dataset", "duke"], "withdrawn by its authors"),
         (["--json", "nowhere/found.json"], "there is no folder nowhere to write found.json to"),
         (["--json", "nowhere/s.json"], "there is no folder nowhere"),
-        (["--workers", "-1"], "must not be negative"),
+        (["--workers", "-1"], "--workers: must be at least 0, not -1"),
     ],
 )
 def test_bad_options_end_it_before_any_work(

@@ -250,7 +250,7 @@ def test_queries_of_any_mode_become_rgb(tmp_path, mode):
         (["--gallery", ".", "--dataset", "market1501"], "not allowed with argument"),
         (["--dataset", "viper:split=all", "--data-dir", "."], "Expected one of these layouts"),
         (["--model", "no_model"], "timm knows no model 'no_model'"),
-        (["--top", "0"], "0 is not positive"),
+        (["--top", "0"], "--top: must be at least 1, not 0"),
         (["--port", "70000"], "--port 70000: "),
     ],
 )

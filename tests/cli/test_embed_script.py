@@ -368,7 +368,7 @@ def test_bad_images_end_it_before_any_work_or_are_left_out(
         (("--images", "empty"), "empty holds no images, whose names end in .jpg"),
         (("--dataset", "market1501", "--data-dir", "nowhere"), "nowhere does not exist"),
         (("--dataset", "viper:split=all", "--data-dir", "nowhere"), "nowhere does not exist"),
-        (("--images", "x", "--scales", "0"), "0 is not a positive number"),
+        (("--images", "x", "--scales", "0"), "--scales: must be above 0, not 0.0"),
         (("--images", "x", "--device", "abacus"), "--device abacus"),
     ],
 )

@@ -218,8 +218,8 @@ def test_a_folder_in_the_hubs_layout_is_evaluated(
         (["local-dir:x", "--no-pretrained"], "brings its weights"),
         (["local-dir:nothere"], "there is no model in nothere: nothere/config.json is missing"),
         (["test_resnet", "--output", "no_such_folder/x.json"], "there is no folder no_such_folder"),
-        (["test_resnet", "--img-size", "0", "5"], "0 is not positive"),
-        (["test_resnet", "--workers", "-1"], "--workers must not be negative"),
+        (["test_resnet", "--img-size", "0", "5"], "--img-size: must be at least 1, not 0"),
+        (["test_resnet", "--workers", "-1"], "--workers: must be at least 0, not -1"),
         (["test_resnet", "--device", "abacus"], "--device abacus"),
         (
             ["beit3_giant_patch14_224", "--feature", "pooled"],

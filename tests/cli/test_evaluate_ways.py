@@ -99,11 +99,11 @@ def test_verification_stands_in_the_report_and_on_the_terminal(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (("--fpr", 1.5), "--fpr takes rates from 0 to 1"),
+        (("--fpr", 1.5), "--fpr: must be at most 1, not 1.5"),
         (("--expand", "--metric", "euclidean"), "--query-expansion goes with --metric cosine"),
-        (("--expand", "--expand-k", 0), "k = 1 neighbours or more"),
+        (("--expand", "--expand-k", 0), "--expand-k: must be at least 1"),
         (("--expand", "--expand-k", 1000), "k = 1000 neighbours are asked of a gallery of"),
-        (("--expand", "--expand-alpha", -1), "alpha must not be negative"),
+        (("--expand", "--expand-alpha", -1), "--expand-alpha: must be at least 0"),
     ],
 )
 def test_what_does_not_fit_ends_before_any_work(

@@ -252,8 +252,8 @@ def test_missing_packages_are_named_before_any_work(
         (["test_rga_resnet", "x.onnx"], "test_rga_resnet has no weights of its own"),
         (["test_rga_resnet", "x.pt", "--no-pretrained"], "must end in .onnx, not x.pt"),
         (["test_rga_resnet", "no_such/x.onnx", "--no-pretrained"], "there is no folder no_such"),
-        (["test_resnet", "x.onnx", "--opset", "17"], "--opset must be at least 18"),
-        (["test_resnet", "x.onnx", "--tolerance", "nan"], "--tolerance must be above 0"),
+        (["test_resnet", "x.onnx", "--opset", "17"], "--opset: must be at least 18"),
+        (["test_resnet", "x.onnx", "--tolerance", "nan"], "--tolerance: must be a finite number"),
     ],
 )
 def test_bad_options_end_before_any_work(

@@ -30,8 +30,8 @@ def test_page_to_be_passed_on_has_no_faces_or_no_pictures(people, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--queries", "0"], "0 is not positive"),
-        (["--budget-mb", "0"], "0 is not a positive number"),
+        (["--queries", "0"], "--queries: must be at least 1, not 0"),
+        (["--budget-mb", "0"], "--budget-mb: must be above 0"),
         (["--blur-faces", "--no-images"], "not allowed with argument"),
         (["--dataset", "market1501", "pedestrians"], "a page is of one data set"),
     ],

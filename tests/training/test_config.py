@@ -3,7 +3,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import yaml
@@ -14,6 +16,7 @@ from rga_timm.cli import finetune
 from rga_timm.cli.finetune import RECIPES, parse_args
 from rga_timm.data.datasets.pedestrians import draw
 from rga_timm.training import ConfigError, TrainConfig, train
+from rga_timm.training.config import read_options
 
 # As version 0.1.0 wrote it.
 ARGS_YAML = """\
@@ -201,8 +204,8 @@ def test_files_of_options_that_cannot_work_are_refused_by_name(
     [
         (["--model", "rga_resnet51"], "no model 'rga_resnet51'"),
         (["--sync-bn", "--device", "cpu"], "needs GPUs"),
-        (["--epochs", "0"], "--epochs must be at least 1"),
-        (["--workers", "-1"], "--workers must be at least 0"),
+        (["--epochs", "0"], "--epochs: must be at least 1, not 0"),
+        (["--workers", "-1"], "--workers: must be at least 0"),
         (["--sched", "plateau"], "needs a score every epoch"),
         (["--num-instances", "1"], "--triplet-weight 0"),
         (["--pretrained-path", "nowhere.pth"], "no file nowhere.pth"),
@@ -215,7 +218,7 @@ def test_files_of_options_that_cannot_work_are_refused_by_name(
         (["--dataset", "viper", "--data-dir", "a", "b"], "there are 2 for 1"),
         (["--eval-dataset", "viper", "--eval-data-dir", "a", "b"], "--eval-data-dir is one folder"),
         (["--eval-data-dir", "a"], "--eval-data-dir is for --eval-dataset"),
-        (["--cache", "0"], "--cache must be positive"),
+        (["--cache", "0"], "--cache: must be above 0"),
         (["--cache-on-device"], "--cache-on-device needs --cache GB"),
     ],
 )
@@ -239,3 +242,52 @@ def test_truth_of_model_arguments_is_written_as_in_yaml_or_python(value: str) ->
     config = parse_args(["--model-kwargs", f"zero_init_attention={value}", "relation=s"])
     assert config.model_kwargs["zero_init_attention"] is False
     assert config.model_kwargs["relation"] == "s"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": float("nan")}, "--lr must be a finite number, not nan"),
+        ({"lr": float("-inf")}, "--lr must be a finite number"),
+        ({"lr": "fast"}, "--lr 'fast': Expected `float`, got `str`"),
+        ({"epochs": True}, "--epochs True: Expected `int`, got `bool`"),
+        ({"epochs": 1.5}, "--epochs 1.5: Expected `int`"),
+        ({"epochs": 2**40}, "--epochs must be below 2\\^32"),
+        ({"flip_prob": 1.5}, "--flip-prob must be at most 1, not 1.5"),
+        ({"img_size": (64, 0)}, "--img-size must be at least 1, not 0"),
+        ({"img_size": 64}, "--img-size 64: Expected `array"),
+        ({"teacher_std": (1, 1, 0)}, "--teacher-std must be above 0"),
+        ({"amp_dtype": "int8"}, "it is one of bfloat16, float16"),
+        ({"opt": "adamm"}, "--opt adamm cannot be used: "),
+        ({"sched": "cosinus"}, "--sched cosinus"),
+        ({"decay_milestones": (3, 2)}, "--decay-milestones must rise"),
+    ],
+)
+def test_values_from_python_or_yaml_are_checked_as_those_of_the_command_line(
+    values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(device="cpu", **values)
+    file = tmp_path / "recipe.yaml"
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    file.write_text(yaml.safe_dump(plain))
+    with pytest.raises(ConfigError, match="|".join(values).replace("_", ".")):
+        TrainConfig(device="cpu", **read_options(file))
+
+
+def test_numbers_of_numpy_and_paths_are_plain_values(tmp_path: Path) -> None:
+    config = TrainConfig(
+        lr=np.float32(0.5), epochs=np.int64(3), device="cpu",
+        output=tmp_path / "run",  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert (type(config.lr), type(config.epochs), type(config.output)) == (float, int, str)
+    assert yaml.safe_load(yaml.safe_dump(config.to_dict()))["lr"] == 0.5
+
+
+@pytest.mark.faults
+def test_a_folder_that_cannot_be_one_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=r"--output: .*file is a file, not a folder"):
+            TrainConfig(output=str(output), device="cpu").resolved()
