@@ -14,7 +14,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 ALLOWED = {
     "layers": set(),
     "weights": set(),
-    "models": {"layers", "weights"},
+    "weights_file": set(),
+    "models": {"layers", "weights", "weights_file"},
     "data": set(),
     "losses": set(),
     "task": {"losses"},
@@ -22,7 +23,7 @@ ALLOWED = {
     "explain": {"layers"},
     "search": {"evaluation", "data"},
     "report_page": {"evaluation", "data", "explain"},
-    "hub": {"evaluation", "data", "models", "layers", "weights"},
+    "hub": {"evaluation", "data", "models", "layers", "weights", "weights_file"},
     "training": {"evaluation", "data", "hub", "report_page", "losses", "task"},
 }
 EVERYWHERE = {"_version"}
