@@ -80,8 +80,12 @@ def save_pretrained(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's ``config.json``."""
-    return dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    """The content of a folder's ``config.json``; a ValueError names a damaged file."""
+    file = folder / CONFIG_FILE
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # not JSON, not UTF-8, or not a mapping
+        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 def write_config(config: Mapping[str, Any], folder: Path) -> None:

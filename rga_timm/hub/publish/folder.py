@@ -129,10 +129,7 @@ def check_checkpoint(folder: str | Path) -> None:
         for name in sorted(found - {*REQUIRED_FILES})
         if "/" in name or not name.endswith(EXTRA_SUFFIXES) or not (folder / name).is_file()
     ]
-    try:
-        config = read_config(folder)
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG_FILE} is not JSON: {error}") from error
+    config = read_config(folder)
     reid = config.get("reid") or {}
     if lacking := [name for name in REQUIRED_RECORDS if not reid.get(name)]:
         problems.append(f"{CONFIG_FILE}: its section reid lacks {', '.join(lacking)}")
