@@ -248,7 +248,9 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
 
     files = [file for kind in ("*.safetensors", "*.bin") for file in Path(folder).glob(kind)]
     if not files:
-        raise ValueError(f"there are no weights in {folder}: {WEIGHTS_FILE} is missing")
+        raise ValueError(
+            f"there are no weights in {folder}: {Path(folder, WEIGHTS_FILE)} is missing"
+        )
     for file in files:
         check_file(file)
     return config

@@ -348,7 +348,7 @@ def broken(folder: Path, how: str) -> None:
         ("no architecture", "{0}/config.json names no architecture"),
         ("unknown architecture", "'rga_resnet51', a model that timm does not know"),
         ("model.safetensors", "there are no weights in {0}: {0}/model.safetensors is missing"),
-        ("cut short", "{0}/model.safetensors cannot be read: "),
+        ("cut short", "{0}/model.safetensors holds no weights that can be read: "),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "local-dir:"])
