@@ -234,8 +234,8 @@ class TrainConfig:
         flag = f"--opt {self.opt}"
         try:
             optimizer = create_optimizer_v2(
-                torch.nn.Linear(1, 1), opt=self.opt, lr=self.lr, weight_decay=self.weight_decay,
-                momentum=self.momentum,
+                torch.nn.ParameterList([torch.zeros(1, 1)]), opt=self.opt, lr=self.lr,
+                weight_decay=self.weight_decay, momentum=self.momentum,
             )  # fmt: skip
             flag = f"--sched {self.sched}"
             schedule, _ = create_scheduler_v2(
