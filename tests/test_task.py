@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import rga_timm  # noqa: F401 - registers the models
-from rga_timm.losses import ReidLoss
+from rga_timm.losses import DistillationLoss, ReidLoss
 from rga_timm.task import ReidTask
 
 LABELS = torch.tensor([0, 0, 1, 1])
@@ -68,6 +68,37 @@ def test_training_learns_the_batch():
         optimizer.step()
         losses.append(out["loss"].item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("feature", ["embedding", "pooled"])
+def test_training_learns_the_features_of_a_teacher(feature):
+    taught = torch.randn(6, 7, generator=torch.Generator().manual_seed(2))
+    distils = {"distillation": DistillationLoss(), "teacher_width": 7, "feature": feature}
+    task = make_task(criterion=ReidLoss(triplet_weight=0), **distils).train()
+    optimizer = torch.optim.Adam(task.parameters(), lr=3e-3)
+    seen = []
+    for _ in range(60):
+        out = task(images(6), LABELS, taught)  # the last two have no label
+        optimizer.zero_grad()
+        out["loss"].backward()
+        optimizer.step()
+        seen.append((out["similarity"].item(), out["projection"].item()))
+    assert len(out["output"]) == len(LABELS)
+    for first, last in zip(seen[0], seen[-1], strict=True):
+        assert last < 0.5 * first
+
+
+def test_projection_is_saved_beside_the_model():
+    distils = {"distillation": DistillationLoss(), "teacher_width": 7}
+    task, other = make_task(**distils), make_task(**distils)
+    torch.nn.init.ones_(task.trainable_module.projection.weight)
+    state = task.get_checkpoint_state()
+    assert not any("projection" in name for name in state["state_dict"])
+    other.load_checkpoint_state(state["state_dict"], state["task_state"])
+    assert torch.equal(
+        other.trainable_module.projection.weight, task.trainable_module.projection.weight
+    )
+    assert "task_state" not in make_task().get_checkpoint_state()
 
 
 def test_dropout_of_the_model_acts_on_the_classifiers_input():

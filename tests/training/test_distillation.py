@@ -90,13 +90,13 @@ def test_a_teacher_on_line_sees_the_images_in_its_own_preprocessing() -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_network_learns_to_be_like_its_teacher(options: list[str], teacher: list[str]) -> None:
-    recipe = ["--lr", "3e-3", "--epochs", "15", "--eval-every", "15", "--num-identities", "6"]
-    recipe += ["--flip-prob", "0", "--erase-prob", "0", "--enlarge-prob", "0"]
-    run = finetune.main([*options, *teacher, *recipe])
-    rows = summary(run)
-    for name in ("train_similarity", "train_projection"):
-        assert float(rows[-1][name]) < 0.8 * float(rows[0][name])
+def test_a_run_logs_what_it_learns_and_records_from_whom(
+    options: list[str], teacher: list[str]
+) -> None:
+    run = finetune.main([*options, *teacher, "--epochs", "1"])
+    (row,) = summary(run)
+    assert 0 < float(row["train_similarity"]) < 1
+    assert 0 < float(row["train_projection"]) < 2
     reid = json.loads((run / "model" / "config.json").read_text())["reid"]
     assert [record["name"] for record in reid["teachers"]] == [TEACHER]
     assert "projection.weight" not in weights(run)
