@@ -75,8 +75,17 @@ def run(verb: str, options: list[str]) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        SystemExit: With one line, if a file cannot be written or read: full disks, quotas, rights.
     """
-    result = import_module(f"rga_timm.cli.{verb.replace('-', '_')}").main(options)
+    try:
+        result = import_module(f"rga_timm.cli.{verb.replace('-', '_')}").main(options)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        raise SystemExit(f"rga-timm {verb}: error: {place}{error.strerror}") from error
     return result if isinstance(result, int) else 0
 
 

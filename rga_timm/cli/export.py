@@ -15,7 +15,6 @@ import argparse
 import json
 import logging
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +29,7 @@ import rga_timm
 from rga_timm.cli import options
 from rga_timm.data import create_dataset, create_eval_loader
 from rga_timm.data.datasets.pedestrians import VERSION, draw
+from rga_timm.data.text_file import whole_file
 from rga_timm.evaluation import Embedder, Protocol
 from rga_timm.training.ranges import Range
 
@@ -84,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         parser.error(f"the model takes images of {channels} channels, not RGB images")
     embedder = Embedder(model, args.feature)
 
-    # In the same folder, so that the rename at the end is atomic.
-    unchecked = args.output.with_name(f".{args.output.stem}-{uuid.uuid4().hex}.onnx")
-    try:
+    with whole_file(args.output) as unchecked:
         export(embedder, config["input_size"], unchecked, args.opset, describe(args, model, config))
         difference, similarity = compare(unchecked, embedder, check_images(config))
         result = f"largest difference of a component {difference:.1e}, "
@@ -97,9 +95,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 f"onnxruntime and the model disagree: {result}; --tolerance is {args.tolerance}. "
                 f"{args.output} was not written."
             )
-        unchecked.replace(args.output)
-    finally:
-        unchecked.unlink(missing_ok=True)
     print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB; {result}")
     return args.output
 

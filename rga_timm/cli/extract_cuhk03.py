@@ -18,8 +18,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -30,6 +29,7 @@ from rga_timm.data.datasets import cuhk03_protocol as lists
 from rga_timm.data.datasets.cuhk03 import MAT, RAW
 from rga_timm.data.datasets.cuhk03_mat import list_cells, list_test_sets, read_pixels
 from rga_timm.data.layout import find_layout
+from rga_timm.data.text_file import whole_file
 from rga_timm.data.writable import check_writable_folder
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -54,17 +54,6 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-@contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write a file to, and rename the file at the end."""
-    unfinished = path.with_name(f".{path.name}.unfinished")  # hidden: readers ignore it
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def extract(mat: Path, output: Path) -> None:
     """Write all images, then the lists."""
     num_images = {}
@@ -75,12 +64,11 @@ def extract(mat: Path, output: Path) -> None:
         num_images[boxes] = len(cells)
         for cell in tqdm(cells, desc=folder.name, unit="image"):
             if not is_whole(folder / cell.name):
-                with write_whole(folder / cell.name) as path:
+                with whole_file(folder / cell.name) as path:
                     Image.fromarray(read_pixels(mat, boxes, cell)).save(path, "PNG")
     test_sets = list_test_sets(mat)
     # The last file: if it exists, all images do.
-    with write_whole(output / lists.TEST_SETS) as path:
-        lists.write_test_sets(path, test_sets, num_images)
+    lists.write_test_sets(output / lists.TEST_SETS, test_sets, num_images)
 
 
 def copy_new_protocol(mat: Path, output: Path) -> list[str]:
@@ -94,7 +82,7 @@ def copy_new_protocol(mat: Path, output: Path) -> list[str]:
             missing += [copy.name] * (not copy.exists())
             continue
         if not copy.exists() or copy.read_bytes() != content:
-            with write_whole(copy) as path:
+            with whole_file(copy) as path:
                 path.write_bytes(content)
     return missing
 

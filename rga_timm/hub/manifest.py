@@ -6,6 +6,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rga_timm.data.text_file import write_text
 from rga_timm.hub.pretrained import read_config
 from rga_timm.hub.publish.folder import check_checkpoint
 from rga_timm.weights import MANIFEST_FILE, WEIGHTS_FILE, preprocessing_of, read_manifest, sha256_of
@@ -23,9 +24,7 @@ def list_in_manifest(weights: str | Path, name: str) -> dict[str, Any]:
     with FileLock(weights / f".{MANIFEST_FILE}.lock"):
         entries = {**read_manifest(weights), name: entry}
         text = json.dumps({"checkpoints": dict(sorted(entries.items()))}, indent=2)
-        partial = weights / f".{MANIFEST_FILE}"
-        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
-        partial.replace(weights / MANIFEST_FILE)
+        write_text(weights / MANIFEST_FILE, text + "\n")
     return entry
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from timm.models._hub import (
     save_for_hf,
 )
 
+from rga_timm.data.text_file import write_text, writing
 from rga_timm.hub.model_file import is_model_file
 from rga_timm.weights import CONFIG_FILE, WEIGHTS_FILE, config_of_tag
 
@@ -68,14 +70,23 @@ def save_pretrained(
     model.pretrained_cfg = cfg
     sections = {"reid": reid, "label_names": list(labels)}
     records = {name: section for name, section in sections.items() if section}
-    save_for_hf(model, str(directory), records, model_args=args, safe_serialization=True)
-    config = read_config(directory)
-    made_with = config.get("model_args", {})
-    # timm writes it beside the arguments, too, and transformers would pass it twice.
-    made_with.pop("num_classes", None)
-    config["model_args"] = {k: v for k, v in made_with.items() if v != defaults.get(k)}
-    write_config(config, directory)
-    shutil.copymode(directory / CONFIG_FILE, directory / WEIGHTS_FILE)  # safetensors: owner only
+    made = directory / ".unfinished"
+    shutil.rmtree(made, ignore_errors=True)  # of a program that was killed
+    made.mkdir(parents=True)
+    try:
+        with writing(directory / WEIGHTS_FILE):
+            save_for_hf(model, str(made), records, model_args=args, safe_serialization=True)
+        config = read_config(made)
+        made_with = config.get("model_args", {})
+        # timm writes it beside the arguments, too, and transformers would pass it twice.
+        made_with.pop("num_classes", None)
+        config["model_args"] = {k: v for k, v in made_with.items() if v != defaults.get(k)}
+        write_config(config, made)
+        shutil.copymode(made / CONFIG_FILE, made / WEIGHTS_FILE)  # safetensors: owner only
+        for name in (WEIGHTS_FILE, CONFIG_FILE):  # the config last: a folder with one is a model
+            os.replace(made / name, directory / name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     return directory
 
 
@@ -91,7 +102,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
     """Write a folder's ``config.json``."""
     text = json.dumps(config, indent=2) + "\n"
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
+    write_text(folder / CONFIG_FILE, text)
 
 
 def read_reid(model_name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from filelock import FileLock
 
+from rga_timm.data.text_file import writing
 from rga_timm.search import rows
 from rga_timm.search.rows import EMBEDDING, KEY
 
@@ -71,7 +72,7 @@ class SearchIndex:
                 cls(uri)  # another program's table is never overwritten
                 if not overwrite:
                     raise ValueError(f"there is an index in {uri} already: append, or overwrite it")
-            with rows.stream(folder, columns, splits) as reader:
+            with rows.stream(folder, columns, splits) as reader, writing(Path(uri)):
                 mode = "overwrite" if overwrite else "create"
                 database.create_table(_TABLE, data=reader, schema=reader.schema, mode=mode)
         return cls(uri)
@@ -100,7 +101,8 @@ class SearchIndex:
             merge = self.table.merge_insert(KEY).when_not_matched_insert_all()
             with rows.stream(folder, columns, splits, self.table.schema) as reader:
                 rows.check_same_features(self.metadata, rows.metadata_of(reader.schema))
-                (merge.when_matched_update_all() if replace else merge).execute(reader)
+                with writing(Path(self.uri)):
+                    (merge.when_matched_update_all() if replace else merge).execute(reader)
             return len(self) - before
 
     def create_index(self, kind: Kind = "ivf_rq", *, num_partitions: int | None = None) -> None:

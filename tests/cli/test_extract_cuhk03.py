@@ -168,12 +168,10 @@ def test_files_that_were_cut_off_are_written_again_and_whole_ones_are_not(
     cut, empty = folder / "1_001_1_01.png", folder / "1_001_1_02.png"
     cut.write_bytes(cut.read_bytes()[:-1])
     empty.write_bytes(b"")
-    (folder / ".1_001_1_01.png.unfinished").write_bytes(b"left by a power cut")
+    (folder / ".1_001_1_01.png.tmp").write_bytes(b"left by a power cut")
     again = Stopped(monkeypatch, -1, AssertionError())
     run(archive, tmp_path)
-    assert [path.name for path in again.saved] == [
-        f".{path.name}.unfinished" for path in (cut, empty)
-    ]
+    assert [path.name for path in again.saved] == [f".{path.name}.tmp" for path in (cut, empty)]
     assert contents(tmp_path) == contents(extracted)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..matlab import load_mat
+from ..text_file import write_text
 
 VIEW_IMAGES = 5  # of a person at most, from each of the two cameras of a pair
 PAIR_SIZES = (843, 440, 77, 58, 49)  # how many people each pair of cameras saw; 1,467 in all
@@ -115,7 +116,7 @@ def write_test_sets(
     lists = [[f"{pair}_{person:03d}" for pair, person in sorted(people)] for people in test_sets]
     about = "CUHK03: the people of each of the classic protocol's test sets, as PAIR_PERSON"
     text = json.dumps({"about": about, "num_images": num_images, "test_sets": lists}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def read_test_sets(path: Path) -> tuple[list[set[Person]], dict[str, int]]:

@@ -23,6 +23,7 @@ them, are read as slashes if there is such a file.
 """
 
 import csv
+import io
 import math
 import os
 import posixpath
@@ -38,6 +39,7 @@ from ..reader import NO_TRACKLET
 from ..registry import register_dataset
 from ..splits import ReidSplits
 from ..table_file import PARQUET_EXTENSIONS, TableFile
+from ..text_file import write_text
 
 SPLIT_SUFFIX = ".split.csv"  # people.split.csv is the split of people.csv
 BOX_COLUMNS = "left top right bottom"
@@ -162,14 +164,17 @@ def write_table(splits: ReidSplits, path: str | Path) -> dict[str, Any]:
     header += ["camera"] * splits.has_cameras
     header += ["tracklet"] * any(image.tracklet != NO_TRACKLET for _, image in rows)
     header += [*_BOX] * any(image.box is not None for _, image in rows)
-    with path.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, header, extrasaction="ignore")
-        writer.writeheader()
-        for split, image in rows:
-            tracklet = image.tracklet if image.tracklet != NO_TRACKLET else ""
-            cells = {"path": image.path, "identity": image.pid, "split": split}
-            cells |= {"camera": image.camid, "tracklet": tracklet}
-            writer.writerow(cells | dict(zip(_BOX, image.box or [""] * 4, strict=True)))
+    if path.exists():
+        raise FileExistsError(f"{path} exists already")
+    file = io.StringIO()
+    writer = csv.DictWriter(file, header, extrasaction="ignore")
+    writer.writeheader()
+    for split, image in rows:
+        tracklet = image.tracklet if image.tracklet != NO_TRACKLET else ""
+        cells = {"path": image.path, "identity": image.pid, "split": split}
+        cells |= {"camera": image.camid, "tracklet": tracklet}
+        writer.writerow(cells | dict(zip(_BOX, image.box or [""] * 4, strict=True)))
+    write_text(path, file.getvalue(), errors="surrogateescape")
     elsewhere = splits.root.resolve() != path.parent.resolve()
     options: dict[str, Any] = {"images": str(splits.root)} if elsewhere else {}
     options |= {} if splits.same_numbering else {"same_numbering": False}

@@ -18,6 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rga_timm.data.text_file import whole_file
+
 _MARK = "rga_timm"  # the key of the mark in either format's metadata
 _IDS = {"pid": "pids", "camid": "camids", "tracklet": "tracklets"}
 _TEXTS = {"path": "paths", "split": "splits"}
@@ -71,13 +73,9 @@ class Shard(NamedTuple):
         return _FORMATS[self.path.suffix[1:]]
 
     def write(self, embeddings: StoredEmbeddings) -> None:
-        """Write the file under a temporary name, and rename it."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        try:
+        """Write the file, whole or not at all."""
+        with whole_file(self.path) as temporary:
             self._format.write(temporary, embeddings, self.mark)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise a ShardError unless the file is complete; the embeddings are not read."""

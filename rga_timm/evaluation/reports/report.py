@@ -220,11 +220,16 @@ def _to_json(report: Report) -> str:
     return f'{text[:-2]},\n  "per_query": {{\n{lines}\n  }}\n}}'
 
 
-def save_reports(reports: Sequence[Report], path: str | Path) -> None:
+def format_json(reports: Sequence[Report]) -> str:
     """Write as JSON: one report as an object, several as a list of such objects."""
     text = ",\n".join(map(_to_json, reports))
     text = text if len(reports) == 1 else f"[\n{text}\n]"
-    write_text(path, f"{text}\n")
+    return f"{text}\n"
+
+
+def save_reports(reports: Sequence[Report], path: str | Path) -> None:
+    """Write a file of :func:`format_json`."""
+    write_text(path, format_json(reports))
 
 
 def load_reports(path: str | Path) -> list[Report]:

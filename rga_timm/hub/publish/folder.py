@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor
 
+from rga_timm.data.text_file import write_text, writing
 from rga_timm.hub.pretrained import read_config, save_pretrained, write_config
 from rga_timm.hub.publish.card import format_card
 from rga_timm.hub.publish.golden import check_golden, golden_embedding
@@ -79,7 +80,8 @@ def pack_checkpoint(
         raise ValueError(f"{folder} cannot be packed: the records lack {', '.join(lacking)}")
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made_in:
+    made_beside = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-")
+    with writing(folder), made_beside as made_in:
         new = Path(made_in) / folder.name
         records = {**copy.deepcopy(dict(reid)), "weights_dtype": "float16" if half else "float32"}
         save_pretrained(model, new, reid=records, model_args=model_args)
@@ -202,7 +204,7 @@ def _card(config: Mapping[str, Any], folder: Path) -> str:
 def _write_described(config: Mapping[str, Any], folder: Path) -> None:
     """Write the config and the card that follows from it."""
     write_config(config, folder)
-    (folder / CARD_FILE).write_text(_card(config, folder), encoding="utf-8", newline="\n")
+    write_text(folder / CARD_FILE, _card(config, folder))
 
 
 def _load(folder: Path) -> Any:
