@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         if is_finished(folder):
             print(f"{folder} is finished.")
             continue
-        finetune.run(replace(config, resume=any(folder.glob("*.pth.tar"))))
+        finetune.run(replace(config, resume=(folder / "summary.csv").exists()))
         write_table(args.output)
     rows = write_table(args.output)
     print(f"\n{(args.output / 'ablation.md').read_text(encoding='utf-8')}")

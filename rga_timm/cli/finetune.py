@@ -11,10 +11,11 @@
 All options can stand in a YAML file too, --config: a file, or the name of a built-in recipe.
 Without one the recipe is `paper`, and `pedestrians` for the embedded data.
 
-A run's folder holds args.yaml, summary.csv and its curves.png, last.pth.tar and
-recovery-*.pth.tar (to resume from), and model_best.pth.tar (by mAP). At the end follow model/, the
-best model in the Hugging Face Hub's layout, for timm.create_model('local-dir:RUN/model',
-pretrained=True), rga-timm evaluate and rga-timm publish; and report.html, a page about it.
+A run's folder holds args.yaml, summary.csv and its curves.png, last.pth.tar (to resume from) and
+previous.pth.tar (if that is damaged), model_best.pth.tar (by mAP) and its report.json. At the end
+follow model/, the best model in the Hugging Face Hub's layout, for
+timm.create_model('local-dir:RUN/model', pretrained=True), rga-timm evaluate and rga-timm publish;
+and report.html, a page about it.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from timm.utils import world_info_from_env
 from rga_timm.cli.options import add_config_options
 from rga_timm.training import ConfigError, TrainConfig, train
 from rga_timm.training.config import read_options
+from rga_timm.training.resume import MAY_CHANGE, option_names, read_options_of_run
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -46,7 +48,10 @@ def get_parser() -> argparse.ArgumentParser:
     text = "options from a file or a built-in recipe; the command line overrides them. Recipes: "
     parser.add_argument("--config", metavar="YAML", help=f"{text}{_recipe_names()}")
     parser.add_argument(
-        "--resume", metavar="RUN", help="go on with the run in this folder, with its options"
+        "--resume",
+        metavar="RUN",
+        help="go on with the run in this folder, with its options, of which these may change: "
+        + option_names(MAY_CHANGE),
     )
     groups: dict[str, list[str]] = {}
     for field in fields(TrainConfig):
@@ -63,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
     first, _ = parser.parse_known_args(argv)
     try:
         if first.resume:
-            options = read_options(_existing(Path(first.resume, "args.yaml")))
+            options = read_options_of_run(Path(first.resume))
             options["output"] = first.resume  # the folder may have moved
         else:
             default = "pedestrians" if first.dataset == ["pedestrians"] else "paper"
@@ -75,6 +80,8 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
         parser.set_defaults(**options)
         args = vars(parser.parse_args(argv))
         config, resume = args.pop("config"), args.pop("resume")
+        if resume and args["output"] != resume:
+            raise ConfigError("--resume names the run's folder: no other --output")
         # A built-in recipe's are for models of this package, not timm's own.
         if config or resume or "rga" in args["model"]:
             args["model_kwargs"] = {**recipe_kwargs, **args["model_kwargs"]}
@@ -110,7 +117,6 @@ def run(config: TrainConfig) -> Path:
     """Train with messages, and with an exit status on failure."""
     is_main = world_info_from_env()[1] == 0
     logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
-    logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)  # lists its files
     # When a scheduler (SLURM, Kubernetes) ends the job: as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

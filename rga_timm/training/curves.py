@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rga_timm.data.text_file import whole_file
+
 Curve = tuple[list[int], list[float]]
 
 
@@ -39,7 +41,8 @@ def draw_curves(run: Path) -> Path:
     for axes, title in zip((losses, accuracy, lr, scores), titles, strict=True):
         finish_axes(axes, title)
     picture = run / "curves.png"
-    FigureCanvasAgg(figure).print_png(str(picture), metadata={"Software": None})
+    with whole_file(picture) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})
     return picture
 
 

@@ -150,7 +150,14 @@ def check_same_data(data: Data, run: Path, resumes: bool) -> None:
     if not (resumes and file.exists()):
         write_text(file, json.dumps(now, indent=2) + "\n")
         return
-    if json.loads(file.read_text(encoding="utf-8")) != now:
+    try:
+        begun_with = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}). It describes the data that the run was begun with: "
+            "remove it if they are the same, to go on"
+        ) from error
+    if begun_with != now:
         raise ConfigError(
             f"--resume {run}: its training or test data have changed since it was begun. Restore "
             f"the data as {file} describes them, or begin a new run"

@@ -4,7 +4,8 @@ import argparse
 import logging
 import math
 import shlex
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from torch import distributed as dist
 from tqdm import tqdm
 
@@ -37,10 +37,20 @@ from rga_timm.hub import code_version, save_pretrained
 from rga_timm.hub.pretrained import PRIVATE
 from rga_timm.losses import DistillationLoss, ReidLoss, world_size
 from rga_timm.task import ReidTask
+from rga_timm.training.checkpoints import (
+    BEST,
+    REPORT,
+    CheckpointSaver,
+    load_weights,
+    read_checkpoint,
+    read_report_of,
+    remove_old_checkpoints,
+)
 from rga_timm.training.config import ConfigError, TrainConfig
 from rga_timm.training.curves import draw_curves
 from rga_timm.training.data import Batches, Data, check_same_data, create_batches, read_data
-from rga_timm.training.records import open_tensorboard, record, resume, write_page_of_best
+from rga_timm.training.records import open_tensorboard, record, write_page_of_best
+from rga_timm.training.resume import check_same_options, resume
 from rga_timm.training.start import Start, create_model, exported_model_args, warn_of_overlap
 from rga_timm.training.teacher import Teacher, create_teacher
 
@@ -63,9 +73,10 @@ def train(config: TrainConfig) -> Path:
     is_main = utils.is_primary(process)
     utils.random_seed(config.seed, 0)  # the same initial weights on all ranks
     run = Path(str(config.output))
+    if config.resume:
+        check_same_options(config, run)
     if is_main:
         run.mkdir(parents=True, exist_ok=True)
-        write_text(run / "args.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
         _logger.info("Run %s on %d x %s", run, process.world_size, device)
 
     # Data and model: both need the image size and the number of identities
@@ -75,7 +86,7 @@ def train(config: TrainConfig) -> Path:
     if is_main and data.left_out:
         lines = "\n".join(data.left_out) + "\n"
         # surrogateescape: the name of a file is not always valid UTF-8.
-        (run / "left_out_images.txt").write_bytes(lines.encode("utf-8", "surrogateescape"))
+        write_text(run / "left_out_images.txt", lines, errors="surrogateescape")
     model, start = create_model(config, data)
     model.to(device)
     trained_on = start.trained_on_with(data.trained_on)
@@ -115,6 +126,8 @@ def train(config: TrainConfig) -> Path:
     start_epoch, best = 0, None
     if config.resume:
         start_epoch, best = resume(run, task, optimizer, scaler, is_main=is_main)
+    if is_main:  # only now: options that do not fit the checkpoint must not replace those that do
+        write_text(run / "args.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     if start_epoch < config.freeze_backbone_epochs:
         task.freeze_backbone()
     if config.compile:
@@ -124,12 +137,7 @@ def train(config: TrainConfig) -> Path:
 
     saver, board = None, None
     if is_main:
-        saver = utils.CheckpointSaver(
-            model, optimizer, task=task, amp_scaler=scaler, max_history=1,
-            checkpoint_dir=str(run), recovery_dir=str(run),
-        )  # fmt: skip
-        if best:
-            saver.best_metric, saver.best_epoch = best
+        saver = CheckpointSaver(run, type(model).__name__.lower(), task, optimizer, scaler, best)
         board = open_tensorboard(run)
 
     compute = Compute(
@@ -170,19 +178,22 @@ def train(config: TrainConfig) -> Path:
             )
             last = epoch + 1 == config.epochs
             reports = evaluate() if last or (epoch + 1) % config.eval_every == 0 else []
-            if is_main:
+            if saver:
                 record(run, board, saver, epoch, losses, lr, data.test_names, reports)
         if is_main:
-            finish(config, run, task, data, start, protocol, teacher)
-    except KeyboardInterrupt:
+            alone = replace(compute, distributed=False)
+            finish(config, run, task, data, start, protocol, alone, teacher)
+    except (KeyboardInterrupt, OSError) as error:
         if is_main:
-            text = "Interrupted. Begin this epoch again by:\n    rga-timm finetune --resume %s"
-            _logger.warning(text, shlex.quote(str(run)))
+            how = "Interrupted" if isinstance(error, KeyboardInterrupt) else "Ended by an error"
+            text = "%s. Begin this epoch again by:\n    rga-timm finetune --resume %s"
+            _logger.warning(text, how, shlex.quote(str(run)))
         raise
     finally:
         closing.close()
         if board:
-            board.close()
+            with suppress(OSError):  # of a full disk; it would hide the first error
+                board.close()
     if process.distributed:
         dist.barrier()  # the other ranks wait until the first one has written the model
         dist.destroy_process_group()
@@ -289,16 +300,23 @@ def backward(
 
 def finish(
     config: TrainConfig, run: Path, task: ReidTask, data: Data, start: Start, protocol: Protocol,
-    teacher: Teacher | None,
+    compute: Compute, teacher: Teacher | None,
 ) -> None:  # fmt: skip
     """Export the best model, and print how good it is and where it is."""
-    best = run / "model_best.pth.tar"
-    if task.has_ema():
-        load_task_ema_checkpoint(task, best)
-    else:
-        resume_task_checkpoint(task, best, log_info=False)
+    best = read_checkpoint(run / BEST)
+    load_weights(task, best.path)
+    model: Any = task.get_eval_model(ema=task.has_ema())
+    trained_on = start.trained_on_with(data.trained_on)
+    record = ModelRecord(start.name, trained_on=trained_on)
     initial = run / "initial_report.json"
-    reports = load_reports(run / "report.json")
+    reports = read_report_of(best)
+    if reports is None:
+        _logger.warning("%s is not of %s, which is tested again.", run / REPORT, best.path.name)
+        reports = [
+            evaluate_dataset(model, partitions, protocol, record, compute=compute)
+            for partitions in data.test_sets
+        ]
+        save_reports(reports, run / REPORT)
     reid = {
         "options": {
             **{k: value for k, value in config.to_dict().items() if k not in PRIVATE},
@@ -308,22 +326,20 @@ def finish(
         },
         **({"started_from": start.record} if start.record else {}),
         **({"teachers": teacher.records} if teacher else {}),
-        "trained_on": start.trained_on_with(data.trained_on),
+        "trained_on": trained_on,
         "code_version": code_version(),
         **reports[0].to_dict(),
         "also_tested_on": [report.to_dict() for report in reports[1:]],
     }
     log_warnings(reports)
-    model = task.get_eval_model(ema=task.has_ema())
     folder = save_pretrained(
         model, run / "model", reid=reid, model_args=exported_model_args(config, start)
     )
-    for stale in run.glob("recovery-*.pth.tar"):
-        stale.unlink()
+    remove_old_checkpoints(run)
     print(format_table([*(load_reports(initial) if initial.exists() else []), *reports]))
     command = ["rga-timm", "evaluate", f"local-dir:{folder}", *data.test_options]
     command += ["--feature", config.feature] if config.feature != "embedding" else []
     print(f"\nThe best model is in {folder}. Use it:\n    {shlex.join(command)}")
     draw_curves(run)
-    if config.page and (page := write_page_of_best(config, run, model, data, start, protocol)):
+    if config.page and (page := write_page_of_best(run, model, data, record, protocol, compute)):
         print(f"\nSee what it finds, and what not: open {page} in a browser.")

@@ -1,63 +1,26 @@
-"""Write the records of a run of rga-timm finetune, and read them to resume it."""
+"""Write the records of a run of rga-timm finetune."""
 
 import csv
+import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from timm import utils
-from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
-
-from rga_timm.evaluation import Compute, ModelRecord, Protocol, Report, save_reports
+from rga_timm.data.text_file import write_text
+from rga_timm.evaluation import Compute, ModelRecord, Protocol, Report
 from rga_timm.report_page import evaluate_side, write_page
-from rga_timm.task import ReidTask
-from rga_timm.training.config import TrainConfig
+from rga_timm.training.checkpoints import CheckpointSaver
 from rga_timm.training.data import Data
-from rga_timm.training.start import Start
 
+SUMMARY = "summary.csv"
 SCORES = ("mAP", "mAP_trapezoid", "mINP", "rank1")
 
 _logger = logging.getLogger(__name__)
 
 
-def resume(
-    run: Path, task: ReidTask, optimizer: torch.optim.Optimizer,
-    scaler: utils.NativeScaler | None, *, is_main: bool,
-) -> tuple[int, tuple[float, int] | None]:  # fmt: skip
-    """Restore the newest checkpoint; return the next epoch, and (mAP, epoch) of the best so far."""
-    newest, epoch = None, -1
-    for path in [*run.glob("last.pth.tar"), *run.glob("recovery-*.pth.tar")]:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]
-        if found > epoch:
-            newest, epoch = path, found
-    if newest is None:
-        _logger.info("%s holds no checkpoint yet: it starts again at its first epoch.", run)
-    else:
-        resume_task_checkpoint(task, newest, optimizer, scaler, log_info=is_main)
-        if task.has_ema():
-            load_task_ema_checkpoint(task, newest)
-    summary = run / "summary.csv"
-    if not is_main or not summary.exists():
-        return epoch + 1, None
-    with summary.open(newline="") as file:  # epochs that are done again go
-        rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
-    if not rows:
-        summary.unlink()
-        return epoch + 1, None
-    kept = summary.with_suffix(".tmp")
-    with kept.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    kept.replace(summary)
-    scored = [(float(row["eval_mAP"]), int(row["epoch"])) for row in rows if row["eval_mAP"]]
-    return epoch + 1, max(scored, default=None)
-
-
 def record(
-    run: Path, board: Any, saver: utils.CheckpointSaver, epoch: int, losses: dict[str, float],
+    run: Path, board: Any, saver: CheckpointSaver, epoch: int, losses: dict[str, float],
     lr: float, test_names: Sequence[str], reports: Sequence[Report],
 ) -> None:  # fmt: skip
     """Log an epoch, and save a checkpoint to resume from.
@@ -74,40 +37,41 @@ def record(
         on = f" on {name}" if len(test_names) > 1 else ""
         text += f", mAP{on} {report.metrics['mAP']:.1%}, rank-1 {report.metrics['cmc'][0]:.1%}"
     _logger.info("Epoch %d: %s, lr %.2e", epoch + 1, text, lr)
-    utils.update_summary(epoch, losses, scores, str(run / "summary.csv"), lr=lr,
-                         write_header=not (run / "summary.csv").exists())  # fmt: skip
+    row = {"epoch": epoch, **{f"train_{name}": value for name, value in losses.items()}}
+    row |= {f"eval_{name}": value for name, value in scores.items()} | {"lr": lr}
+    write_rows(run / SUMMARY, [*read_rows(run / SUMMARY), row])
     if board:
         for name, value in (losses | {k: v for k, v in scores.items() if v != ""}).items():
             board.add_scalar(name, value, epoch + 1)
         board.add_scalar("lr", lr, epoch + 1)
-    # Last, so that an interruption before it only repeats the epoch.
-    if reports:
-        saver.save_checkpoint(epoch, reports[0].metrics["mAP"])
-        if saver.best_epoch == epoch:
-            save_reports(reports, run / "report.json")
-    else:
-        saver.save_recovery(epoch)
+    saver.save(epoch, reports)  # last, so that an interruption before it only repeats the epoch
+
+
+def read_rows(summary: Path) -> list[dict[str, Any]]:
+    """Read a table of epochs, if there is one, without a row that is cut off."""
+    if not summary.exists():
+        return []
+    with summary.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def write_rows(summary: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table of epochs."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(summary, text.getvalue())
 
 
 def write_page_of_best(
-    config: TrainConfig, run: Path, model: Any, data: Data, start: Start, protocol: Protocol
+    run: Path, model: Any, data: Data, record: ModelRecord, protocol: Protocol, compute: Compute
 ) -> Path | None:
     """Write ``report.html`` on the first test set, unless it has several partitions."""
     (splits, *others), page = data.test_sets[0], run / "report.html"
     if others:
         return None
-    side = evaluate_side(
-        model,
-        splits,
-        protocol,
-        ModelRecord(start.name, trained_on=start.trained_on_with(data.trained_on)),
-        compute=Compute(
-            next(model.parameters()).device,
-            config.eval_batch_size,
-            config.workers,
-            channels_last=config.channels_last,
-        ),
-    )
+    side = evaluate_side(model, splits, protocol, record, compute=compute)
     write_page(page, splits, [side])
     return page
 

@@ -1,10 +1,13 @@
+import os
 import shutil
+import signal
 
 import pytest
 import yaml
 from finetune_runs import weights
 
 from rga_timm.cli import ablation, finetune
+from rga_timm.training.checkpoints import CheckpointSaver
 
 
 @pytest.fixture
@@ -69,11 +72,16 @@ def test_what_is_finished_is_not_trained_again_and_what_was_interrupted_goes_on(
 
 
 def test_run_that_never_came_to_a_checkpoint_takes_what_is_asked_for_now(
-    output, recipe, people, capsys
+    output, recipe, people, monkeypatch
 ):
     with pytest.raises(SystemExit):
         run(output, [*recipe, "--data-dir", "nowhere"], "--relations", "none")
-    assert (output / "none-seed0" / "args.yaml").is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointSaver, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as killed:
+            run(output, [*recipe, "--workers", "1"], "--relations", "none")
+    assert killed.value.code == 130
+    assert (output / "none-seed0" / "summary.csv").is_file()
     assert len(run(output, [*recipe, "--data-dir", str(people)], "--relations", "none")) == 1
 
 
