@@ -51,12 +51,12 @@ def data(people: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("verb", "option", "size"),
-    [("evaluate", "--output", 500), ("report", "--output", 500), ("export", None, 50_000)],
+    ("verb", "name", "size"),
+    [("evaluate", "a.json", 500), ("report", "a.html", 500), ("export", "a.onnx", 50_000)],
 )
 def test_the_old_result_is_kept(
     verb: str,
-    option: str | None,
+    name: str,
     size: int,
     data: list[str],
     tmp_path: Path,
@@ -65,9 +65,9 @@ def test_the_old_result_is_kept(
 ) -> None:
     # Making the graph takes long; what is tried is the writing.
     monkeypatch.setattr(export, "export", lambda *args: args[2].write_bytes(bytes(100_000)))
-    file = tmp_path / "result.onnx"
+    file = tmp_path / name
     file.write_text("old")
-    more = [option, file, *data, "--workers", 0] if option else [file]
+    more = [file] if verb == "export" else ["--output", file, *data, "--workers", 0]
     fails(size, file, capsys, verb, MODEL, *more)
     assert file.read_text() == "old"
 
@@ -93,8 +93,8 @@ def test_results_of_a_search_are_kept_and_so_is_the_index(
     assert run("search", ["build", str(index), str(folder)]) == 0
     fails(5_000, index, capsys, "search", "build", index, folder, "--overwrite")
     image = min((people / "query").iterdir())
-    for option in ("--json", "--page"):
-        file = tmp_path / "found"
+    for option, name in (("--json", "a.json"), ("--page", "a.html")):
+        file = tmp_path / name
         file.write_text("old")
         fails(500, file, capsys, "search", "query", index, image, option, file)
         assert file.read_text() == "old"
