@@ -163,7 +163,9 @@ def add_feature_options(parser: argparse._ActionsContainer) -> None:
 def add_run_options(parser: argparse._ActionsContainer) -> None:
     """Add options for device, precision and memory format."""
     parser.set_defaults(rank=0, world_size=1)  # else what `init_distributed` gives
-    add_config_options(parser, "device", "amp_dtype", "channels_last")
+    add_config_options(parser, "device", "channels_last")
+    choices = ("bfloat16", "float16")
+    add_config_options(parser, "amp_dtype", choices=choices, help="of mixed precision, if any")
 
 
 def prepare_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

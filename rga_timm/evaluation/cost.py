@@ -42,7 +42,7 @@ def make_step(
     """Make a function that runs the model once, with autocast to `amp_dtype` if there is one.
 
     Either `inference`, a forward pass without gradients; or `training`, forward and backward
-    without an optimizer, for which the model needs a classifier of as many classes as images.
+    without an optimizer, for which the model needs a classifier.
     """
     dtype = getattr(torch, amp_dtype) if amp_dtype else None
     autocast = torch.autocast(images.device.type, dtype=dtype, enabled=bool(dtype))
@@ -58,7 +58,8 @@ def make_step(
         model.train()
         model.zero_grad()
         with autocast:
-            loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
+            logits = model(images).float()
+            loss = torch.nn.functional.cross_entropy(logits, labels % logits.shape[1])
         loss.backward()
 
     return inference if mode == "inference" else training

@@ -191,7 +191,9 @@ class TrainConfig:
     sync_bn: bool = _optimisation(False, "batch norms over all GPUs")
 
     device: str = option("cuda" if torch.cuda.is_available() else "cpu", "cuda, cpu, ...")
-    amp_dtype: Literal["bfloat16", "float16"] | None = option(None, "of mixed precision, if any")
+    amp_dtype: Literal["auto", "bfloat16", "float16"] | None = option(
+        None, "of mixed precision, if any; auto: bfloat16 if that is faster here"
+    )
     channels_last: bool = option(False, "memory format; often faster")
     compile: bool = option(False, "by torch.compile")
     eval_every: int = option(10, "test after so many epochs", minimum=1, metavar="EPOCHS")

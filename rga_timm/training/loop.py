@@ -49,6 +49,7 @@ from rga_timm.training.checkpoints import (
 from rga_timm.training.config import ConfigError, TrainConfig
 from rga_timm.training.curves import draw_curves
 from rga_timm.training.data import Batches, Data, check_same_data, create_batches, read_data
+from rga_timm.training.precision import fastest_amp_dtype
 from rga_timm.training.records import open_tensorboard, record, write_page_of_best
 from rga_timm.training.resume import check_same_options, resume
 from rga_timm.training.start import Start, create_model, exported_model_args, warn_of_overlap
@@ -97,6 +98,12 @@ def train(config: TrainConfig) -> Path:
     train_loader, sampler, protocol = create_batches(
         config, data, model, device, process.rank, process.world_size, closing
     )
+    if config.amp_dtype == "auto":
+        amp_dtype: Any = fastest_amp_dtype(
+            model, sampler.batch_size, protocol.img_size, device,
+            channels_last=config.channels_last,
+        )  # fmt: skip
+        config, protocol = (replace(one, amp_dtype=amp_dtype) for one in (config, protocol))
     teacher = create_teacher(config, data.parts, protocol, device)
 
     # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
