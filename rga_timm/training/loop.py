@@ -103,7 +103,8 @@ def train(config: TrainConfig) -> Path:
             model, sampler.batch_size, protocol.img_size, device,
             channels_last=config.channels_last,
         )  # fmt: skip
-        config, protocol = (replace(one, amp_dtype=amp_dtype) for one in (config, protocol))
+        config = replace(config, amp_dtype=amp_dtype)
+        protocol = replace(protocol, amp_dtype=amp_dtype)
     teacher = create_teacher(config, data.parts, protocol, device)
 
     # Task, optimizer, schedule. In this order: the optimizer must know all parameters before some
