@@ -97,16 +97,18 @@ class RelationAttention(nn.Module):
 
     def project(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """θ, φ and g before their BN: (B, F, M) nodes, scaled, to (B, 3k, M)."""
-        w = self.embed.weight.flatten(1)
-        if scale is not None and w.shape[0] < self.nodes:  # then it is the smaller one to scale
+        if self.nodes <= self.features and scale is None:
+            return self.embed(x.unsqueeze(2)).squeeze(2)
+        # A convolution would first reorder x, which is large here, to its own memory format.
+        # (With more features than nodes it is the other way round: the product's weight
+        # gradient, B matrices of 3k×F before they are summed, would be the large tensor.)
+        w = self.embed.weight.flatten(1).expand(x.shape[0], -1, -1)
+        if scale is None:
+            return torch.bmm(w, x)
+        # Scale what is smaller: the weight of each image, or its nodes.
+        if 3 * self.embed_dim < self.nodes:
             return torch.bmm(w * scale.transpose(1, 2), x)
-        x = x if scale is None else x * scale
-        if self.nodes > self.features:
-            # A convolution would first reorder x, which is large here, to its own memory format.
-            # (With more features than nodes it is the other way round: the product's weight
-            # gradient, B matrices of 3k×F before they are summed, would be the large tensor.)
-            return torch.bmm(w.expand(x.shape[0], -1, -1), x)
-        return self.embed(x.unsqueeze(2)).squeeze(2)
+        return torch.bmm(w, x * scale)
 
     def mix(self, theta_phi: Tensor) -> Tensor:
         """Compute [W1 Φᵀ, W2 Θᵀ], (B, m, 2k), whose product with [θ; φ] adds both sides."""
