@@ -178,7 +178,10 @@ def test_a_file_may_name_one_data_set_or_several(tmp_path: Path) -> None:
         ("resume: true", "unknown options: resume"),
         ("sched: [", "is not YAML"),
         ("- lr", "is not a mapping"),
-        ("amp_dtype: int8", "amp_dtype: Invalid enum value 'int8'; it is one of auto, bfloat16, float16"),
+        (
+            "amp_dtype: int8",
+            "amp_dtype: Invalid enum value 'int8'; it is one of auto, bfloat16, float16",
+        ),
         ("epochs: many", "epochs: Expected `int`, got `str`"),
         ("epochs: 1.5", "epochs: Expected `int`, got `float`"),
         ("freeze_bn: 'no'", "freeze_bn: Expected `bool`, got `str`"),
