@@ -8,7 +8,6 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
-from timm.data import resolve_data_config
 from timm.utils import ParseKwargs
 
 from rga_timm.data.writable import check_writable_file, check_writable_folder
@@ -212,8 +211,7 @@ def create_model(args: argparse.Namespace, **model_kwargs: Any) -> torch.nn.Modu
 def preprocessing(args: argparse.Namespace, model: torch.nn.Module) -> dict[str, Any]:
     """The model's data config, as timm resolves it, with the changes that the options ask for."""
     wanted = {name: getattr(args, name, None) for name in ("mean", "std")}
-    wanted["input_size"] = (3, *args.img_size) if args.img_size else None
-    return resolve_data_config({k: v for k, v in wanted.items() if v is not None}, model=model)
+    return model_source.data_config(model, img_size=args.img_size, **wanted)
 
 
 def compute_of(args: argparse.Namespace) -> Compute:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +107,7 @@ class ModelFile(nn.Module):
 
     def get_extra_state(self) -> dict[str, str]:
         """Return the hash of each file, by which `hash_weights` tells networks apart."""
-        files = [self.file.with_suffix(suffix) for suffix in ("", *_PARTS[self.file.suffix])[1:]]
-        return {file.suffix: sha256_of(file) for file in (self.file, *files)}
+        return {file.suffix: sha256_of(file) for file in _files_of(self.file)}
 
     def set_extra_state(self, state: Any) -> None:
         """Refuse other weights."""
@@ -123,10 +122,14 @@ def is_model_file(name: str) -> bool:
 def check_model_file(file: str | Path) -> Path:
     """Return the path, or raise a ValueError if the file or a part of it is missing."""
     file = Path(file)
-    for part in (file, *(file.with_suffix(suffix) for suffix in _PARTS[file.suffix])):
+    for part in _files_of(file):
         if not part.is_file():
             raise ValueError(f"there is no file {part}")
     return file
+
+
+def _files_of(file: Path) -> list[Path]:
+    return [file, *(file.with_suffix(suffix) for suffix in _PARTS[file.suffix])]
 
 
 def _own_preprocessing(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -137,7 +140,7 @@ def _own_preprocessing(metadata: Mapping[str, str]) -> dict[str, Any]:
         "mean": json.loads(metadata.get("mean", "[0, 0, 0]")),
         "std": json.loads(metadata.get("std", "[1, 1, 1]")),
         "interpolation": metadata.get("interpolation", "bilinear"),
-        "channel_order": cast(ChannelOrder, metadata.get("color_order", "RGB").lower()),
+        "channel_order": metadata.get("color_order", "RGB").lower(),
     }
 
 

@@ -12,6 +12,7 @@ import timm
 import torch
 from huggingface_hub import errors as hub
 from safetensors import SafetensorError
+from timm.data import resolve_data_config
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf
 
@@ -184,6 +185,16 @@ def create_model(
         if broken := not_finite(made.state_dict()):
             raise ValueError(f"the weights of {checkpoint or model} are not usable: {broken}")
         return forget_weights(made)
+
+
+def data_config(
+    model: torch.nn.Module, *, img_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a model's data config as timm resolves it, but for what is given."""
+    size = (3, *img_size) if img_size else None
+    wanted = {"input_size": size, "mean": mean, "std": std}
+    return resolve_data_config({k: v for k, v in wanted.items() if v is not None}, model=model)
 
 
 def weights_file_of(model: str) -> Path | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import resolve_data_config
 from torch.utils.data import DataLoader
 
 from rga_timm.data import (
@@ -32,6 +31,7 @@ from rga_timm.evaluation import (
     name_of_all_partitions,
     train_test_overlap,
 )
+from rga_timm.hub.model_source import data_config
 from rga_timm.training.config import ConfigError, TrainConfig
 
 _logger = logging.getLogger(__name__)
@@ -178,8 +178,7 @@ def create_batches(
     `closing` closes the cache after training. A ConfigError says that the numbers of a batch do not
     fit, or that the cache is too small.
     """
-    wanted = {"input_size": (3, *config.img_size)} if config.img_size else {}
-    resolved = resolve_data_config(wanted, model=model)
+    resolved = data_config(model, img_size=config.img_size)
     img_size = resolved["input_size"][1:]
     preparation = {name: resolved[name] for name in ("mean", "std", "interpolation")}
     # At most all identities, in equal shares of the processes.

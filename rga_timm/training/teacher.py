@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from timm.data import resolve_data_config
 from torch import Tensor
 from torch.nn import functional as F
 
 from rga_timm.data import ReidReader
 from rga_timm.evaluation import Embedder, hash_weights, read_embeddings, read_metadata
+from rga_timm.evaluation.embedding.scales import resized
 from rga_timm.evaluation.embedding.store import DECISIVE
 from rga_timm.evaluation.protocol import Protocol as TestProtocol
 from rga_timm.hub import model_source
@@ -97,8 +97,7 @@ class OnlineTeacher:
     def __call__(self, images: Tensor, indices: Sequence[int]) -> Tensor:
         """As `Teacher`."""
         images = images * self.scale.to(images.device) + self.shift.to(images.device)
-        if images.shape[2:] != self.img_size:
-            images = F.interpolate(images, self.img_size, mode="bilinear", antialias=True)
+        images = resized(images, self.img_size)
         autocast = (
             torch.autocast(images.device.type, self.amp_dtype) if self.amp_dtype else nullcontext()
         )
@@ -134,21 +133,17 @@ def create_teacher(
 
 def _online_teacher(config: TrainConfig, own: TestProtocol, device: torch.device) -> OnlineTeacher:
     name = model_source.check_model(str(config.teacher))
-    preprocessing: dict[str, Any] = {
-        "mean": config.teacher_mean,
-        "std": config.teacher_std,
-        "channel_order": config.teacher_channel_order,
-    }
-    is_file = model_source.is_model_file(name)
-    if config.teacher_channel_order and not is_file:
+    wanted: dict[str, Any] = {"mean": config.teacher_mean, "std": config.teacher_std}
+    of_file: dict[str, Any] = {}
+    if model_source.is_model_file(name):
+        of_file = {**wanted, "channel_order": config.teacher_channel_order}
+    elif config.teacher_channel_order:
         raise ValueError("timm models take RGB: no --teacher-channel-order")
-    model: Any = model_source.create_model(
-        name, img_size=config.teacher_img_size, **(preprocessing if is_file else {})
+    img_size = config.teacher_img_size
+    model: Any = model_source.create_model(name, img_size=img_size, **of_file)
+    protocol = TestProtocol.of_data_config(
+        model_source.data_config(model, img_size=img_size, **wanted)
     )
-    wanted = {k: v for k, v in preprocessing.items() if v and k != "channel_order"}
-    if config.teacher_img_size:
-        wanted["input_size"] = (3, *config.teacher_img_size)
-    protocol = TestProtocol.of_data_config(resolve_data_config(wanted, model=model))
     record = {"name": model_source.public_name(name), "weights_sha256": hash_weights(model)}
     amp_dtype = getattr(torch, config.amp_dtype) if config.amp_dtype else None
     teacher = OnlineTeacher(model, protocol, own.mean, own.std, [record], amp_dtype)
